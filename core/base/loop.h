@@ -1,0 +1,59 @@
+/*
+ * A loop: one thread, one libev loop, one inbox. Reactors and the lane thread are loops.
+ *
+ * Messages are intrusive and the poster's until posted, then the receiver's. The inbox is a mutex-guarded list;
+ * ev_async_send only when it goes from empty to non-empty; the whole list is taken once a turn. The bound on
+ * what waits in it is the duty of whoever posts (bytes per session, slots per lane).
+ */
+#ifndef OMID_BASE_LOOP_H
+#define OMID_BASE_LOOP_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+struct loop;
+struct loop_msg {
+    struct loop_msg *next;
+    void (*fn)(struct loop *loop, struct loop_msg *msg); /* on the loop's thread; msg is fn's to free */
+};
+
+/* name: thread name, at most 15 characters ("reactor_0"), also the label of its metrics. NULL: no memory. */
+struct loop *loop_new(const char *name);
+/* Starts the thread. false: with errno. */
+bool loop_start(struct loop *l);
+/* Any thread. After loop_stop() messages are still taken, and run by loop_stop's caller. */
+void loop_post(struct loop *l, struct loop_msg *msg);
+/* Any thread but its own. Ends the thread after the current turn and joins it; then runs what is left in the inbox
+ * on the calling thread, until it stays empty. */
+void loop_stop(struct loop *l);
+/* Frees; the thread must be stopped (or never started), watchers stopped. */
+void loop_free(struct loop **l);
+
+bool loop_is_current(const struct loop *l); /* is the caller on its thread? */
+struct ev_loop *loop_ev(struct loop *l);
+const char *loop_name(const struct loop *l);
+/* Monotonic ms, cached for the turn. Loop thread. */
+uint64_t loop_now_ms(const struct loop *l);
+
+/* Lag: ns from a post to the turn that takes it, kept as a histogram (buckets for omid_loop_lag_seconds). Any thread.
+ */
+#define LOOP_LAG_BUCKETS 12
+struct loop_lag {
+    uint64_t count[LOOP_LAG_BUCKETS]; /* not cumulative; bounds in loop_lag_bounds, the last is +Inf */
+    uint64_t n, sum_ns, max_ns;
+};
+extern const double loop_lag_bounds[LOOP_LAG_BUCKETS - 1]; /* seconds */
+void loop_lag_read(const struct loop *l, struct loop_lag *out);
+
+/* What the loop is doing, for the watchdog: the owner and name of the callback under way. Static or long-lived
+ * strings. Loop thread; read by any. Nests: enter returns the former, leave puts it back. */
+struct loop_doing {
+    const char *owner, *callback;
+    uint64_t since_ns;
+};
+struct loop_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback);
+void loop_doing_leave(struct loop *l, struct loop_doing former);
+bool loop_doing_read(const struct loop *l, struct loop_doing *out); /* any thread; false: between callbacks */
+
+#endif

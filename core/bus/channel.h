@@ -1,0 +1,117 @@
+/*
+ * A channel: the two bounded queues between one client connection (on an ingress thread) and whoever serves it (on a
+ * reactor). The only thing that ingress and session share.
+ *
+ *     ingress thread                         reactor
+ *     channel_up_*()     ── loop inbox ──►   handler->opened/message/closed
+ *     channel_sink       ◄── down list ──    channel_down_*()
+ *
+ * References: one per end. The ingress end drops its with channel_up_closed() (always its last call), the reactor
+ * end with channel_drop() (its last). Messages in flight hold references of their own.
+ *
+ * Bounds: up_max bytes on the way up: then ingress stops reading until told DOWN_RESUME. down_max on the way down:
+ * then channel_down_message() refuses and handler->writable() follows.
+ */
+#ifndef OMID_BUS_CHANNEL_H
+#define OMID_BUS_CHANNEL_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/loop.h"
+#include "base/wsframe.h"
+
+struct route;
+struct channel;
+
+/* What the client asked for. Owned by the channel, immutable. */
+struct channel_request {
+    char *method, *path, *query;                 /* query without '?', "" when absent */
+    char *uid;                                   /* NULL without auth */
+    char *content_type, *peer, *idempotency_key; /* "" when absent */
+    void *body;                                  /* NUL behind it */
+    size_t body_len;
+    bool websocket;
+};
+void channel_request_free(struct channel_request *req); /* the members, not the struct */
+
+/* The reactor's side. All on the reactor's thread. */
+struct channel_handler {
+    /* First. For HTTP the only one besides closed(). */
+    void (*opened)(struct channel *ch);
+    /* true: taken. false: keep it (and all after it) until channel_resume(). WS_TEXT and WS_BINARY only. */
+    bool (*message)(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
+    /* After channel_down_message() answered CHANNEL_FULL: half is free again. */
+    void (*writable)(struct channel *ch);
+    /* The client is gone or closed (code as in RFC 6455, 1006 for a lost one). Messages before it were delivered,
+     * except those that were held: they are dropped. The last call. */
+    void (*closed)(struct channel *ch, uint16_t code);
+};
+
+enum channel_result { CHANNEL_OK, CHANNEL_FULL, CHANNEL_CLOSED };
+
+/* ---- down: a sink per ingress thread ---- */
+enum channel_down_kind {
+    DOWN_MESSAGE,  /* op, data */
+    DOWN_CLOSE,    /* code, data = reason: send what is queued, then a Close frame */
+    DOWN_RESUME,   /* read on */
+    DOWN_RESPONSE, /* status in code, content_type, data = body */
+};
+struct channel_down {
+    struct channel_down *next;
+    struct channel *ch; /* holds a reference: channel_down_free() drops it */
+    enum channel_down_kind kind;
+    enum ws_opcode op;
+    uint16_t code;
+    const char *content_type; /* static or in data behind len */
+    size_t len;
+    unsigned char data[];
+};
+struct channel_sink {
+    pthread_mutex_t lock;
+    struct channel_down *first, **last;
+    void (*wake)(struct channel_sink *sink); /* any thread; called only when the list goes from empty to non-empty */
+};
+void channel_sink_init(struct channel_sink *sink, void (*wake)(struct channel_sink *));
+struct channel_down *channel_sink_take(struct channel_sink *sink); /* the whole list, in order */
+/* Frees, and gives its bytes back to the channel's bound (when they are on the socket, not earlier). */
+void channel_down_free(struct channel_down *d);
+
+/* ---- ingress end (its thread) ---- */
+/* Takes over *req's members and the caller's reference. NULL: no memory (req is freed). */
+struct channel *channel_new(struct channel_request *req, const struct route *route, struct channel_sink *sink,
+                            void *conn, struct loop *reactor, const struct channel_handler *handler, size_t up_max,
+                            size_t down_max);
+void channel_up_open(struct channel *ch);
+/* Copies. CHANNEL_FULL: taken, but stop reading until DOWN_RESUME. */
+enum channel_result channel_up_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len);
+void channel_up_closed(struct channel **ch, uint16_t code);
+void *channel_conn(const struct channel *ch); /* ingress's own pointer; NULL once up_closed */
+
+/* ---- reactor end ---- */
+void channel_set_user(struct channel *ch, void *user);
+void *channel_user(const struct channel *ch);
+const struct channel_request *channel_request(const struct channel *ch);
+const struct route *channel_route(const struct channel *ch);
+struct loop *channel_loop(const struct channel *ch);
+enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len);
+/* Never refused, whatever the bound. After it, channel_down_* answers CHANNEL_CLOSED. reason may be NULL. */
+void channel_down_close(struct channel *ch, uint16_t code, const char *reason);
+/* HTTP: the answer. content_type NULL: application/json. Then channel_drop(). */
+enum channel_result channel_down_response(struct channel *ch, int status, const char *content_type, const void *body,
+                                          size_t len);
+void channel_resume(struct channel *ch); /* delivers what was held, not within this call */
+void channel_drop(struct channel **ch);  /* no handler calls afterwards */
+size_t channel_up_bytes(const struct channel *ch);
+size_t channel_down_bytes(const struct channel *ch);
+
+/* ---- the process's budget for session memory (memory.sessions) ---- */
+void budget_setup(uint64_t bytes);
+void budget_add(int64_t bytes); /* any thread; negative gives back */
+bool budget_exhausted(void);    /* then new sessions get 1013 */
+uint64_t budget_used(void);
+
+#endif

@@ -1,0 +1,39 @@
+/*
+ * Routes: which path is served by whom. Built at start on the main thread, then only read: a new table
+ * replaces the old at reload.
+ */
+#ifndef OMID_BUS_ROUTE_H
+#define OMID_BUS_ROUTE_H
+
+#include <omid/plugin.h>
+#include <stdbool.h>
+
+#include "bus/channel.h"
+
+/* How ingress checks who is calling. */
+enum route_auth {
+    ROUTE_OPEN,
+    ROUTE_TOKEN,       /* Bearer token: 401 (REST) */
+    ROUTE_TOKEN_LISTEN /* the same, but 403 as native clients know it */
+};
+
+struct route {
+    const char *path;   /* exact */
+    const char *method; /* NULL: WebSocket */
+    enum route_auth auth;
+    /* Called on the ingress thread before auth; an HTTP 400 with {"error":text} when it answers false. NULL: none. */
+    bool (*precheck)(const struct channel_request *req, char *err, size_t errlen);
+    const struct channel_handler *handler;
+    void *arg; /* the handler's: e.g. the plugin module and its omid_route */
+};
+
+struct routes;
+struct routes *routes_new(void);
+void routes_free(struct routes **r);
+/* Copies *route; strings stay the caller's. false: path and method are taken. */
+bool routes_add(struct routes *r, const struct route *route);
+/* Ingress threads. *other_method: the path exists, with another method (405). HEAD finds GET. */
+const struct route *routes_find(const struct routes *r, const char *path, size_t path_len, const char *method,
+                                size_t method_len, bool websocket, bool *other_method);
+
+#endif

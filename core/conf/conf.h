@@ -1,0 +1,177 @@
+/*
+ * omi.conf: one option table, typed values, errors that say where and what.
+ *
+ * A struct conf is immutable after conf_load(); it is replaced as a whole at reload. Main thread loads; any
+ * thread reads. The table itself (names, types, ranges, defaults, help) is conf_table(): the man page, the sample file
+ * and `omid -t` are checked against it.
+ */
+#ifndef OMID_CONF_CONF_H
+#define OMID_CONF_CONF_H
+
+#include <omid/plugin.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/buf.h"
+
+#define CONF_MAX_LIST 64
+
+struct conf_list {
+    char **item; /* n of them, then NULL */
+    size_t n;
+};
+
+/* A lane's settings: inside each plugin block. Sources: the defaults of the resilience table. */
+struct conf_lane {
+    unsigned pool, idle, semaphore, streams, queue;
+    uint32_t connect_timeout_ms, timeout_ms, queue_timeout_ms;
+    unsigned breaker_failures; /* consecutive */
+    uint32_t breaker_open_ms;
+    uint32_t breaker_open_max_ms;
+};
+
+struct conf_plugin; /* one `plugin` block; see below */
+
+struct conf {
+    uint32_t magic;
+    struct {
+        char *level, *format, *target; /* of log.h */
+    } log;
+    struct {
+        char *state_dir;   /* store.db, queue.db */
+        char *run_dir;     /* control.sock */
+        char *plugin_dir;  /* where plugin blocks without path are looked for */
+        unsigned reactors; /* 1..64 */
+        uint32_t drain_ms; /* SIGTERM to exit at most */
+    } daemon;
+    struct {
+        uint64_t sessions; /* bytes */
+    } memory;
+    struct {
+        struct conf_list address; /* "0.0.0.0:8700", "[::]:8700"; port 0: any */
+        unsigned threads;         /* 1..16 */
+        unsigned max_connections, max_connections_per_address;
+        uint64_t max_header, max_body, max_message; /* bytes */
+        uint32_t request_timeout_ms;
+        uint32_t receive_timeout_ms; /* not one byte on a WebSocket */
+        uint32_t ping_interval_ms;   /* WebSocket pings, that find dead peers; 0: none */
+        struct conf_list origins;    /* allowed Origin values; empty: any */
+        char *tls_certificate, *tls_key;
+    } ingress;
+    struct {
+        bool pcm8_u8;
+        uint32_t conversation_timeout_ms, conversation_timeout_floor_ms;
+        uint32_t inactivity_ms, ping_ms;
+        uint32_t transcript_flush_ms, consumer_flush_ms, lifecycle_check_ms;
+        uint32_t drain_ms, drain_bound_ms;
+        uint64_t up_buffer, down_buffer, audio_buffer; /* bytes per session */
+        uint32_t up_stall_ms, down_stall_ms;
+        unsigned max_segments; /* waiting for a flush */
+        unsigned max_sessions; /* of the whole daemon */
+        uint32_t auth_timeout_ms;
+    } listen;
+    struct {
+        char *admin_key; /* NULL: the development token form is off */
+    } auth;
+    struct {
+        struct conf_list models; /* in the order of preference */
+        uint32_t replay_ms;      /* audio kept for a reconnect */
+        double catch_up;         /* replay at most this many times real time */
+    } stt;
+    struct {
+        uint32_t flush_ms;  /* changed segments to disk */
+        uint32_t commit_ms; /* group commit */
+        uint32_t sweep_ms;  /* looks for conversations without a session whose timeout has passed */
+    } store;
+    struct {
+        uint32_t commit_ms;
+        uint32_t lease_ms;
+        unsigned in_flight, in_flight_per_target;
+        uint64_t max_jobs;
+        struct conf_list retry; /* durations */
+        uint32_t *retry_ms;     /* the same, parsed: retry.n of them */
+        double jitter;          /* 0.2 = +-20 % */
+    } queue;
+    struct {
+        unsigned critical, storage, blocking; /* threads */
+        unsigned queue;                       /* waiting per pool */
+    } exec;
+    struct conf_plugin *plugin;
+    size_t n_plugins;
+    char *file; /* the main file; "(embedded)" for the built-in one */
+};
+#define CONF_MAGIC UINT32_C(0x636f6e66)
+
+/* One option's value inside a plugin block. */
+struct conf_value {
+    const struct omid_option *option;
+    bool set; /* in the file or the environment; else the default */
+    const char *file;
+    int line; /* 0: not in the file */
+    union {
+        bool b;
+        int64_t i;
+        double d;
+        char *s;
+        struct conf_list list;
+    } v;
+};
+struct conf_plugin {
+    char *name;
+    char *path; /* of the .so: as given, or plugin_dir/NAME.so */
+    bool required;
+    const char *file;
+    int line; /* of the block */
+    struct conf_lane lane;
+    struct conf_value *value; /* one per option of the plugin's table, same order */
+    size_t n_values;
+};
+
+/* One fault. Formatted "omi.conf:12: plugin deepgram: semaphore: expected a number from 1 to 4096, found "x"". */
+struct conf_faults {
+    struct buf text; /* one line each */
+    unsigned errors, warnings;
+};
+void conf_fault(struct conf_faults *f, bool warning, const char *file, int line, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 6, 7)));
+void conf_faults_free(struct conf_faults *f);
+
+/*
+ * How conf learns a plugin's options (the host's loader). On success *plugin is valid until conf_source.done(arg).
+ * On failure err says why (missing file, no symbol, wrong ABI, ...).
+ */
+struct conf_source {
+    const struct omid_plugin *(*describe)(void *arg, const char *name, const char *path, char *err, size_t errlen);
+    void *arg;
+};
+
+/*
+ * Reads `path` (NULL: the embedded default text). Two passes: the first finds plugin blocks and describes them, the
+ * second checks every value. NULL when there was an error; faults then has at least one. Warnings alone don't fail.
+ * A plugin that can't be described is an error if its block says required = true, else a warning, and left out.
+ */
+struct conf *conf_load(const char *path, const struct conf_source *source, struct conf_faults *faults);
+/* The same from text. name stands for the file in messages. */
+struct conf *conf_load_text(const char *text, const char *name, const struct conf_source *source,
+                            struct conf_faults *faults);
+void conf_free(struct conf **c);
+
+/* The embedded default file (etc/embedded.conf at build time). */
+extern const char conf_embedded_text[];
+
+/* The core's table: "section.option" lines for the man page check; ends with section NULL. */
+struct conf_entry {
+    const char *section; /* "ingress", "ingress.tls", "plugin", "plugin.breaker" */
+    struct omid_option option;
+};
+const struct conf_entry *conf_table(void);
+
+/* "30s" -> 30000, "10MiB" -> 10485760. false with what was expected in err. */
+bool conf_parse_duration(const char *s, uint64_t *ms, char *err, size_t errlen);
+bool conf_parse_size(const char *s, uint64_t *bytes, char *err, size_t errlen);
+
+const struct conf_plugin *conf_plugin_find(const struct conf *c, const char *name);
+const struct conf_value *conf_value_find(const struct conf_plugin *p, const char *key);
+
+#endif

@@ -1,0 +1,101 @@
+/*
+ * The host: loads plugins, keeps one module per plugin and one instance per module and reactor, hands them struct
+ * omid_host, times and counts every callback.
+ *
+ * Life of a module: LOADED -> CONFIGURED -> STARTED (all reactors) -> DRAINING -> STOPPED. A plugin that fails
+ * on the way is left out and says why in host_status(); with required = true host_configure()/host_start() fail.
+ */
+#ifndef OMID_HOST_HOST_H
+#define OMID_HOST_HOST_H
+
+#include <omid/plugin.h>
+#include <stdbool.h>
+
+#include "base/json.h"
+#include "base/loop.h"
+#include "conf/conf.h"
+
+struct host;
+struct lanes;
+struct exec;
+struct queue;
+struct loader;
+
+/* ---- loader: describing and opening .so files. Main thread. ---- */
+struct loader *loader_new(void);
+void loader_free(struct loader **l); /* closes what no host took */
+/* A conf_source on this loader: opens RTLD_NOW|RTLD_LOCAL, checks magic, major, minor, size, name, tables. */
+struct conf_source loader_source(struct loader *l);
+
+/* ---- what lies above the host and is offered to plugins: set once before host_start() ---- */
+struct host_services {
+    void *arg;
+    int (*publish)(void *arg, unsigned reactor, const struct omid_event *ev);
+    int (*respond)(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
+    int (*conn_send)(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
+    void (*conn_close)(struct omid_conn *conn, uint16_t code, const char *reason);
+    void (*stt_ready)(struct omid_stt *stt);
+    void (*stt_writable)(struct omid_stt *stt);
+    void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
+    void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+};
+
+struct host_env {
+    const struct conf *conf; /* outlives the host */
+    struct loader *loader;
+    struct loop **loops; /* the reactors */
+    unsigned n_loops;
+    struct lanes *lanes; /* NULL under `omid -t` */
+    struct exec *exec;   /* NULL under `omid -t` */
+    struct queue *queue; /* NULL under `omid -t` */
+    struct host_services services;
+};
+
+struct host *host_new(const struct host_env *env);
+/* Opens and configures every plugin of the configuration. false: a required one failed, or a value is wrong; faults
+ * says where. Main thread, before the loops run. */
+bool host_configure(struct host *h, struct conf_faults *faults);
+/* Starts every instance on its reactor and waits for it. false: a required plugin failed. Main thread, loops running.
+ */
+bool host_start(struct host *h);
+/* No new work: drain() on all instances, waits until all are drained or deadline_ms (monotonic) has passed. Main
+ * thread. */
+void host_drain(struct host *h, uint64_t deadline_ms);
+/* stop() on all instances; waits. Main thread, loops still running. */
+void host_stop(struct host *h);
+void host_free(struct host **h); /* loops stopped */
+
+/* Routes of the plugins, for the route table. Main thread, after host_configure(). */
+void host_routes_each(struct host *h, void (*fn)(void *arg, struct omid_module *mod, const struct omid_route *route),
+                      void *arg);
+
+/* ---- instances, on their reactor ---- */
+unsigned host_module_count(const struct host *h);
+/* NULL: that module is not running. Modules are numbered in the order of the configuration. */
+struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module);
+struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor);
+const struct omid_plugin *host_plugin(const struct omid_instance *inst);
+void *host_state(const struct omid_instance *inst);
+struct loop *host_loop(const struct omid_instance *inst);
+
+/*
+ * Every call into a plugin stands between these two: time, errors and the watchdog's mark are kept here. callback
+ * is a static name. rc: the callback's result; negative counts as an error of that plugin (EFULL does not).
+ */
+struct host_call {
+    struct omid_instance *inst;
+    const char *callback;
+    uint64_t began_ns;
+    struct loop_doing former;
+};
+void host_enter(struct host_call *call, struct omid_instance *inst, const char *callback);
+int host_leave(struct host_call *call, int rc); /* returns rc */
+
+/* Runs one job attempt on the instance (the queue's dispatcher ends here). Reactor. */
+struct queue_claim;
+
+/* One object per plugin for omictl and the admin API: name, version, state, reason, path, roles, callbacks, errors,
+ * time, in flight. Any thread. */
+void host_status(struct host *h, struct json_w *w);
+
+#endif

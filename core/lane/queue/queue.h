@@ -1,0 +1,70 @@
+/*
+ * The durable lane: at-least-once jobs that survive kill -9. A job is on disk before it counts as accepted. The
+ * interface speaks of leases, delays, names and counts, never of SQL: a clustered backend implements the same.
+ *
+ * Embedded backend: queue.db (SQLite, WAL, synchronous=FULL), one writer thread with group commit. States: ready (due
+ * or delayed) -> leased -> done | ready again (delayed) | dead.
+ */
+#ifndef OMID_LANE_QUEUE_QUEUE_H
+#define OMID_LANE_QUEUE_QUEUE_H
+
+#include <omid/plugin.h>
+#include <stdbool.h>
+
+#include "base/json.h"
+#include "base/loop.h"
+
+struct queue;
+struct queue_claim; /* one leased attempt; owned by whoever handles it until queue_finish() */
+
+struct queue_config {
+    const char *path; /* queue.db */
+    uint32_t commit_ms, lease_ms;
+    unsigned in_flight, in_flight_per_target;
+    uint64_t max_jobs;
+    const uint32_t *retry_ms; /* delays between attempts; after the last: dead */
+    size_t n_retry;
+    double jitter;
+    uint32_t name_keep_ms; /* how long a finished name still answers with its first id */
+    /* Unix ms and a random number in 0..1: driven by tests; NULL: the real ones */
+    int64_t (*now)(void);
+    double (*random)(void);
+};
+
+/* A leased job to run. Called on the queue's thread: post it on to where it belongs, don't work here. false: nobody
+ * takes jobs of this owner now (its plugin is not running): the job stays, and is offered again later. */
+typedef bool (*queue_dispatch_fn)(void *arg, struct queue_claim *claim);
+
+/* Opens or creates; a schema version newer than known, a truncated or a corrupt file is reported in err (a
+ * corrupt one is set aside as PATH.corrupt-<unix seconds> and a new one begun: *set_aside = true). NULL: err says why.
+ */
+struct queue *queue_open(const struct queue_config *config, bool *set_aside, char *err, size_t errlen);
+/* Begins to claim due jobs. Leases of a former process are free at once. */
+bool queue_start(struct queue *q, queue_dispatch_fn dispatch, void *arg);
+/* No more claims. Enqueues and finishes still work. */
+void queue_pause(struct queue *q);
+/* Commits everything, ends the thread. Claims not finished stay leased on disk and are free at the next start. */
+void queue_stop(struct queue *q);
+void queue_free(struct queue **q);
+
+/* Any thread. cb on `loop` once the job is on disk (or is not); see omid_host.job_enqueue(). owner: plugin name. */
+int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
+                  omid_enqueued_cb cb, void *arg);
+/* cb(OMID_OK) on `loop` when everything enqueued by the calling thread before this call is on disk; OMID_ERR if any
+ * of the commits since the last fence failed. */
+int queue_fence(struct queue *q, struct loop *loop, void (*cb)(void *arg, int result), void *arg);
+
+const char *queue_claim_owner(const struct queue_claim *c);
+const struct omid_job_view *queue_claim_view(const struct queue_claim *c);
+/* Any thread. Frees the claim. A claim whose lease has run out meanwhile changes nothing (counted). */
+void queue_finish(struct queue_claim **c, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
+
+struct queue_counts {
+    uint64_t ready, delayed, leased, dead, done, bytes;
+};
+void queue_counts(struct queue *q, struct queue_counts *out); /* any thread; as of the last commit */
+/* "" when the last commit succeeded, else why not (disk full, ...). Any thread. For /readyz. */
+void queue_health(struct queue *q, char *err, size_t errlen);
+void queue_status(struct queue *q, struct json_w *w);
+
+#endif

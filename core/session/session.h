@@ -1,0 +1,51 @@
+/*
+ * Sessions: the listen protocol. Everything of a session happens on its uid's reactor.
+ */
+#ifndef OMID_SESSION_SESSION_H
+#define OMID_SESSION_SESSION_H
+
+#include <stdbool.h>
+
+#include "base/json.h"
+#include "bus/route.h"
+#include "conf/conf.h"
+
+struct bus;
+struct exec;
+struct host;
+struct queue;
+struct sessions; /* all of one reactor */
+struct store;
+
+struct sessions_env {
+    const struct conf *conf;
+    struct host *host;
+    struct bus *bus;
+    struct store *store;
+    struct queue *queue;
+    struct exec *exec;
+    struct loop *loop;
+    unsigned reactor;
+};
+struct sessions *sessions_new(const struct sessions_env *env);
+/* Reactor: closes every session with 1001; `done` (reactor) when the last is gone, at the latest after the drain. */
+void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg);
+void sessions_free(struct sessions **ss); /* loop stopped */
+
+/* /v4/listen; route.arg is an array of struct sessions *, one per reactor. */
+extern const struct channel_handler session_channel_handler;
+bool session_precheck(const struct channel_request *req, char *err, size_t errlen);
+
+/* host_services' part: results of providers. */
+struct omid_stt;
+void session_stt_ready(struct omid_stt *stt);
+void session_stt_writable(struct omid_stt *stt);
+void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *result);
+void session_stt_closed(struct omid_stt *stt, const struct omid_stt_end *end);
+
+/* Which reactor serves this uid. Any thread. */
+unsigned session_reactor_of(const char *uid, unsigned reactors);
+/* Counts for omictl: live, by state. Any thread. */
+void sessions_status(struct json_w *w);
+
+#endif

@@ -1,0 +1,537 @@
+/*
+ * omid/plugin.h - the contract between omid and a plugin.
+ *
+ * A plugin is one shared object that exports one symbol:
+ *
+ *     OMID_EXPORT const struct omid_plugin omid_plugin = { OMID_PLUGIN_HEAD, .name = "echo", ... };
+ *
+ * Everything it may do afterwards goes through the function table it is handed
+ * (struct omid_host). It never sees a core header or a global of the daemon.
+ *
+ * Threads. Each reactor thread has one *instance* of every plugin. Unless a
+ * comment says otherwise, every callback of an instance runs on that instance's
+ * reactor and every host function must be called on that same thread; a call from
+ * another thread is refused with OMID_ETHREAD, logged and counted. Nothing in a
+ * callback may block: blocking or long work goes to exec_submit().
+ *
+ * Memory. Pointers handed to a callback are valid until it returns; copy what you
+ * keep. Pointers you hand to a host function are copied before it returns unless
+ * its comment says otherwise. Handles are released by the function named at their
+ * type; release functions take a pointer to your pointer and null it.
+ *
+ * Units. Times are milliseconds, sizes bytes, positions within audio seconds,
+ * unless a name says otherwise. Strings are UTF-8 and end in NUL.
+ *
+ * See omid-plugin(3), and plugins/echo for the smallest complete example.
+ */
+#ifndef OMID_PLUGIN_H
+#define OMID_PLUGIN_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/*
+ * ABI version. MAJOR changes when something existing changes meaning; MINOR when
+ * something is added at the end of a struct. A plugin loads when its major equals
+ * the host's and its minor is not above the host's.
+ *
+ * Changelog (one line per version):
+ *   1.0  first version
+ */
+#define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
+#define OMID_ABI_MAJOR 1
+#define OMID_ABI_MINOR 0
+
+/* Results of host functions and of int-returning callbacks. */
+enum omid_result {
+    OMID_OK = 0,
+    OMID_ERR = -1,     /* failed; the reason has been logged */
+    OMID_EFULL = -2,   /* a bound is reached; nothing was taken; try again when told */
+    OMID_ECLOSED = -3, /* the other end, or the daemon, is going away */
+    OMID_EINVAL = -4,  /* an argument is unusable */
+    OMID_ENOTSUP = -5, /* not served here */
+    OMID_ETHREAD = -6, /* called on the wrong thread, or after stop */
+};
+
+/* Opaque; owned by the host. */
+struct omid_module;   /* the loaded plugin, one per process */
+struct omid_instance; /* the plugin on one reactor */
+struct omid_timer;    /* released by timer_stop() */
+struct omid_http;     /* a request in flight; released by http_cancel() or by its callback's return */
+struct omid_ws;       /* an outgoing WebSocket; released by ws_release() */
+struct omid_exchange; /* an incoming HTTP request; released by respond() */
+struct omid_conn;     /* an incoming WebSocket; the host's, valid until closed() returns */
+struct omid_stt;      /* the session's end of a speech-to-text stream; the session's */
+struct omid_job_run;  /* one attempt of a durable job; released by job_finish() */
+struct omid_counter;  /* a metric; the host's, lives as long as the module */
+
+/* ------------------------------------------------------------------ options */
+
+enum omid_opt_type {
+    OMID_OPT_BOOL,     /* true, false, yes, no, on, off */
+    OMID_OPT_INT,      /* min..max */
+    OMID_OPT_FLOAT,    /* min..max */
+    OMID_OPT_DURATION, /* 300ms, 5s, 2min, 1h, 1d; a unit is required; value in ms */
+    OMID_OPT_SIZE,     /* 4096B, 64KiB, 10MiB, 2GiB; a unit is required; value in bytes */
+    OMID_OPT_STRING,   /* min..max bound its length when max > 0 */
+    OMID_OPT_ENUM,     /* one of choices, "a|b|c" */
+    OMID_OPT_LIST,     /* { "a", "b" }; min..max bound the number when max > 0 */
+    OMID_OPT_SECRET,   /* as KEY, or KEY_file naming a file, or $OMID_<PLUGIN>_<KEY>; never logged */
+};
+
+enum omid_opt_flags {
+    OMID_OPT_REQUIRED = 1u << 0,   /* absent: an error that names the block */
+    OMID_OPT_RELOADABLE = 1u << 1, /* may change at reload without a new start */
+};
+
+/* One line of an option table; a table ends with a NULL name. All pointers static. */
+struct omid_option {
+    const char *name;
+    enum omid_opt_type type;
+    const char *def;     /* default as it would be written; NULL: none. A LIST's: comma-separated */
+    double min, max;     /* inclusive, in the value's unit; both 0: unbounded */
+    const char *choices; /* OMID_OPT_ENUM only */
+    unsigned flags;
+    const char *help; /* one or two sentences; shown by the man page check and omictl */
+};
+
+/* Defaults of this plugin's HTTP lane; omi.conf overrides each. 0: the default lane's value. */
+struct omid_lane_defaults {
+    unsigned pool, idle, semaphore, streams, queue;
+    uint32_t connect_timeout_ms, timeout_ms;
+    unsigned breaker_failures;
+    uint32_t breaker_open_ms;
+};
+
+/* ------------------------------------------------------------------- events */
+
+enum omid_event_type {
+    OMID_EVENT_SESSION_START,        /* uid, session_id, sample_rate */
+    OMID_EVENT_SESSION_END,          /* uid, session_id */
+    OMID_EVENT_AUDIO,                /* uid, session_id, conversation_id, pcm, samples, sample_rate, time_ms */
+    OMID_EVENT_SEGMENTS,             /* uid, session_id, conversation_id, json: array of new or changed segments */
+    OMID_EVENT_SEGMENTS_DELETED,     /* as above, json: array of ids */
+    OMID_EVENT_CONVERSATION_START,   /* uid, conversation_id */
+    OMID_EVENT_CONVERSATION_CREATED, /* uid, conversation_id, json: the whole conversation. Durable: may be
+                                        repeated after a crash; enqueue named jobs within the callback */
+    OMID_EVENT_APP_MESSAGE,          /* uid, json: {"app_id","app_name","message"}; shown to the live client */
+    OMID_EVENT_CUSTOM,               /* uid, name, json */
+    OMID_EVENT_TYPES                 /* their number */
+};
+#define OMID_EVENT_MASK(type) (UINT32_C(1) << (type))
+
+struct omid_event {
+    uint32_t size; /* of this struct, set by the sender */
+    enum omid_event_type type;
+    const char *uid;
+    const char *session_id;
+    const char *conversation_id;
+    const char *name; /* CUSTOM: the event's type, e.g. "order.paid" */
+    const char *json;
+    size_t json_len;
+    const int16_t *pcm; /* mono, the machine's byte order */
+    size_t samples;
+    uint32_t sample_rate;
+    int64_t time_ms; /* wall clock, Unix ms: of the event, or of the first sample */
+};
+
+/* --------------------------------------------------------------- HTTP, out */
+
+enum omid_http_error {
+    OMID_HTTP_OK = 0,        /* there is a status, whatever it is */
+    OMID_HTTP_BAD_URL,       /* not http(s), or unparsable */
+    OMID_HTTP_FULL,          /* the wait queue is full: refused at once */
+    OMID_HTTP_QUEUE_TIMEOUT, /* waited queue_timeout for a slot */
+    OMID_HTTP_BREAKER,       /* the target's breaker is open */
+    OMID_HTTP_SUPERSEDED,    /* a newer request with the same latest_key replaced this one */
+    OMID_HTTP_RESOLVE,
+    OMID_HTTP_CONNECT,
+    OMID_HTTP_TLS,
+    OMID_HTTP_TIMEOUT,  /* the absolute time limit, dripping peers included */
+    OMID_HTTP_RESET,    /* the connection broke before the answer was whole */
+    OMID_HTTP_PROTOCOL, /* the answer is not HTTP */
+    OMID_HTTP_BLOCKED,  /* the address is not allowed for this URL */
+    OMID_HTTP_LOCAL,    /* a fault of our own: memory, descriptors */
+    OMID_HTTP_SHUTDOWN,
+    OMID_HTTP_ERRORS
+};
+
+struct omid_http_request {
+    uint32_t size;
+    const char *method; /* "GET", "POST", ... */
+    const char *url;
+    const char *const *headers; /* "Name: value" lines, NULL-terminated; or NULL */
+    const void *body;
+    size_t body_len;
+    uint32_t timeout_ms;    /* 0: the lane's; never longer than the lane's */
+    size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB */
+    const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
+    unsigned flags;         /* enum omid_http_flags */
+};
+enum omid_http_flags {
+    OMID_HTTP_USER_URL = 1u << 0, /* a user registered this URL: private addresses are refused */
+};
+
+struct omid_http_response {
+    uint32_t size;
+    enum omid_http_error error;
+    const char *error_text; /* for people, "" without error; never holds the URL's query */
+    int status;             /* 0 when error */
+    const char *body;       /* NUL-terminated */
+    size_t body_len;
+    bool truncated;         /* more than max_body came; the rest was dropped */
+    uint32_t retry_after_s; /* from Retry-After, seconds or date; 0: absent */
+    uint32_t elapsed_ms;    /* from http_start() */
+};
+typedef void (*omid_http_cb)(void *arg, const struct omid_http_response *res);
+
+/* ---------------------------------------------------------- WebSocket, out */
+
+enum omid_message { OMID_TEXT = 1, OMID_BINARY = 2 };
+
+/* Why an outgoing WebSocket ended, or never opened. */
+enum omid_ws_end {
+    OMID_WS_CLOSED,   /* close handshake done; code is the peer's */
+    OMID_WS_LOST,     /* reset, end of stream without Close, protocol error */
+    OMID_WS_CONNECT,  /* every attempt failed */
+    OMID_WS_REJECTED, /* the peer answered the upgrade with http_status (not 101), not worth retrying */
+    OMID_WS_BREAKER,  /* the target's breaker is open: no attempt was made */
+    OMID_WS_FULL,     /* the lane's streams or queue are full */
+    OMID_WS_SHUTDOWN,
+};
+struct omid_ws_close {
+    uint32_t size;
+    enum omid_ws_end end;
+    uint16_t code;    /* RFC 6455 close code, 1006 when there was none */
+    int http_status;  /* of the last rejected upgrade, else 0 */
+    const char *text; /* for people */
+};
+
+struct omid_ws_request {
+    uint32_t size;
+    const char *url;            /* ws:// or wss:// */
+    const char *const *headers; /* "Name: value" lines, NULL-terminated; or NULL */
+    unsigned attempts;          /* connects in one sequence; 0 means 1. The breaker gets one verdict per sequence */
+    uint32_t backoff_ms;        /* pause before attempt n (n = 1, 2, ...): min(2^(n-1)*backoff + random*backoff, cap) */
+    uint32_t backoff_cap_ms;
+    size_t max_message; /* received; beyond it the stream ends with 1009; 0: 1 MiB */
+    size_t send_buffer; /* bytes waiting to be sent before ws_send() answers OMID_EFULL; 0: 256 KiB */
+};
+
+struct omid_ws_events {
+    uint32_t size;
+    void (*open)(void *arg, struct omid_ws *ws);
+    void (*message)(void *arg, struct omid_ws *ws, enum omid_message type, const void *data, size_t len);
+    void (*writable)(void *arg, struct omid_ws *ws); /* after OMID_EFULL: at least half is free again; may be NULL */
+    void (*closed)(void *arg, struct omid_ws *ws,
+                   const struct omid_ws_close *why); /* the last one; then ws_release() */
+};
+
+/* --------------------------------------------------------------- executors */
+
+enum omid_pool { OMID_POOL_CRITICAL, OMID_POOL_STORAGE, OMID_POOL_BLOCKING };
+
+struct omid_work {
+    uint32_t size;
+    enum omid_pool pool;
+    const char *label;                 /* static string, for logs and metrics */
+    void (*run)(void *arg);            /* on an executor thread: may block; must not call the host except log() */
+    void (*done)(void *arg, bool ran); /* on the reactor, exactly once per accepted submission, also when run()
+                                          never ran (ran = false: shutdown). Frees arg. */
+    void *arg;
+};
+
+/* ------------------------------------------------------------ durable jobs */
+
+struct omid_job {
+    uint32_t size;
+    const char *type;    /* static, for logs and counts: "memory_created" */
+    const char *name;    /* the same name twice = one job (also after it is done, for 12 h); or NULL */
+    const char *target;  /* what must not be delayed by others: an endpoint's URL or id */
+    const void *payload; /* handed back at each attempt; at most 1 MiB */
+    size_t payload_len;
+    int64_t not_before_ms; /* Unix ms; 0: now */
+};
+typedef void (*omid_enqueued_cb)(void *arg, enum omid_result result, uint64_t id);
+
+struct omid_job_view {
+    uint32_t size;
+    uint64_t id;
+    const char *type, *name, *target; /* name and target may be "" */
+    const void *payload;              /* valid until job_finish() */
+    size_t payload_len;
+    unsigned attempt; /* 1 at the first */
+    int64_t created_ms;
+};
+
+enum omid_job_outcome {
+    OMID_JOB_DONE,
+    OMID_JOB_RETRY, /* after the schedule's delay, or retry_after_s within 1 to 2 times it; then dead */
+    OMID_JOB_WAIT,  /* not an attempt (breaker open, lane full): again after retry_after_s */
+    OMID_JOB_DEAD,  /* never again */
+};
+
+/* ------------------------------------------------------------ own routes, in */
+
+enum omid_route_auth {
+    OMID_AUTH_NONE,
+    OMID_AUTH_TOKEN, /* Authorization: Bearer; uid is set */
+};
+
+/* An incoming request, HTTP or upgrade. Valid during the callback. */
+struct omid_request {
+    uint32_t size;
+    const char *method, *path, *query; /* query without '?', "" when absent */
+    const char *uid;                   /* NULL without auth */
+    const char *content_type;          /* "" when absent */
+    const char *peer;                  /* "192.0.2.1" */
+    const void *body;
+    size_t body_len;
+};
+
+struct omid_route {
+    uint32_t size;
+    const char *path;   /* exact, "/echo" */
+    const char *method; /* an HTTP method; NULL for a WebSocket route */
+    enum omid_route_auth auth;
+
+    /* HTTP: answer now or later with respond(), exactly once. */
+    int (*request)(void *state, struct omid_exchange *ex, const struct omid_request *req);
+
+    /* WebSocket. open() may set *user; an error refuses with 1011. */
+    int (*open)(void *state, struct omid_conn *conn, const struct omid_request *req, void **user);
+    /* OMID_OK: the message is taken. OMID_EFULL: not taken; it is handed over again when the way
+     * back has room, and until then the client is not read. Any other: closed with 1011. */
+    int (*message)(void *user, struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
+    /* The last callback of the connection; code is the close code as seen from here. */
+    void (*closed)(void *user, struct omid_conn *conn, uint16_t code);
+};
+
+/* ----------------------------------------------------------------- metrics */
+
+/* Up to two fixed labels per counter; values come from fixed sets, never a uid or a URL. */
+
+/* ---------------------------------------------------------- speech to text */
+
+struct omid_stt_params {
+    uint32_t size;
+    const char *uid, *session_id;
+    const char *model;    /* as in stt.models: "dg-nova-3" */
+    const char *language; /* BCP-47 or "multi" */
+    uint32_t sample_rate; /* 8000..48000 */
+    unsigned channel;     /* 0, or the channel of a multi-channel session */
+    bool multi_channel;
+};
+
+struct omid_stt_segment {
+    const char *text;
+    double start, end; /* seconds of the audio handed to this stream */
+    int speaker;       /* 0.. ; -1 unknown */
+};
+
+struct omid_stt_result {
+    uint32_t size;
+    const struct omid_stt_segment *segments; /* may be none: a final result without words still trims the replay */
+    size_t n;
+    double transcribed; /* everything before this second of the stream is final */
+};
+
+enum omid_stt_reason {
+    OMID_STT_DONE,      /* after close(): all results were delivered */
+    OMID_STT_BUSY,      /* no capacity: the next provider, or 1013 */
+    OMID_STT_CONFIG,    /* refused for a reason that retrying can't mend (key, parameters) */
+    OMID_STT_UNREACHED, /* the connect sequence was used up, or the breaker is open */
+    OMID_STT_LOST,      /* broke in mid-stream: worth another open() */
+    OMID_STT_INTERNAL,
+};
+struct omid_stt_end {
+    uint32_t size;
+    enum omid_stt_reason reason;
+    const char *text; /* for people; never a secret */
+};
+
+/* The role `stt`. `stream` is whatever open() stored. */
+struct omid_stt_role {
+    uint32_t size;
+    /* Is `model` one of this plugin's, and does it serve `language`? 1 yes, 0 no, -1 model not ours. */
+    int (*serves)(void *state, const char *model, const char *language);
+    /* OMID_OK: *stream is set, and stt_ready() or stt_closed() will follow, not within open().
+     * OMID_EFULL: no capacity. Others: failed. `stt` stays valid until release() returns. */
+    int (*open)(void *state, const struct omid_stt_params *params, struct omid_stt *stt, void **stream);
+    /* Only after stt_ready(). OMID_OK: all samples taken (copied). OMID_EFULL: none; call stt_writable() later. */
+    int (*audio)(void *stream, const int16_t *pcm, size_t samples);
+    /* Results of what was sent are wanted now; audio may go on. May be NULL. */
+    void (*finalize)(void *stream);
+    /* No more audio. Remaining results, then stt_closed(OMID_STT_DONE). */
+    void (*close)(void *stream);
+    /* Ends at once whatever its state and frees; no call on `stt` afterwards. Exactly once per successful open(). */
+    void (*release)(void *stream);
+};
+
+/* -------------------------------------------------------------- the plugin */
+
+struct omid_host;
+
+enum omid_plugin_flags {
+    OMID_PLUGIN_BLOCKS_ON_EXECUTORS = 1u << 0, /* blocking symbols are used, on executor threads only */
+};
+
+struct omid_plugin {
+    /* Read before anything else is touched. */
+    uint32_t magic;
+    uint16_t abi_major, abi_minor;
+    uint32_t size;
+
+    uint32_t flags;
+    const char *name; /* [a-z][a-z0-9_-]*, as in omi.conf's `plugin NAME` */
+    const char *version;
+    const char *summary;                   /* one line, for omictl */
+    const struct omid_option *options;     /* or NULL */
+    const struct omid_lane_defaults *lane; /* or NULL */
+    uint32_t events;                       /* OMID_EVENT_MASK()s; 0: none */
+
+    /*
+     * Main thread, once per (re)load, also under `omid -t`: check what the option table can't, add routes and
+     * metrics, and build what the instances share (*shared, read-only or with atomics of its own). No threads, no
+     * files, no sockets. On error call conf_error() and return OMID_EINVAL. May be NULL.
+     */
+    int (*configure)(struct omid_module *mod, const struct omid_host *host, void **shared);
+    /* Main thread: after the last instance has stopped, or after configure() under `omid -t`. May be NULL. */
+    void (*unconfigure)(void *shared);
+
+    /* Reactor, first callback of the instance. *state is handed to all others. An error leaves the plugin out. */
+    int (*start)(struct omid_instance *inst, const struct omid_host *host, void *shared, void **state);
+    /* One event of the mask. An error is counted and logged. Required when events != 0. */
+    int (*event)(void *state, const struct omid_event *ev);
+    /* One attempt of a job this plugin enqueued: job_finish(run) now or later, exactly once. Required for jobs. */
+    int (*job)(void *state, const struct omid_job_view *job, struct omid_job_run *run);
+    /* No new work comes: finish, then call host->drained(). Bounded by the daemon's drain time. NULL: at once. */
+    void (*drain)(void *state);
+    /* Last callback: free everything. Handles still open are cancelled by the host afterwards, and reported. */
+    void (*stop)(void *state);
+
+    const struct omid_stt_role *stt; /* or NULL */
+};
+
+/* A plugin is compiled with -fvisibility=hidden; this symbol alone is seen:
+ *     OMID_EXPORT const struct omid_plugin omid_plugin = { OMID_PLUGIN_HEAD, ... }; */
+#if defined(__GNUC__)
+#define OMID_EXPORT __attribute__((visibility("default")))
+#else
+#define OMID_EXPORT
+#endif
+#define OMID_PLUGIN_HEAD                                                                  \
+    .magic = OMID_PLUGIN_MAGIC, .abi_major = OMID_ABI_MAJOR, .abi_minor = OMID_ABI_MINOR, \
+    .size = sizeof(struct omid_plugin)
+
+/* ---------------------------------------------------------------- the host */
+
+enum omid_log_level { OMID_LOG_ERROR, OMID_LOG_WARNING, OMID_LOG_NOTICE, OMID_LOG_INFO, OMID_LOG_DEBUG };
+
+#if defined(__GNUC__)
+#define OMID_PRINTF(f, a) __attribute__((format(printf, f, a)))
+#else
+#define OMID_PRINTF(f, a)
+#endif
+
+/* Functions the daemon offers. Check `size` before using a member newer than 1.0. */
+struct omid_host {
+    uint32_t size;
+    uint16_t abi_major, abi_minor;
+
+    /* --- any thread --- */
+
+    /* One line, without newline; repeated lines are limited. mod is never NULL. */
+    void (*log)(struct omid_module *mod, enum omid_log_level level, const char *fmt, ...) OMID_PRINTF(3, 4);
+    /* Monotonic milliseconds; Unix milliseconds. */
+    uint64_t (*now_ms)(void);
+    int64_t (*wall_ms)(void);
+    /* 36 characters and NUL. */
+    void (*uuid4)(char out[37]);
+    /* Adds n; atomic. */
+    void (*counter_add)(struct omid_counter *counter, uint64_t n);
+
+    /* --- configure(): main thread --- */
+
+    /* The value of an option of the table, default included. A wrong name or type asserts. Strings and lists
+     * live as long as the module's configuration: until unconfigure() returns. NULL: absent. */
+    bool (*conf_bool)(struct omid_module *mod, const char *key);
+    int64_t (*conf_int)(struct omid_module *mod, const char *key); /* INT, DURATION (ms), SIZE (bytes) */
+    double (*conf_float)(struct omid_module *mod, const char *key);
+    const char *(*conf_str)(struct omid_module *mod, const char *key); /* STRING, ENUM, SECRET */
+    const char *const *(*conf_list)(struct omid_module *mod, const char *key, size_t *n);
+    /* Reports a fault of `key` with its file and line. */
+    void (*conf_error)(struct omid_module *mod, const char *key, const char *fmt, ...) OMID_PRINTF(3, 4);
+    /* OMID_EINVAL when the path is taken. The struct is copied, its strings are not. */
+    int (*route_add)(struct omid_module *mod, const struct omid_route *route);
+    /* omid_plugin_<name>_<what>_total{label="value"}. `help` one sentence. Strings static. label may be NULL.
+     * NULL when the module has too many (64). */
+    struct omid_counter *(*counter)(struct omid_module *mod, const char *what, const char *help, const char *label,
+                                    const char *value);
+
+    /* --- reactor --- */
+
+    struct omid_module *(*module)(struct omid_instance *inst);
+    unsigned (*reactor)(struct omid_instance *inst, unsigned *reactors); /* this one's number, and how many */
+
+    /* Calls fn after delay_ms, then every repeat_ms (0: once). The handle stays until timer_stop(). NULL: no memory. */
+    struct omid_timer *(*timer_start)(struct omid_instance *inst, uint32_t delay_ms, uint32_t repeat_ms,
+                                      void (*fn)(void *arg), void *arg);
+    void (*timer_stop)(struct omid_timer **timer);
+
+    /* Through this plugin's lane. cb runs exactly once, never within http_start(), unless cancelled.
+     * OMID_OK sets *out (may be NULL). When cb returns, the handle is gone: null yours in cb. */
+    int (*http_start)(struct omid_instance *inst, const struct omid_http_request *req, omid_http_cb cb, void *arg,
+                      struct omid_http **out);
+    void (*http_cancel)(struct omid_http **http);
+
+    /* OMID_OK sets *out; open() or closed() follows, not within this call. */
+    int (*ws_connect)(struct omid_instance *inst, const struct omid_ws_request *req,
+                      const struct omid_ws_events *events, void *arg, struct omid_ws **out);
+    /* OMID_OK: queued or sent. OMID_EFULL: nothing taken, writable() will follow. OMID_ECLOSED: not open. */
+    int (*ws_send)(struct omid_ws *ws, enum omid_message type, const void *data, size_t len);
+    /* Sends what is queued, then Close; closed() follows when the peer answers, or after 3 s. */
+    void (*ws_close)(struct omid_ws *ws, uint16_t code);
+    /* At once, whatever its state (connecting included); no callbacks afterwards. Exactly once per ws_connect(). */
+    void (*ws_release)(struct omid_ws **ws);
+
+    /* OMID_OK, or OMID_EFULL (queue or the plugin's share of it), OMID_ECLOSED (shutting down). */
+    int (*exec_submit)(struct omid_instance *inst, const struct omid_work *work);
+
+    /* cb when the job is on disk (OMID_OK and its id; the id of the first for a repeated name), or is not
+     * (OMID_EFULL: the queue's bound; OMID_ERR: the disk). Not within this call. */
+    int (*job_enqueue)(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg);
+    /* error may be NULL; kept with the job. */
+    void (*job_finish)(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s,
+                       const char *error);
+
+    /* To the subscribers of this reactor, after the current callback. Only APP_MESSAGE and CUSTOM may be published. */
+    int (*publish)(struct omid_instance *inst, const struct omid_event *ev);
+
+    /* Answers; body is copied. ECLOSED when the client has left (still released). */
+    int (*respond)(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
+    /* OMID_EFULL: nothing taken; return OMID_EFULL from message(), or wait for the next message. */
+    int (*conn_send)(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
+    /* Sends Close; closed() follows. reason at most 123 bytes. */
+    void (*conn_close)(struct omid_conn *conn, uint16_t code, const char *reason);
+
+    /* Results of an stt stream; see struct omid_stt_role. Ignored once the session has moved on. */
+    void (*stt_ready)(struct omid_stt *stt);
+    void (*stt_writable)(struct omid_stt *stt);
+    void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
+    void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+
+    /* Ends the drain of this instance. */
+    void (*drained)(struct omid_instance *inst);
+};
+
+#ifdef __cplusplus
+}
+#endif
+#endif
