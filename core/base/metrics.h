@@ -16,7 +16,7 @@
 enum metric_type { METRIC_COUNTER, METRIC_GAUGE, METRIC_HISTOGRAM };
 struct metric;
 
-#define METRIC_MAX_LABELS 3
+#define METRIC_MAX_LABELS 5
 struct metric_label {
     const char *name, *value;
 };

@@ -58,6 +58,9 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
  * in `stale` (ids, NULL-terminated) for the caller to process; else creates one. */
 struct store_open_params {
     const char *uid, *resume_id, *language, *source; /* resume_id may be NULL */
+    /* Or NULL. Else: creates the conversation of this id, or resumes it when it is there; looks at no other. For one
+     * that had to begin while the store did not answer. */
+    const char *create_id;
     int64_t now_ms, timeout_ms;
 };
 struct store_opened {
