@@ -1,0 +1,72 @@
+#include "session/audio_ring.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/magic.h"
+#include "bus/channel.h"
+
+#define MIN_CAP 2048
+
+static bool resize(struct audio_ring *r, size_t cap)
+{
+    int16_t *data = malloc(cap * sizeof *data);
+    if (!data)
+        return false;
+    for (uint64_t pos = r->base; pos < r->end;) {
+        size_t n;
+        const int16_t *from = audio_ring_at(r, pos, (size_t)(r->end - pos), &n);
+        size_t at = (size_t)pos & (cap - 1), first = n < cap - at ? n : cap - at;
+        memcpy(data + at, from, first * sizeof *data);
+        memcpy(data, from + first, (n - first) * sizeof *data);
+        pos += n;
+    }
+    budget_add(((int64_t)cap - (int64_t)r->cap) * (int64_t)sizeof *data);
+    free(r->data);
+    r->data = data;
+    r->cap = cap;
+    return true;
+}
+
+bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
+{
+    size_t held = (size_t)(r->end - r->base), cap = r->cap ? r->cap : MIN_CAP;
+    while (cap < held + n)
+        cap *= 2;
+    if (cap != r->cap && !resize(r, cap))
+        return false;
+    size_t at = (size_t)r->end & (r->cap - 1), first = n < r->cap - at ? n : r->cap - at;
+    memcpy(r->data + at, pcm, first * sizeof *pcm);
+    memcpy(r->data, pcm + first, (n - first) * sizeof *pcm);
+    r->end += n;
+    return true;
+}
+
+void audio_ring_trim(struct audio_ring *r, uint64_t pos)
+{
+    if (pos > r->end)
+        pos = r->end;
+    if (pos <= r->base)
+        return;
+    r->base = pos;
+    size_t held = (size_t)(r->end - r->base);
+    if (r->cap > MIN_CAP && held < r->cap / 8)
+        resize(r, r->cap / 4 < MIN_CAP ? MIN_CAP : r->cap / 4); /* without memory it simply stays */
+}
+
+const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t max, size_t *n)
+{
+    omid_assert(pos >= r->base && pos <= r->end);
+    size_t at = (size_t)pos & (r->cap - 1), piece = r->cap - at, left = (size_t)(r->end - pos);
+    *n = piece < left ? piece : left;
+    if (*n > max)
+        *n = max;
+    return r->data + at;
+}
+
+void audio_ring_free(struct audio_ring *r)
+{
+    budget_add(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    free(r->data);
+    *r = (struct audio_ring){0};
+}

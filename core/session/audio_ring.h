@@ -1,0 +1,26 @@
+/*
+ * Samples of a session by their absolute position: what speech-to-text has not yet made final. Grows by
+ * doubling, shrinks when mostly empty, and is charged to the memory budget. Reactor thread.
+ */
+#ifndef OMID_SESSION_AUDIO_RING_H
+#define OMID_SESSION_AUDIO_RING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct audio_ring {
+    int16_t *data;
+    size_t cap;         /* samples, a power of two, or 0 */
+    uint64_t base, end; /* positions held: base <= p < end */
+};
+
+/* Appends; false, with nothing taken: no memory. */
+bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n);
+/* Forgets everything before `pos` (clamped to what is held). */
+void audio_ring_trim(struct audio_ring *r, uint64_t pos);
+/* The samples from `pos` that lie in one piece; *n of them, at most `max`. pos must be held. */
+const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t max, size_t *n);
+void audio_ring_free(struct audio_ring *r);
+
+#endif

@@ -1,0 +1,596 @@
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "session/state.h"
+
+#define MODULE "conversation"
+
+static void conversation_store_flush(struct conversation *c);
+static void conversation_settle(struct conversation *c);
+
+static void conversation_set_state(struct conversation *c, enum conversation_state to)
+{
+    omid_assert((c->state == CONVERSATION_OPEN && to != CONVERSATION_OPEN) ||
+                (c->state == CONVERSATION_ENDING && to == CONVERSATION_GONE));
+    c->state = to;
+}
+
+static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
+{
+    if (!ev_is_active(t)) {
+        ev_timer_set(t, ms / 1000., 0.);
+        ev_timer_start(loop_ev(c->ss->env.loop), t);
+    }
+}
+
+static void timer_stop(struct conversation *c, ev_timer *t)
+{
+    ev_timer_stop(loop_ev(c->ss->env.loop), t);
+}
+
+/* ------------------------------------------------------------------- to clients */
+
+/* {"type":type,"segment_ids":[...]} or a bare array of ids. */
+static bool ids_json(const struct id_list *ids, const char *type, struct buf *out)
+{
+    struct json_w w;
+    json_w_start(&w, out);
+    if (type) {
+        json_w_open(&w, '{');
+        json_w_kstr(&w, "type", type);
+        json_w_key(&w, "segment_ids");
+    }
+    json_w_open(&w, '[');
+    for (size_t i = 0; i < ids->n; i++)
+        json_w_str(&w, ids->id[i]);
+    json_w_close(&w, ']');
+    if (type)
+        json_w_close(&w, '}');
+    return json_w_end(&w);
+}
+
+/* The segments that `who` has not seen, as an array; marks them seen. Returns their number. */
+static size_t unseen_json(struct conversation *c, unsigned who, struct buf *out)
+{
+    struct json_w w;
+    size_t n = 0;
+    json_w_start(&w, out);
+    json_w_open(&w, '[');
+    for (size_t i = 0; i < c->segments.n; i++) {
+        struct segment *s = c->segments.item[i];
+        if (!(s->unseen & who))
+            continue;
+        segment_json(&w, s);
+        s->unseen &= ~who;
+        n++;
+    }
+    json_w_close(&w, ']');
+    return json_w_end(&w) ? n : 0;
+}
+
+void conversation_flush_client(struct conversation *c)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    timer_stop(c, &c->client_flush);
+    if (c->fresh.n == 0)
+        return;
+    struct id_list deleted = {0};
+    if (!segments_merge(&c->segments, &c->fresh, &deleted))
+        log_error(MODULE, "no memory to combine segments", LS("conversation", c->id));
+    for (size_t i = 0; i < deleted.n; i++) {
+        id_list_push(&c->gone_consumers, deleted.id[i]);
+        id_list_push(&c->gone_store, deleted.id[i]);
+    }
+    int64_t now = clock_wall_ms();
+    if (now > c->finished_ms)
+        c->finished_ms = now;
+    c->times_dirty = true;
+
+    struct buf gone = BUF_INIT(0), changed = BUF_INIT(0);
+    if (deleted.n > 0 && ids_json(&deleted, "segments_deleted", &gone)) {
+        list_each (it, &c->session)
+            session_send_text(list_entry(it, struct session, conversation_link), gone.data, gone.len);
+    }
+    if (unseen_json(c, SEGMENT_CLIENT, &changed) > 0) {
+        list_each (it, &c->session)
+            session_send_segments(list_entry(it, struct session, conversation_link), changed.data, changed.len, c);
+    }
+    buf_free(&gone);
+    buf_free(&changed);
+    id_list_free(&deleted);
+    timer_arm(c, &c->consumer_flush, c->ss->env.conf->listen.consumer_flush_ms);
+    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+}
+
+static void on_client_flush(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    conversation_flush_client(w->data);
+}
+
+/* ----------------------------------------------------------------- to consumers */
+
+static void conversation_consumer_flush(struct conversation *c)
+{
+    timer_stop(c, &c->consumer_flush);
+    struct buf json = BUF_INIT(0);
+    struct session *s = list_empty(&c->session) ? NULL : list_entry(c->session.next, struct session, conversation_link);
+    struct omid_event ev = {.size = sizeof ev,
+                            .uid = c->uid,
+                            .session_id = s ? s->id : "",
+                            .conversation_id = c->id,
+                            .time_ms = clock_wall_ms()};
+    if (c->gone_consumers.n > 0 && ids_json(&c->gone_consumers, NULL, &json)) {
+        ev.type = OMID_EVENT_SEGMENTS_DELETED;
+        ev.json = json.data;
+        ev.json_len = json.len;
+        bus_publish(c->ss->env.bus, &ev);
+    }
+    id_list_clear(&c->gone_consumers);
+    buf_clear(&json);
+    if (unseen_json(c, SEGMENT_CONSUMERS, &json) > 0) {
+        ev.type = OMID_EVENT_SEGMENTS;
+        ev.json = json.data;
+        ev.json_len = json.len;
+        bus_publish(c->ss->env.bus, &ev);
+    }
+    buf_free(&json);
+}
+
+static void on_consumer_flush(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct conversation *c = w->data;
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    conversation_consumer_flush(c);
+}
+
+/* ----------------------------------------------------------------- to the store */
+
+/* The answers come when the conversation may be gone: it is looked up again by its id. */
+struct store_answer {
+    struct sessions *ss;
+    char id[37];
+};
+
+static struct store_answer *store_answer_new(struct conversation *c)
+{
+    struct store_answer *a = malloc(sizeof *a);
+    if (a) {
+        a->ss = c->ss;
+        memcpy(a->id, c->id, sizeof a->id);
+    }
+    return a;
+}
+
+static struct conversation *store_answer_take(struct store_answer *a)
+{
+    struct conversation *c = map_get(a->ss->conversation, a->id);
+    free(a);
+    if (c)
+        c->store_busy = false;
+    return c;
+}
+
+static bool conversation_dirty(const struct conversation *c)
+{
+    if (!c->stored || c->gone_store.n > 0 || c->times_dirty)
+        return true;
+    for (size_t i = c->segments.n; i-- > 0;) {
+        if (c->segments.item[i]->unseen & SEGMENT_STORE)
+            return true;
+    }
+    return false;
+}
+
+static void on_put(void *arg, int result)
+{
+    struct conversation *c = store_answer_take(arg);
+    if (!c)
+        return;
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    if (result != OMID_OK) {
+        /* Upserts are idempotent: the whole conversation goes again, with the ids that were to be deleted. */
+        c->gone_sent = 0;
+        for (size_t i = 0; i < c->segments.n; i++)
+            c->segments.item[i]->unseen |= SEGMENT_STORE;
+        c->times_dirty = true;
+        log_error(MODULE, "the store did not take segments, trying again", LS("conversation", c->id));
+        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        return;
+    }
+    id_list_drop_first(&c->gone_store, c->gone_sent);
+    c->gone_sent = 0;
+    if (conversation_dirty(c))
+        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    conversation_settle(c);
+}
+
+static void on_created(void *arg, struct store_opened *opened)
+{
+    struct conversation *c = store_answer_take(arg);
+    if (!c)
+        return;
+    c->stored = opened->result == OMID_OK;
+    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+}
+
+/* For a conversation that began while the store did not answer. */
+static void conversation_store_create(struct conversation *c)
+{
+    struct store_answer *a = store_answer_new(c);
+    struct store_open_params p = {.uid = c->uid,
+                                  .language = c->language,
+                                  .source = c->source,
+                                  .create_id = c->id,
+                                  .now_ms = c->created_ms,
+                                  .timeout_ms = c->timeout_ms};
+    if (a && store_conversation_open(c->ss->env.store, &p, c->ss->env.loop, on_created, a) == OMID_OK)
+        c->store_busy = true;
+    else
+        free(a);
+}
+
+static void conversation_store_put(struct conversation *c)
+{
+    size_t n = 0;
+    struct store_segment *segment = calloc(c->segments.n + 1, sizeof *segment);
+    char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
+    const char **deleted = calloc(c->gone_store.n + 1, sizeof *deleted);
+    struct store_answer *a = store_answer_new(c);
+    if (!segment || !speaker || !deleted || !a)
+        goto out;
+    for (size_t i = 0; i < c->segments.n; i++) {
+        const struct segment *s = c->segments.item[i];
+        if (!(s->unseen & SEGMENT_STORE))
+            continue;
+        segment_speaker_name(s->speaker_id, speaker[n]);
+        segment[n] = (struct store_segment){.id = s->id,
+                                            .text = s->text,
+                                            .speaker = speaker[n],
+                                            .person_id = s->person_id,
+                                            .stt_provider = s->provider,
+                                            .speaker_id = s->speaker_id,
+                                            .is_user = s->is_user,
+                                            .start = s->start,
+                                            .end = s->end};
+        n++;
+    }
+    for (size_t i = 0; i < c->gone_store.n; i++)
+        deleted[i] = c->gone_store.id[i];
+    struct store_update u = {.conversation_id = c->id,
+                             .segment = segment,
+                             .n_segments = n,
+                             .deleted = deleted,
+                             .n_deleted = c->gone_store.n,
+                             .started_ms = c->started_ms,
+                             .finished_ms = c->finished_ms};
+    if (store_segments_put(c->ss->env.store, &u, c->ss->env.loop, on_put, a) == OMID_OK) {
+        a = NULL;
+        c->store_busy = true;
+        c->times_dirty = false;
+        for (size_t i = 0; i < c->segments.n; i++)
+            c->segments.item[i]->unseen &= ~(unsigned)SEGMENT_STORE;
+        c->gone_sent = c->gone_store.n;
+    } else {
+        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    }
+out:
+    free(segment);
+    free(speaker);
+    free(deleted);
+    free(a);
+}
+
+static void conversation_store_flush(struct conversation *c)
+{
+    timer_stop(c, &c->store_flush);
+    if (c->store_busy || !conversation_dirty(c))
+        return; /* the answer under way looks again */
+    if (!c->stored)
+        conversation_store_create(c);
+    else
+        conversation_store_put(c);
+    if (!c->store_busy)
+        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+}
+
+static void on_store_flush(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct conversation *c = w->data;
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    conversation_store_flush(c);
+}
+
+/* --------------------------------------------------------------------- life */
+
+static char *dup_or_empty(const char *s)
+{
+    return strdup(s ? s : "");
+}
+
+static bool segments_load(struct conversation *c, const struct store_conversation *from)
+{
+    for (size_t i = 0; i < from->n_segments; i++) {
+        const struct store_segment *in = &from->segment[i];
+        struct segment *s = segment_new(in->text, in->speaker_id, in->is_user, in->start, in->end, in->stt_provider);
+        if (!s || !segment_list_push(&c->segments, s)) {
+            segment_free(&s);
+            return false;
+        }
+        snprintf(s->id, sizeof s->id, "%s", in->id);
+        s->person_id = in->person_id ? strdup(in->person_id) : NULL;
+        s->unseen = 0;
+    }
+    return true;
+}
+
+struct conversation *conversation_new(struct sessions *ss, const struct store_conversation *from,
+                                      const struct session *s)
+{
+    struct conversation *c = calloc(1, sizeof *c);
+    if (!c)
+        return NULL;
+    c->magic = CONVERSATION_MAGIC;
+    c->state = CONVERSATION_OPEN;
+    c->ss = ss;
+    list_init(&c->session);
+    ev_init(&c->client_flush, on_client_flush);
+    ev_init(&c->consumer_flush, on_consumer_flush);
+    ev_init(&c->store_flush, on_store_flush);
+    c->client_flush.data = c->consumer_flush.data = c->store_flush.data = c;
+    c->uid = strdup(s->uid);
+    c->language = dup_or_empty(from ? from->language : s->params.language);
+    c->source = dup_or_empty(from ? from->source : s->params.source);
+    c->timeout_ms = listen_params_timeout_ms(&s->params, ss->env.conf);
+    if (from) {
+        memcpy(c->id, from->id, sizeof c->id);
+        c->created_ms = from->created_ms;
+        c->started_ms = from->started_ms;
+        c->finished_ms = from->finished_ms;
+        c->stored = true;
+    } else {
+        id_uuid4(c->id);
+        c->created_ms = c->finished_ms = clock_wall_ms();
+        timer_arm(c, &c->store_flush, ss->env.conf->store.flush_ms);
+    }
+    if (!c->uid || !c->language || !c->source || (from && !segments_load(c, from)) ||
+        !map_put(ss->conversation, c->id, c, NULL)) {
+        conversation_free(c);
+        return NULL;
+    }
+    metric_add(session_metrics()->conversations, 1);
+    return c;
+}
+
+void conversation_free(struct conversation *c)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    omid_assert(list_empty(&c->session));
+    if (map_get(c->ss->conversation, c->id) == c)
+        map_remove(c->ss->conversation, c->id);
+    timer_stop(c, &c->client_flush);
+    timer_stop(c, &c->consumer_flush);
+    timer_stop(c, &c->store_flush);
+    segment_list_free(&c->segments);
+    segment_list_free(&c->fresh);
+    id_list_free(&c->gone_consumers);
+    id_list_free(&c->gone_store);
+    free(c->uid);
+    free(c->language);
+    free(c->source);
+    c->magic = OMID_MAGIC_DEAD;
+    free(c);
+}
+
+/* Nobody speaks into it and all is on disk: it leaves memory, by way of its processing if it has ended. */
+static void conversation_settle(struct conversation *c)
+{
+    if (!list_empty(&c->session) || c->store_busy || c->fresh.n > 0 || conversation_dirty(c))
+        return;
+    struct sessions *ss = c->ss;
+    if (c->state == CONVERSATION_ENDING)
+        processing_start(ss, c->id, c->uid);
+    conversation_set_state(c, CONVERSATION_GONE);
+    conversation_free(c);
+    sessions_check_drained(ss);
+}
+
+bool conversation_json(const struct conversation *c, enum store_status status, struct buf *out)
+{
+    struct store_conversation sc = {.uid = c->uid,
+                                    .language = c->language,
+                                    .source = c->source,
+                                    .status = status,
+                                    .created_ms = c->created_ms,
+                                    .started_ms = c->started_ms,
+                                    .finished_ms = c->finished_ms,
+                                    .timeout_ms = c->timeout_ms};
+    memcpy(sc.id, c->id, sizeof sc.id);
+    char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
+    sc.segment = calloc(c->segments.n + 1, sizeof *sc.segment);
+    bool ok = speaker && sc.segment;
+    for (size_t i = 0; ok && i < c->segments.n; i++) {
+        const struct segment *s = c->segments.item[i];
+        segment_speaker_name(s->speaker_id, speaker[i]);
+        sc.segment[i] = (struct store_segment){.id = s->id,
+                                               .text = s->text,
+                                               .speaker = speaker[i],
+                                               .person_id = s->person_id,
+                                               .stt_provider = s->provider,
+                                               .speaker_id = s->speaker_id,
+                                               .is_user = s->is_user,
+                                               .start = s->start,
+                                               .end = s->end};
+        sc.n_segments++;
+    }
+    if (ok) {
+        struct json_w w;
+        json_w_start(&w, out);
+        store_conversation_json(&w, &sc);
+        ok = json_w_end(&w);
+    }
+    free(speaker);
+    free(sc.segment);
+    return ok;
+}
+
+/* ----------------------------------------------------------- sessions come and go */
+
+static void session_tell_conversation(struct session *s, const struct conversation *c)
+{
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '{');
+    json_w_kstr(&w, "type", "conversation_session");
+    json_w_kstr(&w, "conversation_id", c->id);
+    json_w_kstr(&w, "status", "in_progress");
+    json_w_close(&w, '}');
+    if (json_w_end(&w))
+        session_send_text(s, b.data, b.len);
+    buf_free(&b);
+}
+
+void conversation_attach(struct conversation *c, struct session *s)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    omid_assert(!s->conversation && c->state == CONVERSATION_OPEN);
+    s->conversation = c;
+    list_append(&c->session, &s->conversation_link);
+    c->timeout_ms = listen_params_timeout_ms(&s->params, c->ss->env.conf);
+    session_tell_conversation(s, c);
+    struct omid_event ev = {.size = sizeof ev,
+                            .type = OMID_EVENT_CONVERSATION_START,
+                            .uid = c->uid,
+                            .session_id = s->id,
+                            .conversation_id = c->id,
+                            .time_ms = clock_wall_ms()};
+    bus_publish(c->ss->env.bus, &ev);
+    conversation_add(c, s, &s->early);
+}
+
+void conversation_detach(struct session *s)
+{
+    struct conversation *c = s->conversation;
+    if (!c)
+        return;
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    conversation_flush_client(c);
+    conversation_consumer_flush(c);
+    list_remove(&s->conversation_link);
+    s->conversation = NULL;
+    if (list_empty(&c->session)) {
+        conversation_store_flush(c);
+        conversation_settle(c);
+    }
+}
+
+void conversation_add(struct conversation *c, struct session *s, struct segment_list *batch)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    for (size_t i = 0; i < batch->n; i++) {
+        struct segment *seg = batch->item[i];
+        batch->item[i] = NULL;
+        /* Seconds of the session's audio become seconds of the conversation. Its zero is its first word. */
+        double first = (double)s->first_audio_ms / 1000.;
+        if (c->started_ms == 0) {
+            c->started_ms = s->first_audio_ms + (int64_t)llround(seg->start * 1000.);
+            c->times_dirty = true;
+        }
+        double shift = first - (double)c->started_ms / 1000.;
+        seg->start = fmax(0., round((seg->start + shift) * 1000.) / 1000.);
+        seg->end = fmax(seg->start, round((seg->end + shift) * 1000.) / 1000.);
+        if (c->fresh.n >= c->ss->env.conf->listen.max_segments)
+            conversation_flush_client(c);
+        if (!segment_list_push(&c->fresh, seg)) {
+            metric_add(session_metrics()->dropped, 1);
+            segment_free(&seg);
+        }
+        metric_add(session_metrics()->segments, 1);
+    }
+    batch->n = 0;
+    if (c->fresh.n > 0)
+        timer_arm(c, &c->client_flush, c->ss->env.conf->listen.transcript_flush_ms);
+}
+
+/* -------------------------------------------------------------------- the end */
+
+static void on_deleted(void *arg, int result)
+{
+    char *id = arg;
+    if (result != OMID_OK)
+        log_warning(MODULE, "an empty conversation was not deleted; the sweeper will", LS("conversation", id));
+    free(id);
+}
+
+static void sessions_move_on(struct conversation *c)
+{
+    list_each (it, &c->session) {
+        struct session *s = list_entry(it, struct session, conversation_link);
+        list_remove(&s->conversation_link);
+        s->conversation = NULL;
+        session_conversation_request(s);
+    }
+}
+
+static void conversation_delete(struct conversation *c)
+{
+    char *id = strdup(c->id);
+    if (!id || store_conversation_delete(c->ss->env.store, c->id, c->ss->env.loop, on_deleted, id) != OMID_OK)
+        free(id);
+    sessions_move_on(c);
+    conversation_set_state(c, CONVERSATION_GONE);
+    conversation_free(c);
+}
+
+static void conversation_tell_processing(struct conversation *c)
+{
+    struct buf memory = BUF_INIT(0), b = BUF_INIT(0);
+    struct json_w w;
+    if (conversation_json(c, STORE_PROCESSING, &memory)) {
+        json_w_start(&w, &b);
+        json_w_open(&w, '{');
+        json_w_kstr(&w, "type", "memory_processing_started");
+        json_w_key(&w, "memory");
+        json_w_raw(&w, memory.data, memory.len);
+        json_w_close(&w, '}');
+        if (json_w_end(&w)) {
+            list_each (it, &c->session)
+                session_send_text(list_entry(it, struct session, conversation_link), b.data, b.len);
+        }
+    }
+    buf_free(&memory);
+    buf_free(&b);
+}
+
+void conversation_check(struct conversation *c, int64_t now_ms)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    if (c->state != CONVERSATION_OPEN || now_ms - c->finished_ms < c->timeout_ms)
+        return;
+    conversation_flush_client(c);
+    if (now_ms - c->finished_ms < c->timeout_ms)
+        return;
+    log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n));
+    if (c->segments.n == 0) {
+        conversation_delete(c);
+        return;
+    }
+    conversation_tell_processing(c);
+    conversation_consumer_flush(c);
+    conversation_set_state(c, CONVERSATION_ENDING);
+    sessions_move_on(c);
+    conversation_store_flush(c);
+    conversation_settle(c);
+}

@@ -1,0 +1,45 @@
+/* The query of /v4/listen, parsed and checked. */
+#ifndef OMID_SESSION_PARAMS_H
+#define OMID_SESSION_PARAMS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "conf/conf.h"
+
+enum listen_codec {
+    CODEC_PCM8,
+    CODEC_PCM16,
+    CODEC_OPUS,
+    CODEC_OPUS_FS320,
+    CODEC_AAC,
+    CODEC_LC3,
+    CODEC_LC3_FS1030,
+    CODEC_UNKNOWN,
+};
+
+struct listen_params {
+    char language[24]; /* "auto" is already "multi" */
+    long sample_rate;
+    enum listen_codec codec;
+    char codec_name[24]; /* as the client wrote it, cut */
+    long channels;
+    bool include_speech_profile;
+    bool timeout_given;
+    long timeout_s;
+    char source[64];
+    bool custom_stt;
+    char stt_service[32];
+    char resume_id[37];
+};
+
+/* What can't be parsed is a fault that names the parameter (HTTP 400 before the upgrade). What can be parsed
+ * and is not served (codec, rate, language) is for the caller to refuse with a close code. Unknown parameters are
+ * ignored. Any thread. */
+bool listen_params_parse(struct listen_params *p, const char *query, char *err, size_t errlen);
+/* The silence that ends a conversation: what was asked for, within the floor of the configuration and the protocol's
+ * cap. */
+int64_t listen_params_timeout_ms(const struct listen_params *p, const struct conf *conf);
+
+#endif

@@ -1,0 +1,726 @@
+/* One client connection: the order of its start, its audio, its messages, its end. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "session/state.h"
+
+#define MODULE "session"
+/* Frames up to this length are activity and nothing else (the listen protocol, Audio). */
+#define MIN_AUDIO_BYTES 2
+/* A store that has not answered by then is not waited for: the transcript begins in memory. */
+#define STORE_PATIENCE_MS 2000
+#define WATCH_MS 1000
+
+struct queued_text {
+    struct list link;
+    size_t len;
+    char text[];
+};
+
+static void session_set_state(struct session *s, enum session_state to)
+{
+    static const unsigned legal[] = {
+        [SESSION_STARTING] = 1u << SESSION_LIVE | 1u << SESSION_CLOSING | 1u << SESSION_LEAVING | 1u << SESSION_GONE,
+        [SESSION_LIVE] = 1u << SESSION_CLOSING | 1u << SESSION_LEAVING | 1u << SESSION_GONE,
+        [SESSION_CLOSING] = 1u << SESSION_LEAVING | 1u << SESSION_GONE,
+        [SESSION_LEAVING] = 1u << SESSION_GONE,
+        [SESSION_GONE] = 0,
+    };
+    omid_assert(legal[s->state] & (1u << to));
+    s->state = to;
+}
+
+static struct ev_loop *session_ev(const struct session *s)
+{
+    return loop_ev(s->ss->env.loop);
+}
+
+static const struct conf *session_conf(const struct session *s)
+{
+    return s->ss->env.conf;
+}
+
+/* ------------------------------------------------------------------- to the client */
+
+static bool session_down(struct session *s, const char *text, size_t len)
+{
+    return channel_down_message(s->channel, WS_TEXT, text, len) != CHANNEL_FULL;
+}
+
+static void session_stalled(struct session *s)
+{
+    if (s->stalled_since_ms == 0)
+        s->stalled_since_ms = loop_now_ms(s->ss->env.loop);
+}
+
+void session_send_text(struct session *s, const char *text, size_t len)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (!s->channel || s->state >= SESSION_CLOSING)
+        return;
+    if (s->n_queued == 0 && session_down(s, text, len))
+        return;
+    session_stalled(s);
+    struct queued_text *q = s->n_queued < SESSION_MAX_QUEUED ? malloc(sizeof *q + len) : NULL;
+    if (!q) {
+        metric_add(session_metrics()->dropped, 1);
+        return;
+    }
+    q->len = len;
+    memcpy(q->text, text, len);
+    list_append(&s->queued, &q->link);
+    s->n_queued++;
+}
+
+void session_send_segments(struct session *s, const char *json, size_t len, const struct conversation *c)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (!s->channel || s->state >= SESSION_CLOSING)
+        return;
+    if (s->n_queued == 0 && s->unsent.n == 0 && session_down(s, json, len))
+        return;
+    /* The newest state of each is sent when there is room: here only which ones. */
+    session_stalled(s);
+    metric_add(session_metrics()->coalesced, 1);
+    char err[8];
+    yajl_val v = json_parse(json, len, 0, err, sizeof err);
+    for (size_t i = 0; i < json_len(v); i++) {
+        const char *id = json_str(json_at(v, i), "id");
+        bool known = false;
+        for (size_t k = 0; id && k < s->unsent.n && !known; k++)
+            known = strcmp(s->unsent.id[k], id) == 0;
+        if (id && !known && s->unsent.n < c->segments.n + 1)
+            id_list_push(&s->unsent, id);
+    }
+    json_free(&v);
+}
+
+static void session_send_unsent(struct session *s)
+{
+    if (s->unsent.n == 0 || !s->conversation)
+        return;
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '[');
+    for (size_t i = 0; i < s->unsent.n; i++) {
+        const struct segment *seg = segment_list_find(&s->conversation->segments, s->unsent.id[i]);
+        if (seg)
+            segment_json(&w, seg);
+    }
+    json_w_close(&w, ']');
+    if (json_w_end(&w) && session_down(s, b.data, b.len))
+        id_list_clear(&s->unsent);
+    buf_free(&b);
+}
+
+static void session_on_writable(struct channel *ch)
+{
+    struct session *s = channel_user(ch);
+    if (!s)
+        return;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    while (s->n_queued > 0) {
+        struct queued_text *q = list_entry(s->queued.next, struct queued_text, link);
+        if (!session_down(s, q->text, q->len))
+            return;
+        list_remove(&q->link);
+        free(q);
+        s->n_queued--;
+    }
+    session_send_unsent(s);
+    if (s->unsent.n == 0)
+        s->stalled_since_ms = 0;
+}
+
+static void session_send_status(struct session *s, const char *status, const char *text, const struct stt_failure *why)
+{
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '{');
+    json_w_kstr(&w, "type", "service_status");
+    json_w_kstr(&w, "status", status);
+    json_w_kstr(&w, "status_text", text);
+    if (why) {
+        json_w_kstr(&w, "outcome", why->outcome);
+        json_w_kstr(&w, "provider", why->provider);
+        json_w_kbool(&w, "retryable", why->retryable);
+        json_w_kstr(&w, "reason", why->reason);
+    }
+    json_w_close(&w, '}');
+    if (json_w_end(&w))
+        session_send_text(s, b.data, b.len);
+    buf_free(&b);
+}
+
+void session_close(struct session *s, uint16_t code, const char *reason)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->state >= SESSION_CLOSING)
+        return;
+    log_info(MODULE, "closing", LS("session", s->id), LU("code", code), LS("reason", reason));
+    session_set_state(s, SESSION_CLOSING);
+    channel_down_close(s->channel, code, reason);
+}
+
+/* ------------------------------------------------------------------------ the end */
+
+void session_destroy(struct session *s)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    session_set_state(s, SESSION_GONE);
+    struct sessions *ss = s->ss;
+    ev_timer_stop(session_ev(s), &s->ping);
+    ev_timer_stop(session_ev(s), &s->watch);
+    ev_timer_stop(session_ev(s), &s->open_wait);
+    ev_timer_stop(session_ev(s), &s->drain);
+    stt_feed_free(&s->feed);
+    conversation_detach(s);
+    struct omid_event ev = {.size = sizeof ev,
+                            .type = OMID_EVENT_SESSION_END,
+                            .uid = s->uid,
+                            .session_id = s->id,
+                            .conversation_id = "",
+                            .time_ms = clock_wall_ms()};
+    if (s->begun)
+        bus_publish(ss->env.bus, &ev);
+    if (s->channel) {
+        sessions_live_add(-1);
+        channel_drop(&s->channel);
+    }
+    map_remove(ss->by_id, s->id);
+    list_remove(&s->link);
+    for (struct list *it; (it = list_pop(&s->queued)) != NULL;)
+        free(list_entry(it, struct queued_text, link));
+    segment_list_free(&s->early);
+    id_list_free(&s->unsent);
+    free(s->uid);
+    s->magic = OMID_MAGIC_DEAD;
+    free(s);
+    sessions_check_drained(ss);
+}
+
+/* Everything of it has come, and has a place to go to. */
+static bool session_finished(const struct session *s)
+{
+    return s->state == SESSION_LEAVING && !s->feed && (s->early.n == 0 || !s->opening);
+}
+
+static void on_drain(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct session *s = w->data;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->feed)
+        log_warning(MODULE, "drain timed out, the provider is cancelled", LS("session", s->id),
+                    LS("provider", stt_feed_provider(s->feed)));
+    session_destroy(s);
+}
+
+static void session_on_closed(struct channel *ch, uint16_t code)
+{
+    struct session *s = channel_user(ch);
+    if (!s) { /* refused at its start */
+        channel_drop(&ch);
+        return;
+    }
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
+             LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
+    session_set_state(s, SESSION_LEAVING);
+    sessions_live_add(-1);
+    channel_drop(&s->channel);
+    ev_timer_stop(session_ev(s), &s->ping);
+    ev_timer_stop(session_ev(s), &s->watch);
+    ev_timer_set(&s->drain, session_conf(s)->listen.drain_ms / 1000., 0.);
+    ev_timer_start(session_ev(s), &s->drain);
+    if (s->feed)
+        stt_feed_close(s->feed);
+    else if (session_finished(s))
+        session_destroy(s);
+}
+
+/* --------------------------------------------------------------- the conversation */
+
+struct open_answer {
+    struct sessions *ss;
+    char session_id[37];
+};
+
+static void session_attach(struct session *s, struct conversation *c)
+{
+    ev_timer_stop(session_ev(s), &s->open_wait);
+    s->opening = false;
+    if (c)
+        conversation_attach(c, s);
+    else
+        session_close(s, WS_CODE_INTERNAL, "out of memory");
+    if (session_finished(s))
+        session_destroy(s);
+}
+
+static void on_opened(void *arg, struct store_opened *opened)
+{
+    struct open_answer *a = arg;
+    struct sessions *ss = a->ss;
+    struct session *s = map_get(ss->by_id, a->session_id);
+    free(a);
+    for (char **id = opened->stale; id && *id; id++) {
+        struct conversation *live = map_get(ss->conversation, *id);
+        if (!live && opened->conversation)
+            processing_start(ss, *id, opened->conversation->uid);
+    }
+    if (!s || !s->opening)
+        return; /* it has left, or has begun without the store */
+    struct conversation *c = NULL;
+    if (opened->result == OMID_OK && opened->conversation) {
+        c = map_get(ss->conversation, opened->conversation->id);
+        if (!c || c->state != CONVERSATION_OPEN)
+            c = conversation_new(ss, opened->conversation, s);
+    } else {
+        log_error(MODULE, "the store opened no conversation: beginning in memory", LS("session", s->id));
+        c = conversation_new(ss, NULL, s);
+    }
+    session_attach(s, c);
+}
+
+static void on_open_wait(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct session *s = w->data;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    log_error(MODULE, "the store does not answer: beginning in memory", LS("session", s->id));
+    session_attach(s, conversation_new(s->ss, NULL, s));
+}
+
+void session_conversation_request(struct session *s)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    omid_assert(!s->conversation && !s->opening);
+    struct open_answer *a = malloc(sizeof *a);
+    struct store_open_params p = {
+        .uid = s->uid,
+        .resume_id = s->params.resume_id[0] ? s->params.resume_id : NULL,
+        .language = s->params.language,
+        .source = s->params.source,
+        .now_ms = clock_wall_ms(),
+        .timeout_ms = listen_params_timeout_ms(&s->params, session_conf(s)),
+    };
+    s->opening = true;
+    if (a) {
+        a->ss = s->ss;
+        memcpy(a->session_id, s->id, sizeof a->session_id);
+    }
+    if (!a || store_conversation_open(s->ss->env.store, &p, s->ss->env.loop, on_opened, a) != OMID_OK)
+        free(a);
+    ev_timer_set(&s->open_wait, STORE_PATIENCE_MS / 1000., 0.);
+    ev_timer_start(session_ev(s), &s->open_wait);
+    s->params.resume_id[0] = 0; /* asked for once: the next conversation is a new one */
+}
+
+static void session_take_segments(struct session *s, struct segment_list *batch)
+{
+    if (s->conversation)
+        conversation_add(s->conversation, s, batch);
+    for (size_t i = 0; i < batch->n; i++) {
+        if (s->early.n >= session_conf(s)->listen.max_segments || !segment_list_push(&s->early, batch->item[i])) {
+            metric_add(session_metrics()->dropped, 1);
+            segment_free(&batch->item[i]);
+        }
+    }
+    batch->n = 0;
+    segment_list_free(batch);
+}
+
+/* ----------------------------------------------------------------- speech to text */
+
+static void on_feed_ready(void *arg, const char *provider)
+{
+    struct session *s = arg;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    log_info(MODULE, "provider ready", LS("session", s->id), LS("provider", provider));
+    if (s->state == SESSION_STARTING) {
+        session_set_state(s, SESSION_LIVE);
+        session_send_status(s, "ready", NULL, NULL);
+    }
+}
+
+static void on_feed_segments(void *arg, const char *provider, const struct omid_stt_segment *segments, size_t n)
+{
+    struct session *s = arg;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct segment_list batch = {0};
+    for (size_t i = 0; i < n; i++) {
+        struct segment *seg =
+            segment_new(segments[i].text, segments[i].speaker, false, segments[i].start, segments[i].end, provider);
+        if (!seg || !segment_list_push(&batch, seg)) {
+            metric_add(session_metrics()->dropped, 1);
+            segment_free(&seg);
+        }
+    }
+    session_take_segments(s, &batch);
+}
+
+static void on_feed_room(void *arg)
+{
+    struct session *s = arg;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->channel)
+        channel_resume(s->channel);
+}
+
+static void on_feed_failed(void *arg, const struct stt_failure *why)
+{
+    struct session *s = arg;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    session_send_status(s, "stt_failed", NULL, why);
+    bool overloaded = strcmp(why->outcome, "overloaded") == 0;
+    session_close(s, overloaded ? WS_CODE_TRY_LATER : WS_CODE_INTERNAL,
+                  overloaded ? "no speech-to-text capacity, try again later" : "speech-to-text failed");
+}
+
+static void on_feed_done(void *arg)
+{
+    struct session *s = arg;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    stt_feed_free(&s->feed);
+    if (session_finished(s))
+        session_destroy(s);
+}
+
+static const struct stt_feed_events feed_events = {
+    .ready = on_feed_ready,
+    .segments = on_feed_segments,
+    .room = on_feed_room,
+    .failed = on_feed_failed,
+    .done = on_feed_done,
+};
+
+/* -------------------------------------------------------------------------- audio */
+
+static bool scratch_fits(struct sessions *ss, size_t samples)
+{
+    if (samples <= ss->scratch_cap)
+        return true;
+    int16_t *p = realloc(ss->scratch, samples * sizeof *p);
+    if (!p)
+        return false;
+    ss->scratch = p;
+    ss->scratch_cap = samples;
+    return true;
+}
+
+/* To s16 in the reactor's scratch; the number of samples. An odd last byte is no sample. */
+static size_t audio_decode(struct session *s, const unsigned char *data, size_t len)
+{
+    struct sessions *ss = s->ss;
+    bool u8 = s->params.codec == CODEC_PCM8 && session_conf(s)->listen.pcm8_u8;
+    size_t n = u8 ? len : len / 2;
+    if (!scratch_fits(ss, n))
+        return 0;
+    if (u8) {
+        for (size_t i = 0; i < n; i++)
+            ss->scratch[i] = (int16_t)((data[i] - 128) * 256);
+    } else {
+        for (size_t i = 0; i < n; i++)
+            ss->scratch[i] = (int16_t)(uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
+    }
+    return n;
+}
+
+static bool session_audio(struct session *s, const unsigned char *data, size_t len)
+{
+    if (len <= MIN_AUDIO_BYTES)
+        return true;
+    size_t n = audio_decode(s, data, len);
+    if (n == 0)
+        return true;
+    int16_t *pcm = s->ss->scratch;
+    if (s->feed && !stt_feed_audio(s->feed, pcm, n))
+        return false;
+    int64_t now = clock_wall_ms();
+    if (s->first_audio_ms == 0)
+        s->first_audio_ms = now - (int64_t)(n * 1000 / (size_t)s->params.sample_rate);
+    struct omid_event ev = {
+        .size = sizeof ev,
+        .type = OMID_EVENT_AUDIO,
+        .uid = s->uid,
+        .session_id = s->id,
+        .conversation_id = s->conversation ? s->conversation->id : "",
+        .pcm = pcm,
+        .samples = n,
+        .sample_rate = (uint32_t)s->params.sample_rate,
+        .time_ms = s->first_audio_ms + (int64_t)(s->samples * 1000 / (uint64_t)s->params.sample_rate),
+    };
+    s->samples += n;
+    metric_add(session_metrics()->audio_bytes, (int64_t)(n * sizeof *pcm));
+    bus_publish(s->ss->env.bus, &ev);
+    return true;
+}
+
+/* ----------------------------------------------------------------------- messages */
+
+/* Segments of the client's own speech-to-text, in seconds of its session. */
+static void on_suggested_transcript(struct session *s, yajl_val v)
+{
+    yajl_val segments = json_array(v, "segments");
+    const char *provider = json_str(v, "stt_provider");
+    struct segment_list batch = {0};
+    if (!s->params.custom_stt)
+        return;
+    if (s->first_audio_ms == 0)
+        s->first_audio_ms = clock_wall_ms();
+    for (size_t i = 0; i < json_len(segments); i++) {
+        yajl_val in = json_at(segments, i);
+        const char *text = json_str(in, "text"), *speaker = json_str(in, "speaker");
+        int id = 0;
+        if (speaker && sscanf(speaker, "SPEAKER_%d", &id) != 1)
+            id = 0;
+        id = (int)json_int(in, "speaker_id", id);
+        double start = json_num(in, "start", -1), end = json_num(in, "end", -1);
+        if (!text || !text[0] || start < 0 || end < start)
+            continue;
+        struct segment *seg =
+            segment_new(text, id, json_bool(in, "is_user", false), start, end, provider ? provider : "custom");
+        if (!seg || !segment_list_push(&batch, seg))
+            segment_free(&seg);
+    }
+    session_take_segments(s, &batch);
+}
+
+static void session_text(struct session *s, const unsigned char *data, size_t len)
+{
+    char err[96];
+    yajl_val v = json_parse((const char *)data, len, 0, err, sizeof err);
+    const char *type = v ? json_str(v, "type") : NULL;
+    if (type && strcmp(type, "suggested_transcript") == 0)
+        on_suggested_transcript(s, v);
+    else if (!type || strcmp(type, "keepalive") != 0)
+        metric_add(session_metrics()->messages_ignored, 1);
+    json_free(&v);
+}
+
+static bool session_on_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len)
+{
+    struct session *s = channel_user(ch);
+    if (!s)
+        return true;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->state >= SESSION_CLOSING)
+        return true;
+    s->last_data_ms = loop_now_ms(s->ss->env.loop);
+    if (op == WS_BINARY)
+        return session_audio(s, data, len);
+    session_text(s, data, len);
+    return true;
+}
+
+/* -------------------------------------------------------------------------- timers */
+
+static void on_ping(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct session *s = w->data;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    /* One that finds no room says nothing new: the client has unread bytes. */
+    if (s->state < SESSION_CLOSING && s->n_queued == 0 && !session_down(s, "ping", 4))
+        session_stalled(s);
+}
+
+static void on_watch(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct session *s = w->data;
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    uint64_t now = loop_now_ms(s->ss->env.loop);
+    uint32_t inactivity = session_conf(s)->listen.inactivity_ms;
+    if (inactivity && now - s->last_data_ms >= inactivity)
+        session_close(s, WS_CODE_GOING_AWAY, "inactivity");
+    else if (s->stalled_since_ms && now - s->stalled_since_ms >= session_conf(s)->listen.down_stall_ms)
+        session_close(s, WS_CODE_TRY_LATER, "the client does not read");
+}
+
+/* --------------------------------------------------------------------------- start */
+
+static void refuse(struct channel *ch, uint16_t code, const char *reason)
+{
+    log_info(MODULE, "refused", LU("code", code), LS("reason", reason));
+    metric_add(session_metrics()->refused, 1);
+    channel_set_user(ch, NULL);
+    channel_down_close(ch, code, reason);
+}
+
+/* The close code for what was asked, or 0. */
+static uint16_t refusal(const struct sessions *ss, const struct listen_params *p, char *why, size_t len)
+{
+    if (p->codec == CODEC_UNKNOWN) {
+        snprintf(why, len, "unknown codec %s", p->codec_name);
+        return WS_CODE_UNSUPPORTED;
+    }
+    if (p->codec != CODEC_PCM8 && p->codec != CODEC_PCM16) {
+        snprintf(why, len, "codec %s is not served here", p->codec_name);
+        return WS_CODE_UNSUPPORTED;
+    }
+    if (p->channels != 1) {
+        snprintf(why, len, "multi-channel audio is not served here");
+        return WS_CODE_UNSUPPORTED;
+    }
+    if (p->sample_rate < 8000 || p->sample_rate > 48000) {
+        snprintf(why, len, "sample rate %ld is not within 8000 to 48000", p->sample_rate);
+        return WS_CODE_UNSUPPORTED;
+    }
+    if (ss->draining) {
+        snprintf(why, len, "server going away");
+        return WS_CODE_GOING_AWAY;
+    }
+    if (sessions_live() >= ss->env.conf->listen.max_sessions || budget_exhausted()) {
+        snprintf(why, len, "overloaded, try again later");
+        return WS_CODE_TRY_LATER;
+    }
+    return 0;
+}
+
+static struct session *session_new(struct sessions *ss, struct channel *ch, const struct listen_params *params)
+{
+    struct session *s = calloc(1, sizeof *s);
+    if (!s)
+        return NULL;
+    s->magic = SESSION_MAGIC;
+    s->ss = ss;
+    s->params = *params;
+    s->channel = ch;
+    list_init(&s->link);
+    list_init(&s->conversation_link);
+    list_init(&s->queued);
+    id_uuid4(s->id);
+    ev_init(&s->ping, on_ping);
+    ev_init(&s->watch, on_watch);
+    ev_init(&s->open_wait, on_open_wait);
+    ev_init(&s->drain, on_drain);
+    s->ping.data = s->watch.data = s->open_wait.data = s->drain.data = s;
+    s->uid = strdup(channel_request(ch)->uid);
+    if (!s->uid || !map_put(ss->by_id, s->id, s, NULL)) {
+        free(s->uid);
+        free(s);
+        return NULL;
+    }
+    id_uid_tag(s->uid, s->uid_tag);
+    list_append(&ss->session, &s->link);
+    s->last_data_ms = loop_now_ms(ss->env.loop);
+    return s;
+}
+
+/* false: no provider serves the language. */
+static bool session_feed_make(struct session *s, bool *memory)
+{
+    bool served = true;
+    if (s->params.custom_stt)
+        return true;
+    struct stt_feed_params p = {.conf = session_conf(s),
+                                .host = s->ss->env.host,
+                                .loop = s->ss->env.loop,
+                                .reactor = s->ss->env.reactor,
+                                .uid = s->uid,
+                                .session_id = s->id,
+                                .language = s->params.language,
+                                .preferred = s->params.stt_service,
+                                .sample_rate = (uint32_t)s->params.sample_rate};
+    s->feed = stt_feed_new(&p, &feed_events, s, &served);
+    *memory = s->feed || !served;
+    return served;
+}
+
+static void session_begin(struct session *s)
+{
+    s->begun = true;
+    sessions_live_add(1);
+    metric_add(session_metrics()->sessions, 1);
+    log_info(MODULE, "begins", LS("session", s->id), LS("uid", s->uid_tag), LS("codec", s->params.codec_name),
+             LI("rate", s->params.sample_rate), LS("language", s->params.language));
+    double ping = session_conf(s)->listen.ping_ms / 1000.;
+    session_down(s, "ping", 4);
+    ev_timer_set(&s->ping, ping, ping);
+    ev_timer_set(&s->watch, WATCH_MS / 1000., WATCH_MS / 1000.);
+    ev_timer_start(session_ev(s), &s->ping);
+    ev_timer_start(session_ev(s), &s->watch);
+    session_send_status(s, "initiating", "Service Starting", NULL);
+    struct omid_event ev = {.size = sizeof ev,
+                            .type = OMID_EVENT_SESSION_START,
+                            .uid = s->uid,
+                            .session_id = s->id,
+                            .conversation_id = "",
+                            .sample_rate = (uint32_t)s->params.sample_rate,
+                            .time_ms = clock_wall_ms()};
+    bus_publish(s->ss->env.bus, &ev);
+    session_conversation_request(s);
+    session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
+    session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
+    if (s->feed) {
+        stt_feed_start(s->feed);
+    } else {
+        session_set_state(s, SESSION_LIVE);
+        session_send_status(s, "ready", NULL, NULL);
+    }
+}
+
+static void session_on_opened(struct channel *ch)
+{
+    struct sessions *const *all = channel_route(ch)->arg;
+    struct sessions *ss = NULL;
+    for (unsigned i = 0; !ss; i++) {
+        omid_assert(all[i]); /* one of them has this loop */
+        if (all[i]->env.loop == channel_loop(ch))
+            ss = all[i];
+    }
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    struct listen_params params;
+    char why[128];
+    bool memory = true;
+    if (!listen_params_parse(&params, channel_request(ch)->query, why, sizeof why)) {
+        refuse(ch, WS_CODE_POLICY, why); /* passed the precheck: does not happen */
+        return;
+    }
+    uint16_t code = refusal(ss, &params, why, sizeof why);
+    if (code) {
+        refuse(ch, code, why);
+        return;
+    }
+    struct session *s = session_new(ss, ch, &params);
+    if (!s) {
+        refuse(ch, WS_CODE_INTERNAL, "out of memory");
+        return;
+    }
+    bool served = session_feed_make(s, &memory);
+    if (!served || !memory) {
+        snprintf(why, sizeof why, "The language is not supported, %s", params.language);
+        s->channel = NULL;
+        refuse(ch, served ? WS_CODE_INTERNAL : WS_CODE_POLICY, served ? "out of memory" : why);
+        session_destroy(s);
+        return;
+    }
+    channel_set_user(ch, s);
+    session_begin(s);
+}
+
+bool session_precheck(const struct channel_request *req, char *err, size_t errlen)
+{
+    struct listen_params params;
+    return listen_params_parse(&params, req->query, err, errlen);
+}
+
+const struct channel_handler session_channel_handler = {
+    .opened = session_on_opened,
+    .message = session_on_message,
+    .writable = session_on_writable,
+    .closed = session_on_closed,
+};

@@ -1,0 +1,254 @@
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "bus/bus.h"
+#include "session/state.h"
+
+#define MODULE "session"
+#define SWEEP_MAX 256 /* conversations looked at per sweep */
+
+/* ---------------------------------------------------------------- process-wide */
+
+static atomic_int live;
+
+unsigned sessions_live(void)
+{
+    return (unsigned)atomic_load_explicit(&live, memory_order_relaxed);
+}
+
+void sessions_live_add(int n)
+{
+    atomic_fetch_add_explicit(&live, n, memory_order_relaxed);
+    metric_add(session_metrics()->active, n);
+}
+
+static struct session_metrics metrics;
+static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
+
+static void metrics_make(void)
+{
+    metrics = (struct session_metrics){
+        .active = metric_gauge("backend_listen_active_ws_connections", "Live listen connections."),
+        .sessions = metric_counter("omid_listen_sessions_total", "Sessions begun."),
+        .refused = metric_counter("omid_listen_refused_total", "Sessions closed at their start."),
+        .audio_bytes = metric_counter("omid_listen_audio_bytes_total", "Audio taken from clients, decoded."),
+        .messages_ignored = metric_counter("omid_listen_messages_ignored_total",
+                                           "Client texts that are no JSON object or of no known type."),
+        .segments = metric_counter("omid_listen_segments_total", "Transcript segments taken from providers."),
+        .conversations = metric_counter("omid_conversations_opened_total", "Conversations begun or resumed."),
+        .processed = metric_counter("omid_conversations_completed_total", "Conversations processed to their end."),
+        .processing_retries =
+            metric_counter("omid_conversation_retries_total", "Processing steps that failed and were repeated."),
+        .coalesced = metric_counter("omid_listen_coalesced_total",
+                                    "Transcript updates held back and merged for clients that read slowly."),
+        .dropped = metric_counter("omid_listen_dropped_total", "Messages and segments dropped at a bound."),
+    };
+}
+
+const struct session_metrics *session_metrics(void)
+{
+    pthread_once(&metrics_once, metrics_make);
+    return &metrics;
+}
+
+unsigned session_reactor_of(const char *uid, unsigned reactors)
+{
+    static atomic_uint round;
+    if (!uid)
+        return atomic_fetch_add_explicit(&round, 1, memory_order_relaxed) % reactors;
+    return (unsigned)(map_hash(uid, strlen(uid)) % reactors);
+}
+
+void sessions_status(struct json_w *w)
+{
+    json_w_open(w, '{');
+    json_w_kint(w, "live", sessions_live());
+    json_w_kint(w, "total", metric_value(session_metrics()->sessions));
+    json_w_kint(w, "refused", metric_value(session_metrics()->refused));
+    json_w_kint(w, "segments", metric_value(session_metrics()->segments));
+    json_w_kint(w, "conversations_completed", metric_value(session_metrics()->processed));
+    json_w_kint(w, "memory_bytes", (int64_t)budget_used());
+    json_w_close(w, '}');
+}
+
+/* ------------------------------------------------------------------ the sweeper */
+
+static bool sessions_opening(const struct sessions *ss, const char *uid)
+{
+    list_each (it, &ss->session) {
+        const struct session *s = list_entry(it, struct session, link);
+        if (s->opening && strcmp(s->uid, uid) == 0)
+            return true;
+    }
+    return false;
+}
+
+static void on_due(void *arg, const struct store_due *due, size_t n)
+{
+    struct sessions *ss = arg;
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    ss->sweeping = false;
+    if (ss->draining)
+        return;
+    for (size_t i = 0; i < n; i++) {
+        if (map_get(ss->conversation, due[i].id) || sessions_opening(ss, due[i].uid))
+            continue; /* somebody speaks into it */
+        processing_start(ss, due[i].id, due[i].uid);
+    }
+}
+
+static void on_sweep(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct sessions *ss = w->data;
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    if (ss->sweeping || ss->draining)
+        return;
+    ss->sweeping = store_due(ss->env.store, clock_wall_ms(), SWEEP_MAX, ss->env.loop, on_due, ss) == OMID_OK;
+}
+
+static void on_lifecycle(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct sessions *ss = w->data;
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    int64_t now = clock_wall_ms();
+    /* A check may remove its conversation from the table, and nothing else. */
+    size_t n = 0, count = map_count(ss->conversation);
+    struct conversation **all = calloc(count + 1, sizeof *all);
+    if (!all)
+        return;
+    size_t pos = 0;
+    void *value;
+    while (n < count && map_next(ss->conversation, &pos, NULL, &value))
+        all[n++] = value;
+    for (size_t i = 0; i < n; i++)
+        conversation_check(all[i], now);
+    free(all);
+}
+
+/* ------------------------------------------------------------------------- life */
+
+static void on_event(void *arg, const struct omid_event *ev)
+{
+    struct sessions *ss = arg;
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    struct buf b = BUF_INIT(0);
+    char err[96];
+    yajl_val v = json_parse(ev->json, ev->json_len, 0, err, sizeof err);
+    const char *message = v ? json_str(v, "message") : NULL;
+    if (message) {
+        struct json_w w;
+        json_w_start(&w, &b);
+        json_w_open(&w, '{');
+        json_w_kstr(&w, "type", "app_message");
+        json_w_kstr(&w, "app_id", json_str(v, "app_id"));
+        json_w_kstr(&w, "app_name", json_str(v, "app_name"));
+        json_w_kstr(&w, "message", message);
+        json_w_close(&w, '}');
+        if (json_w_end(&w)) {
+            list_each (it, &ss->session) {
+                struct session *s = list_entry(it, struct session, link);
+                if (strcmp(s->uid, ev->uid) == 0)
+                    session_send_text(s, b.data, b.len);
+            }
+        }
+    } else {
+        log_warning(MODULE, "app message without a message", LS("fault", err));
+    }
+    json_free(&v);
+    buf_free(&b);
+}
+
+static void on_drain_check(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    sessions_check_drained(w->data);
+}
+
+struct sessions *sessions_new(const struct sessions_env *env)
+{
+    struct sessions *ss = calloc(1, sizeof *ss);
+    if (!ss)
+        return NULL;
+    ss->magic = SESSIONS_MAGIC;
+    ss->env = *env;
+    list_init(&ss->session);
+    list_init(&ss->waiting);
+    ss->by_id = map_new();
+    ss->conversation = map_new();
+    ss->processing = map_new();
+    if (!ss->by_id || !ss->conversation || !ss->processing) {
+        sessions_free(&ss);
+        return NULL;
+    }
+    double check = env->conf->listen.lifecycle_check_ms / 1000., sweep = env->conf->store.sweep_ms / 1000.;
+    ev_timer_init(&ss->lifecycle, on_lifecycle, check, check);
+    ev_timer_init(&ss->sweep, on_sweep, 0., sweep);
+    ev_timer_init(&ss->drain_check, on_drain_check, 0., 0.);
+    ss->lifecycle.data = ss->sweep.data = ss->drain_check.data = ss;
+    ev_timer_start(loop_ev(env->loop), &ss->lifecycle);
+    ev_timer_start(loop_ev(env->loop), &ss->sweep);
+    bus_listen(env->bus, OMID_EVENT_MASK(OMID_EVENT_APP_MESSAGE), on_event, ss);
+    return ss;
+}
+
+void sessions_check_drained(struct sessions *ss)
+{
+    if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
+        map_count(ss->processing) > 0)
+        return;
+    void (*done)(void *) = ss->drained;
+    ss->drained = NULL;
+    done(ss->drained_arg);
+}
+
+void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg)
+{
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    ss->draining = true;
+    ss->drained = done;
+    ss->drained_arg = arg;
+    ev_timer_stop(loop_ev(ss->env.loop), &ss->sweep);
+    list_each (it, &ss->session) {
+        struct session *s = list_entry(it, struct session, link);
+        if (s->state == SESSION_STARTING || s->state == SESSION_LIVE)
+            session_close(s, WS_CODE_GOING_AWAY, "server going away");
+    }
+    ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
+}
+
+void sessions_free(struct sessions **ssp)
+{
+    struct sessions *ss = *ssp;
+    if (!ss)
+        return;
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    *ssp = NULL;
+    list_each (it, &ss->session)
+        session_destroy(list_entry(it, struct session, link));
+    size_t pos = 0;
+    void *value;
+    while (ss->conversation && map_next(ss->conversation, &pos, NULL, &value)) {
+        conversation_free(value);
+        pos = 0;
+    }
+    if (ss->processing)
+        processing_free_all(ss);
+    struct ev_loop *ev = loop_ev(ss->env.loop);
+    ev_timer_stop(ev, &ss->lifecycle);
+    ev_timer_stop(ev, &ss->sweep);
+    ev_timer_stop(ev, &ss->drain_check);
+    map_free(&ss->by_id);
+    map_free(&ss->conversation);
+    map_free(&ss->processing);
+    free(ss->scratch);
+    ss->magic = OMID_MAGIC_DEAD;
+    free(ss);
+}

@@ -1,0 +1,149 @@
+/*
+ * What the files of this folder share: the structs of one reactor's sessions and conversations. Everything here belongs
+ * to the reactor's thread.
+ *
+ *   sessions      owns sessions, conversations, processings
+ *   session       one client connection, and for a while after it the rest of its transcript
+ *   conversation  an open conversation in memory: shared by the sessions of a uid that speak into it
+ *   processing    the end of a conversation, on its way to `completed`; knows no session
+ */
+#ifndef OMID_SESSION_STATE_H
+#define OMID_SESSION_STATE_H
+
+#include <ev.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/metrics.h"
+#include "session/params.h"
+#include "session/segments.h"
+#include "session/session.h"
+#include "session/stt_feed.h"
+
+struct sessions {
+    uint32_t magic;
+    struct sessions_env env;
+    struct list session;      /* all of them */
+    struct map *by_id;        /* session id -> struct session */
+    struct map *conversation; /* id -> struct conversation */
+    struct map *processing;   /* id -> struct processing */
+    struct list waiting;      /* processings not yet begun */
+    unsigned running;         /* processings begun */
+    ev_timer lifecycle, sweep, drain_check;
+    bool sweeping; /* a store_due() is under way */
+    bool draining;
+    void (*drained)(void *arg);
+    void *drained_arg;
+    int16_t *scratch; /* samples of the message under way */
+    size_t scratch_cap;
+};
+#define SESSIONS_MAGIC UINT32_C(0x73657373)
+
+enum conversation_state {
+    CONVERSATION_OPEN,
+    CONVERSATION_ENDING, /* no sessions; its last state goes to disk, then it is processed */
+    CONVERSATION_GONE,
+};
+
+struct conversation {
+    uint32_t magic;
+    enum conversation_state state;
+    struct sessions *ss;
+    char id[37];
+    char *uid, *language, *source;
+    int64_t created_ms, started_ms, finished_ms, timeout_ms;
+    struct segment_list segments;              /* combined */
+    struct segment_list fresh;                 /* not yet combined: waits for the transcript flush */
+    struct id_list gone_consumers, gone_store; /* deleted, and who does not know it */
+    size_t gone_sent;                          /* of gone_store: in the operation under way */
+    struct list session;                       /* those that speak into it */
+    ev_timer client_flush, consumer_flush, store_flush;
+    bool stored;      /* the store knows it */
+    bool store_busy;  /* an operation is under way */
+    bool times_dirty; /* started or finished moved since the last put */
+};
+#define CONVERSATION_MAGIC UINT32_C(0x636f6e76)
+
+enum session_state {
+    SESSION_STARTING, /* no transcript yet: speech-to-text is being opened */
+    SESSION_LIVE,
+    SESSION_CLOSING, /* a Close is on its way to the client */
+    SESSION_LEAVING, /* the client is gone; the rest of the transcript is awaited */
+    SESSION_GONE,
+};
+
+#define SESSION_MAX_QUEUED 100 /* messages that wait for room on the way down */
+
+struct session {
+    uint32_t magic;
+    enum session_state state;
+    struct list link;              /* sessions.session */
+    struct list conversation_link; /* conversation.session */
+    struct sessions *ss;
+    struct channel *channel; /* NULL once the client is gone */
+    char id[37];
+    char *uid;
+    char uid_tag[16];
+    struct listen_params params;
+    struct stt_feed *feed;             /* NULL with custom_stt */
+    struct conversation *conversation; /* NULL until the store has answered */
+    bool opening;                      /* it has been asked */
+    bool begun;                        /* it was counted, and plugins know of it */
+    struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
+    int64_t first_audio_ms;            /* wall clock of its first sample; 0: none yet */
+    uint64_t samples;                  /* taken so far */
+    uint64_t last_data_ms;             /* monotonic: the last data frame */
+    uint64_t stalled_since_ms;         /* the way down is full since; 0: it is not */
+    struct list queued;                /* messages that wait for room */
+    unsigned n_queued;
+    struct id_list unsent; /* segments whose newest state waits for room */
+    ev_timer ping, watch, open_wait, drain;
+};
+#define SESSION_MAGIC UINT32_C(0x73657373 + 1)
+
+/* ---- session.c: what conversations tell their sessions ---- */
+/* Sends, or queues in its bounded queue when the way down is full. */
+void session_send_text(struct session *s, const char *text, size_t len);
+/* New states of segments: coalesced while the way down is full. */
+void session_send_segments(struct session *s, const char *json, size_t len, const struct conversation *c);
+/* Asks the store for a conversation; the answer comes to conversation_attach(). */
+void session_conversation_request(struct session *s);
+/* Sends a Close; the end follows when the client has answered, or is gone. */
+void session_close(struct session *s, uint16_t code, const char *reason);
+/* Ends it whatever its state, at once. */
+void session_destroy(struct session *s);
+
+/* ---- conversation.c ---- */
+/* From the store (takes nothing of c but its segments' strings: copies) or, with c NULL, alone in memory. NULL: no
+ * memory. */
+struct conversation *conversation_new(struct sessions *ss, const struct store_conversation *c, const struct session *s);
+void conversation_attach(struct conversation *c, struct session *s);
+/* The session is leaving: what it said stays. */
+void conversation_detach(struct session *s);
+/* Takes segments of the session (seconds of its audio). */
+void conversation_add(struct conversation *c, struct session *s, struct segment_list *batch);
+/* Combines what is fresh and tells clients. */
+void conversation_flush_client(struct conversation *c);
+/* Has its silence lasted long enough? Then ends it. */
+void conversation_check(struct conversation *c, int64_t now_ms);
+void conversation_free(struct conversation *c);
+bool conversation_json(const struct conversation *c, enum store_status status, struct buf *out);
+
+/* ---- processing.c ---- */
+/* Takes the conversation through its end; does nothing when it is under way already. */
+void processing_start(struct sessions *ss, const char *id, const char *uid);
+void processing_free_all(struct sessions *ss);
+
+/* ---- sessions.c ---- */
+struct session_metrics {
+    struct metric *active, *sessions, *refused, *audio_bytes, *messages_ignored, *segments, *conversations, *processed,
+        *processing_retries, *coalesced, *dropped;
+};
+const struct session_metrics *session_metrics(void);
+unsigned sessions_live(void); /* of the whole process */
+void sessions_live_add(int n);
+void sessions_check_drained(struct sessions *ss);
+
+#endif

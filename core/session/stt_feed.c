@@ -1,0 +1,569 @@
+#include "session/stt_feed.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "base/metrics.h"
+#include "host/host.h"
+#include "session/audio_ring.h"
+#include "session/session.h"
+
+#define FEED_MAGIC UINT32_C(0x73747466)
+#define MODULE "stt"
+
+/* A provider is sent audio as soon as this much is there (the listen protocol, Audio). */
+#define CHUNK_MS 30
+/* A stream that breaks this often without having made any audio final in between is used up. */
+#define MAX_LOSSES 3
+#define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
+#define REOPEN_CAP_MS 32000
+#define CATCH_UP_TICK_MS 50
+
+enum feed_state { FEED_IDLE, FEED_OPENING, FEED_LIVE, FEED_WAITING, FEED_CLOSING, FEED_DONE, FEED_FAILED };
+static const char *const state_names[] = {"idle", "opening", "live", "waiting", "closing", "done", "failed"};
+
+/* Which state may follow which. */
+static const unsigned legal[] = {
+    [FEED_IDLE] = 1u << FEED_OPENING | 1u << FEED_DONE,
+    [FEED_OPENING] = 1u << FEED_LIVE | 1u << FEED_WAITING | 1u << FEED_OPENING | 1u << FEED_FAILED | 1u << FEED_DONE,
+    [FEED_LIVE] = 1u << FEED_WAITING | 1u << FEED_OPENING | 1u << FEED_CLOSING | 1u << FEED_FAILED | 1u << FEED_DONE,
+    [FEED_WAITING] = 1u << FEED_OPENING | 1u << FEED_FAILED | 1u << FEED_DONE,
+    [FEED_CLOSING] = 1u << FEED_DONE,
+    [FEED_DONE] = 0,
+    [FEED_FAILED] = 0,
+};
+
+struct candidate {
+    struct omid_instance *inst;
+    const char *model;
+};
+
+/* What plugins know as struct omid_stt. */
+struct omid_stt {
+    uint32_t magic;
+    struct stt_feed *feed;
+};
+#define STT_MAGIC UINT32_C(0x6f737474)
+
+struct stt_feed {
+    uint32_t magic;
+    enum feed_state state;
+    struct stt_feed_params p;
+    char uid[136], session_id[40], language[24];
+    const struct stt_feed_events *events;
+    void *arg;
+
+    struct candidate candidate[CONF_MAX_LIST];
+    unsigned n_candidates, current;
+    unsigned busy; /* candidates that refused for want of capacity */
+
+    struct omid_stt stt; /* the handle of the stream under way */
+    void *stream;        /* NULL: none */
+    bool stream_full;    /* audio() answered EFULL */
+    bool closing;        /* stt_feed_close() was called */
+    unsigned losses;     /* in a row, see MAX_LOSSES */
+
+    struct audio_ring ring;
+    uint64_t sent;        /* position up to which the stream has been fed */
+    uint64_t final_pos;   /* position up to which results are final */
+    uint64_t stream_base; /* position of the stream's second 0 */
+    uint64_t replay_end;  /* audio before it is old: sent at the catch-up rate */
+    uint64_t replay_began_ms, replay_from;
+    bool refused; /* stt_feed_audio() said no: room() is owed */
+
+    ev_timer timer; /* WAITING: open again; LIVE: the catch-up's next piece */
+    ev_timer soon;  /* what must not happen within a call of our owner or of a plugin */
+    bool reopen;    /* for `soon`: the stream has ended, see end */
+    enum omid_stt_reason end;
+    char end_text[160];
+};
+
+static void feed_pump(struct stt_feed *f);
+static void feed_open(struct stt_feed *f);
+
+static void feed_set_state(struct stt_feed *f, enum feed_state to)
+{
+    omid_assert(legal[f->state] & (1u << to));
+    log_debug(MODULE, "feed state", LS("session", f->session_id), LS("from", state_names[f->state]),
+              LS("to", state_names[to]));
+    f->state = to;
+}
+
+static struct candidate *feed_candidate(struct stt_feed *f)
+{
+    return &f->candidate[f->current < f->n_candidates ? f->current : f->n_candidates - 1];
+}
+
+const char *stt_feed_provider(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return f->candidate[f->current < f->n_candidates ? f->current : f->n_candidates - 1].model;
+}
+
+static const struct omid_stt_role *feed_role(struct stt_feed *f)
+{
+    return host_plugin(feed_candidate(f)->inst)->stt;
+}
+
+static void feed_soon(struct stt_feed *f)
+{
+    if (!ev_is_active(&f->soon)) {
+        ev_timer_set(&f->soon, 0., 0.);
+        ev_timer_start(loop_ev(f->p.loop), &f->soon);
+    }
+}
+
+static void feed_stream_release(struct stt_feed *f)
+{
+    if (!f->stream)
+        return;
+    struct host_call call;
+    void *stream = f->stream;
+    f->stream = NULL;
+    host_enter(&call, feed_candidate(f)->inst, "stt.release");
+    feed_role(f)->release(stream);
+    host_leave(&call, OMID_OK);
+    f->stream_full = false;
+}
+
+/* ------------------------------------------------------------ the list of providers */
+
+static int candidate_serves(struct omid_instance *inst, const char *model, const char *language)
+{
+    struct host_call call;
+    const struct omid_stt_role *role = host_plugin(inst)->stt;
+    host_enter(&call, inst, "stt.serves");
+    int serves = role->serves(host_state(inst), model, language);
+    host_leave(&call, OMID_OK);
+    return serves;
+}
+
+static void candidates_find(struct stt_feed *f)
+{
+    const struct conf_list *models = &f->p.conf->stt.models;
+    for (size_t m = 0; m < models->n && f->n_candidates < ARRAY_LEN(f->candidate); m++) {
+        for (unsigned i = 0; i < host_module_count(f->p.host); i++) {
+            struct omid_instance *inst = host_instance(f->p.host, f->p.reactor, i);
+            if (!inst || !host_plugin(inst)->stt || candidate_serves(inst, models->item[m], f->language) != 1)
+                continue;
+            struct candidate c = {inst, models->item[m]};
+            bool first = f->p.preferred[0] &&
+                         (strcmp(f->p.preferred, c.model) == 0 || strcmp(f->p.preferred, host_plugin(inst)->name) == 0);
+            unsigned at = first ? 0 : f->n_candidates;
+            memmove(&f->candidate[at + 1], &f->candidate[at], (f->n_candidates - at) * sizeof c);
+            f->candidate[at] = c;
+            f->n_candidates++;
+            break;
+        }
+    }
+}
+
+/* ------------------------------------------------------------------ opening and ending */
+
+static const char *reason_name(enum omid_stt_reason r)
+{
+    static const char *const names[] = {"done", "busy", "config", "unreached", "lost", "internal"};
+    return (unsigned)r < ARRAY_LEN(names) ? names[r] : "unknown";
+}
+
+/* Model names come from the configuration: a fixed set. */
+static void fallback_count(const char *from, const char *to, enum omid_stt_reason why, const char *outcome)
+{
+    const struct metric_label labels[] = {
+        {"component", "stt"}, {"from_mode", from}, {"to_mode", to}, {"reason", reason_name(why)}, {"outcome", outcome}};
+    metric_add(metric_get(METRIC_COUNTER, "omi_fallback_total", "Moves to a fallback, by component and outcome.",
+                          labels, ARRAY_LEN(labels), NULL, 0),
+               1);
+}
+
+static void feed_fail(struct stt_feed *f, enum omid_stt_reason why)
+{
+    const char *provider = stt_feed_provider(f);
+    feed_set_state(f, FEED_FAILED);
+    bool overloaded = f->busy == f->n_candidates;
+    log_warning(MODULE, "no provider left", LS("session", f->session_id), LS("last", provider),
+                LS("reason", f->end_text));
+    fallback_count(provider, "none", why, "exhausted");
+    struct stt_failure failure = {.outcome = overloaded ? "overloaded" : "exhausted",
+                                  .provider = provider,
+                                  .retryable = why != OMID_STT_CONFIG,
+                                  .reason = f->end_text};
+    f->events->failed(f->arg, &failure);
+}
+
+/* The provider under way is used up. */
+static void feed_next_provider(struct stt_feed *f, enum omid_stt_reason why)
+{
+    const char *from = stt_feed_provider(f);
+    if (f->current + 1 >= f->n_candidates) {
+        feed_fail(f, why);
+        return;
+    }
+    f->current++;
+    f->losses = 0;
+    log_warning(MODULE, "next provider", LS("session", f->session_id), LS("from", from), LS("to", stt_feed_provider(f)),
+                LS("reason", reason_name(why)), LS("text", f->end_text));
+    fallback_count(from, stt_feed_provider(f), why, "degraded");
+    feed_open(f);
+}
+
+static void feed_open(struct stt_feed *f)
+{
+    feed_set_state(f, FEED_OPENING);
+    const struct candidate *c = feed_candidate(f);
+    /* Everything that is not final is said again to the new stream. */
+    f->stream_base = f->sent = f->ring.base;
+    f->replay_end = f->ring.end;
+    struct omid_stt_params params = {
+        .size = sizeof params,
+        .uid = f->uid,
+        .session_id = f->session_id,
+        .model = c->model,
+        .language = f->language,
+        .sample_rate = f->p.sample_rate,
+    };
+    struct host_call call;
+    void *stream = NULL;
+    host_enter(&call, c->inst, "stt.open");
+    int rc = host_leave(&call, feed_role(f)->open(host_state(c->inst), &params, &f->stt, &stream));
+    if (rc == OMID_OK && stream) {
+        f->stream = stream;
+        return;
+    }
+    snprintf(f->end_text, sizeof f->end_text, "%s",
+             rc == OMID_EFULL ? "the provider has no capacity left" : "the provider could not open a stream");
+    f->end = rc == OMID_EFULL ? OMID_STT_BUSY : OMID_STT_INTERNAL;
+    f->reopen = true;
+    feed_soon(f);
+}
+
+/* After the stream has ended, out of every callback. */
+static void feed_after_end(struct stt_feed *f)
+{
+    feed_stream_release(f);
+    ev_timer_stop(loop_ev(f->p.loop), &f->timer);
+    if (f->closing) {
+        /* The client has left: however the stream ended, no further attempt is made for it. */
+        if (f->end != OMID_STT_DONE)
+            log_warning(MODULE, "stream ended early", LS("session", f->session_id),
+                        LS("provider", stt_feed_provider(f)), LS("text", f->end_text));
+        feed_set_state(f, FEED_DONE);
+        f->events->done(f->arg);
+        return;
+    }
+    if (f->end == OMID_STT_BUSY)
+        f->busy++;
+    bool again = f->end == OMID_STT_LOST || f->end == OMID_STT_DONE;
+    if (!again || ++f->losses >= MAX_LOSSES) {
+        feed_next_provider(f, f->end);
+        return;
+    }
+    log_warning(MODULE, "stream lost", LS("session", f->session_id), LS("provider", stt_feed_provider(f)),
+                LS("text", f->end_text), LU("replay_ms", (f->ring.end - f->ring.base) * 1000 / f->p.sample_rate));
+    /* The first time at once: the provider's own connect sequence has its pauses. Then with one of ours. */
+    if (f->losses == 1) {
+        feed_open(f);
+        return;
+    }
+    double ms = (double)(1u << (f->losses - 2)) * REOPEN_BASE_MS + id_random_unit() * REOPEN_BASE_MS;
+    feed_set_state(f, FEED_WAITING);
+    ev_timer_set(&f->timer, (ms < REOPEN_CAP_MS ? ms : REOPEN_CAP_MS) / 1000., 0.);
+    ev_timer_start(loop_ev(f->p.loop), &f->timer);
+}
+
+static void on_soon(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct stt_feed *f = w->data;
+    CHECK_MAGIC(f, FEED_MAGIC);
+    if (f->reopen) {
+        f->reopen = false;
+        feed_after_end(f);
+        return;
+    }
+    if (f->state == FEED_FAILED) {
+        if (f->closing)
+            f->events->done(f->arg);
+        return;
+    }
+    if (f->state == FEED_IDLE) {
+        if (f->closing) {
+            feed_set_state(f, FEED_DONE);
+            f->events->done(f->arg);
+        } else {
+            feed_open(f);
+        }
+        return;
+    }
+    feed_pump(f);
+}
+
+static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct stt_feed *f = w->data;
+    CHECK_MAGIC(f, FEED_MAGIC);
+    if (f->state == FEED_WAITING)
+        feed_open(f);
+    else
+        feed_pump(f);
+}
+
+/* --------------------------------------------------------------------- audio */
+
+/* How much may be sent now: everything live, old audio only at the catch-up rate. */
+static size_t feed_allowed(struct stt_feed *f, bool *later)
+{
+    uint64_t left = f->ring.end - f->sent;
+    *later = false;
+    if (f->sent >= f->replay_end)
+        return (size_t)left;
+    uint64_t elapsed_ms = clock_mono_ms() - f->replay_began_ms + CATCH_UP_TICK_MS;
+    double budget =
+        f->p.conf->stt.catch_up * (double)elapsed_ms * f->p.sample_rate / 1000. - (double)(f->sent - f->replay_from);
+    *later = true;
+    if (budget <= 0)
+        return 0;
+    uint64_t old = f->replay_end - f->sent;
+    uint64_t n = budget < (double)old ? (uint64_t)budget : old;
+    if (n == old) {
+        *later = false;
+        return (size_t)left;
+    }
+    return (size_t)n;
+}
+
+static void feed_room(struct stt_feed *f)
+{
+    if (f->refused && (f->ring.end - f->sent) * sizeof(int16_t) <= f->p.conf->listen.audio_buffer / 2) {
+        f->refused = false;
+        f->events->room(f->arg);
+    }
+}
+
+/* Keeps of what was sent at most the replay's length. */
+static void feed_trim(struct stt_feed *f)
+{
+    uint64_t keep = (uint64_t)f->p.conf->stt.replay_ms * f->p.sample_rate / 1000;
+    uint64_t from = f->final_pos;
+    if (f->sent > keep && f->sent - keep > from)
+        from = f->sent - keep;
+    audio_ring_trim(&f->ring, from < f->sent ? from : f->sent);
+}
+
+static void feed_pump(struct stt_feed *f)
+{
+    if (f->state != FEED_LIVE || f->stream_full || f->reopen)
+        return;
+    size_t chunk = (size_t)f->p.sample_rate * CHUNK_MS / 1000;
+    bool later = false;
+    size_t allowed = feed_allowed(f, &later);
+    bool flush = f->closing && !later;
+    while (allowed >= (flush ? 1 : chunk)) {
+        size_t n;
+        const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
+        struct host_call call;
+        host_enter(&call, feed_candidate(f)->inst, "stt.audio");
+        int rc = host_leave(&call, feed_role(f)->audio(f->stream, pcm, n));
+        if (f->reopen)
+            return; /* the provider ended the stream within the call */
+        if (rc == OMID_EFULL) {
+            f->stream_full = true;
+            break;
+        }
+        if (rc != OMID_OK) {
+            snprintf(f->end_text, sizeof f->end_text, "the provider refused audio");
+            f->end = OMID_STT_LOST;
+            f->reopen = true;
+            feed_soon(f);
+            return;
+        }
+        f->sent += n;
+        allowed -= n;
+    }
+    feed_trim(f);
+    feed_room(f);
+    if (later && !ev_is_active(&f->timer)) {
+        ev_timer_set(&f->timer, CATCH_UP_TICK_MS / 1000., 0.);
+        ev_timer_start(loop_ev(f->p.loop), &f->timer);
+    }
+    if (f->closing && f->sent == f->ring.end && !f->stream_full) {
+        feed_set_state(f, FEED_CLOSING);
+        struct host_call call;
+        host_enter(&call, feed_candidate(f)->inst, "stt.close");
+        feed_role(f)->close(f->stream);
+        host_leave(&call, OMID_OK);
+    }
+}
+
+bool stt_feed_audio(struct stt_feed *f, const int16_t *pcm, size_t n)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    if (f->closing || f->state == FEED_FAILED)
+        return true;
+    if ((f->ring.end - f->sent + n) * sizeof *pcm > f->p.conf->listen.audio_buffer ||
+        !audio_ring_append(&f->ring, pcm, n)) {
+        f->refused = true;
+        return false;
+    }
+    feed_pump(f);
+    return true;
+}
+
+uint64_t stt_feed_position(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return f->ring.end;
+}
+
+void stt_feed_close(struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    if (f->closing)
+        return;
+    f->closing = true;
+    /* Done, or what is left is sent, but not within this call. */
+    if (f->state == FEED_IDLE || f->state == FEED_LIVE || f->state == FEED_FAILED)
+        feed_soon(f);
+    else if ((f->state == FEED_OPENING || f->state == FEED_WAITING) && !f->reopen) {
+        /* The client is gone: no further attempt to connect is worth its cost when nothing was said yet, and
+         * none is made in a retry: what was not transcribed is lost with the provider. */
+        snprintf(f->end_text, sizeof f->end_text, "the client has left");
+        feed_stream_release(f);
+        ev_timer_stop(loop_ev(f->p.loop), &f->timer);
+        f->end = OMID_STT_DONE;
+        f->reopen = true;
+        feed_soon(f);
+    }
+}
+
+/* ------------------------------------------------------------- what providers call */
+
+static struct stt_feed *stt_feed_of(struct omid_stt *stt)
+{
+    CHECK_MAGIC(stt, STT_MAGIC);
+    CHECK_MAGIC(stt->feed, FEED_MAGIC);
+    return stt->feed;
+}
+
+void session_stt_ready(struct omid_stt *stt)
+{
+    struct stt_feed *f = stt_feed_of(stt);
+    if (f->state != FEED_OPENING || f->reopen)
+        return;
+    feed_set_state(f, FEED_LIVE);
+    f->replay_began_ms = clock_mono_ms();
+    f->replay_from = f->sent;
+    f->events->ready(f->arg, stt_feed_provider(f));
+    feed_soon(f); /* pump, out of the provider's callback */
+}
+
+void session_stt_writable(struct omid_stt *stt)
+{
+    struct stt_feed *f = stt_feed_of(stt);
+    if (!f->stream_full)
+        return;
+    f->stream_full = false;
+    feed_soon(f);
+}
+
+void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *result)
+{
+    struct stt_feed *f = stt_feed_of(stt);
+    if ((f->state != FEED_LIVE && f->state != FEED_CLOSING) || f->reopen)
+        return;
+    double base_s = (double)f->stream_base / f->p.sample_rate;
+    if (result->n > 0) {
+        struct omid_stt_segment moved[64];
+        for (size_t at = 0; at < result->n;) {
+            size_t n = 0;
+            for (; n < ARRAY_LEN(moved) && at < result->n; n++, at++) {
+                moved[n] = result->segments[at];
+                moved[n].start += base_s;
+                moved[n].end += base_s;
+            }
+            f->events->segments(f->arg, stt_feed_provider(f), moved, n);
+        }
+    }
+    /* A provider can't have understood what it was not sent. */
+    double transcribed = result->transcribed * f->p.sample_rate;
+    if (transcribed > 0) {
+        uint64_t sent_here = f->sent - f->stream_base;
+        uint64_t pos = f->stream_base + (transcribed < (double)sent_here ? (uint64_t)transcribed : sent_here);
+        if (pos > f->final_pos) {
+            f->final_pos = pos;
+            f->losses = 0;
+        }
+    }
+    feed_trim(f);
+}
+
+void session_stt_closed(struct omid_stt *stt, const struct omid_stt_end *end)
+{
+    struct stt_feed *f = stt_feed_of(stt);
+    if (f->reopen || !f->stream)
+        return;
+    f->end = end->reason;
+    snprintf(f->end_text, sizeof f->end_text, "%s", end->text ? end->text : reason_name(end->reason));
+    f->reopen = true;
+    feed_soon(f);
+}
+
+/* ---------------------------------------------------------------------- life */
+
+struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_feed_events *events, void *arg,
+                              bool *served)
+{
+    *served = true;
+    struct stt_feed *f = calloc(1, sizeof *f);
+    if (!f)
+        return NULL;
+    f->magic = FEED_MAGIC;
+    f->p = *p;
+    f->events = events;
+    f->arg = arg;
+    snprintf(f->uid, sizeof f->uid, "%s", p->uid);
+    snprintf(f->session_id, sizeof f->session_id, "%s", p->session_id);
+    snprintf(f->language, sizeof f->language, "%s", p->language);
+    f->stt = (struct omid_stt){.magic = STT_MAGIC, .feed = f};
+    ev_init(&f->timer, on_timer);
+    ev_init(&f->soon, on_soon);
+    f->timer.data = f->soon.data = f;
+    candidates_find(f);
+    f->p.preferred = "";
+    if (f->n_candidates == 0) {
+        *served = false;
+        stt_feed_free(&f);
+    }
+    return f;
+}
+
+void stt_feed_start(struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    omid_assert(f->state == FEED_IDLE);
+    feed_soon(f);
+}
+
+void stt_feed_free(struct stt_feed **fp)
+{
+    struct stt_feed *f = *fp;
+    if (!f)
+        return;
+    CHECK_MAGIC(f, FEED_MAGIC);
+    *fp = NULL;
+    feed_stream_release(f);
+    ev_timer_stop(loop_ev(f->p.loop), &f->timer);
+    ev_timer_stop(loop_ev(f->p.loop), &f->soon);
+    audio_ring_free(&f->ring);
+    f->stt.magic = OMID_MAGIC_DEAD;
+    f->magic = OMID_MAGIC_DEAD;
+    free(f);
+}
