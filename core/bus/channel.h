@@ -77,16 +77,17 @@ struct channel_sink {
 };
 void channel_sink_init(struct channel_sink *sink, void (*wake)(struct channel_sink *));
 struct channel_down *channel_sink_take(struct channel_sink *sink); /* the whole list, in order */
-/* Frees, and gives its bytes back to the channel's bound (when they are on the socket, not earlier). */
+/* Frees, and gives its bytes back to the channel's bound (when they are on the socket, not earlier). A DOWN_RESUME is
+ * freed before it is acted upon: the next one may be needed at once. */
 void channel_down_free(struct channel_down *d);
 
 /* ---- ingress end (its thread) ---- */
-/* Takes over *req's members and the caller's reference. NULL: no memory (req is freed). */
+/* Takes over *req's members. The channel has two references, one per end. NULL: no memory (req is freed). */
 struct channel *channel_new(struct channel_request *req, const struct route *route, struct channel_sink *sink,
                             void *conn, struct loop *reactor, const struct channel_handler *handler, size_t up_max,
                             size_t down_max);
 void channel_up_open(struct channel *ch);
-/* Copies. CHANNEL_FULL: taken, but stop reading until DOWN_RESUME. */
+/* Copies. CHANNEL_FULL: taken, but stop reading until DOWN_RESUME. CHANNEL_CLOSED: no memory, not taken. */
 enum channel_result channel_up_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len);
 void channel_up_closed(struct channel **ch, uint16_t code);
 void *channel_conn(const struct channel *ch); /* ingress's own pointer; NULL once up_closed */
@@ -97,6 +98,7 @@ void *channel_user(const struct channel *ch);
 const struct channel_request *channel_request(const struct channel *ch);
 const struct route *channel_route(const struct channel *ch);
 struct loop *channel_loop(const struct channel *ch);
+/* Taken when it fits into down_max, or when half of down_max is free (so the largest message passes, too). */
 enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len);
 /* Never refused, whatever the bound. After it, channel_down_* answers CHANNEL_CLOSED. reason may be NULL. */
 void channel_down_close(struct channel *ch, uint16_t code, const char *reason);
@@ -104,7 +106,8 @@ void channel_down_close(struct channel *ch, uint16_t code, const char *reason);
 enum channel_result channel_down_response(struct channel *ch, int status, const char *content_type, const void *body,
                                           size_t len);
 void channel_resume(struct channel *ch); /* delivers what was held, not within this call */
-void channel_drop(struct channel **ch);  /* no handler calls afterwards */
+/* No handler calls afterwards. What was not closed or answered yet is closed with 1011 (HTTP: 500). */
+void channel_drop(struct channel **ch);
 size_t channel_up_bytes(const struct channel *ch);
 size_t channel_down_bytes(const struct channel *ch);
 

@@ -35,5 +35,7 @@ bool routes_add(struct routes *r, const struct route *route);
 /* Ingress threads. *other_method: the path exists, with another method (405). HEAD finds GET. */
 const struct route *routes_find(const struct routes *r, const char *path, size_t path_len, const char *method,
                                 size_t method_len, bool websocket, bool *other_method);
+/* What an Allow header says about this path ("GET, HEAD, POST"); "" for an unknown one. Returns the length. */
+size_t routes_allow(const struct routes *r, const char *path, size_t path_len, char *out, size_t outlen);
 
 #endif
