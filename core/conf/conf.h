@@ -15,7 +15,7 @@
 
 #include "base/buf.h"
 
-#define CONF_MAX_LIST 64
+#define CONF_MAX_LIST 256 /* values of a list whose option sets no bound of its own */
 
 struct conf_list {
     char **item; /* n of them, then NULL */

@@ -1,0 +1,338 @@
+/* Loading a configuration: the outline, then the values, then the tables. */
+#include <config.h>
+
+#include "conf/load.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/magic.h"
+
+const struct outline_item *load_find(const struct load *l, const char *path, const char *title, const char *key)
+{
+    for (size_t i = 0; i < l->o->n; i++) {
+        const struct outline_item *it = &l->o->item[i];
+        if (it->section || it->dropped || strcmp(it->path, path) != 0 || strcmp(it->name, key) != 0)
+            continue;
+        if (!title || (it->title && strcmp(it->title, title) == 0))
+            return it;
+    }
+    return NULL;
+}
+
+static const struct outline_item *find_section(const struct load *l, const char *path, const char *title)
+{
+    for (size_t i = 0; i < l->o->n; i++) {
+        const struct outline_item *it = &l->o->item[i];
+        if (it->section && !it->dropped && strcmp(it->path, path) == 0 &&
+            (!title || (it->title && strcmp(it->title, title) == 0)))
+            return it;
+    }
+    return NULL;
+}
+
+void load_fault(struct load *l, bool warning, const char *path, const char *title, const char *key, const char *fmt,
+                ...)
+{
+    char name[256], text[768];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    const struct outline_item *it = load_find(l, path, title, key);
+    if (!it)
+        it = find_section(l, path, title);
+    if (!it && title)
+        it = find_section(l, "plugin", title);
+    outline_key_name(name, sizeof(name), path, title, key);
+    conf_fault(l->faults, warning, it ? it->file : l->c->file, it ? it->line : 0, name, "%s", text);
+}
+
+/* ------------------------------------------------------------------ shape */
+
+/* exec.blocking must not keep a daemon from starting: what can't be read is replaced by the default. */
+static bool is_lenient(const char *path, const char *key)
+{
+    return strcmp(path, "exec") == 0 && strcmp(key, "blocking") == 0;
+}
+
+static void item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static void item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
+{
+    char key[256], text[512];
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    outline_key_name(key, sizeof(key), it->path, it->title, it->section ? NULL : it->name);
+    conf_fault(l->faults, warning, it->file, it->line, key, "%s", text);
+}
+
+bool load_check_item(struct load *l, struct outline_item *it, const struct omid_option *option)
+{
+    char what[160];
+    if (option->type == OMID_OPT_LIST || (!it->list && !it->append))
+        return false;
+    bool lenient = is_lenient(it->path, it->name);
+    option_expects(option, what, sizeof(what));
+    item_fault(l, it, lenient, "expected %s, found %s%s", what, it->list ? "a list" : "'+=', which is for lists",
+               lenient ? ": the default is used" : "");
+    outline_drop(l->o, it);
+    return true;
+}
+
+static bool title_is_valid(const char *title)
+{
+    size_t n = strlen(title);
+    return n > 0 && n <= 32 && title[0] >= 'a' && title[0] <= 'z' &&
+           strspn(title, "abcdefghijklmnopqrstuvwxyz0123456789_-") == n;
+}
+
+/* A value where the table has a section: `tls = 1`, `breaker = { ... }`. */
+static bool key_is_section(const struct outline_item *it)
+{
+    char path[160];
+    snprintf(path, sizeof(path), "%s%s%s", it->path, *it->path ? "." : "", it->name);
+    return conf_is_section(path);
+}
+
+/* A section where the table has a value: `threads { ... }`. */
+static bool section_is_key(const struct outline_item *it)
+{
+    const char *dot = strrchr(it->path, '.');
+    char path[160];
+    if (!dot)
+        return false;
+    snprintf(path, sizeof(path), "%.*s", (int)(dot - it->path), it->path);
+    return conf_entry_find(path, it->name) != NULL;
+}
+
+static void check_section(struct load *l, struct outline_item *it)
+{
+    if (!conf_is_section(it->path)) {
+        if (section_is_key(it))
+            item_fault(l, it, false, "expected '=' and a value, found a section");
+        else
+            item_fault(l, it, false, "unknown section");
+    } else if (it->title && strcmp(it->path, "plugin") == 0 && !title_is_valid(it->title)) {
+        item_fault(l, it, false, "expected a plugin's name (a letter a-z, then a-z, 0-9, _ and -), found \"%.40s\"",
+                   it->title);
+    } else {
+        if (!it->title || strcmp(it->path, "plugin") != 0)
+            return;
+        const struct outline_item *first = find_section(l, "plugin", it->title);
+        if (first == it)
+            return;
+        item_fault(l, it, false, "there is a block of this name already (%s:%d)", first->file, first->line);
+    }
+    outline_drop(l->o, it);
+}
+
+static void check_key(struct load *l, struct outline_item *it)
+{
+    const struct outline_item *first = load_find(l, it->path, it->title, it->name);
+    if (first != it && !it->append) {
+        item_fault(l, it, false, "given already (%s:%d)", first->file, first->line);
+        outline_drop(l->o, it);
+        return;
+    }
+    const struct conf_entry *e = conf_entry_find(it->path, it->name);
+    if (e) {
+        load_check_item(l, it, &e->option);
+        return;
+    }
+    if (key_is_section(it))
+        item_fault(l, it, false, "expected '{': %s is a section", it->name);
+    else if (it->title && strcmp(it->path, "plugin") == 0)
+        return; /* perhaps the plugin's own */
+    else if (*it->path == '\0')
+        item_fault(l, it, false, "expected a section: there are no settings outside of sections");
+    else
+        item_fault(l, it, false, "unknown setting");
+    outline_drop(l->o, it);
+}
+
+void load_check_shape(struct load *l)
+{
+    for (size_t i = 0; i < l->o->n; i++) {
+        struct outline_item *it = &l->o->item[i];
+        if (it->dropped)
+            continue;
+        if (it->section)
+            check_section(l, it);
+        else
+            check_key(l, it);
+    }
+}
+
+/* --------------------------------------------------------- struct conf */
+
+static void *field_of(struct conf *c, const struct conf_field *f)
+{
+    return (char *)c + f->offset;
+}
+
+/* Moves the value; strings and lists are the configuration's from here. */
+static void field_set(struct conf *c, const struct conf_field *f, struct conf_value *v)
+{
+    void *at = field_of(c, f);
+    switch (f->type) {
+    case FIELD_BOOL:
+        if (v->option->type == OMID_OPT_ENUM) { /* pcm8: the second choice is true */
+            *(bool *)at = strcmp(strchr(v->option->choices, '|') + 1, v->v.s) == 0;
+            value_clear(v);
+        } else {
+            *(bool *)at = v->v.b;
+        }
+        break;
+    case FIELD_UINT:
+        *(unsigned *)at = (unsigned)v->v.i;
+        break;
+    case FIELD_U64:
+        *(uint64_t *)at = (uint64_t)v->v.i;
+        break;
+    case FIELD_DOUBLE:
+        *(double *)at = v->v.d;
+        break;
+    case FIELD_STR:
+        *(char **)at = v->v.s;
+        break;
+    case FIELD_LIST:
+        *(struct conf_list *)at = v->v.list;
+        break;
+    case FIELD_NONE:
+        break;
+    }
+}
+
+static void load_core(struct load *l)
+{
+    const struct conf_field *f = conf_fields();
+    for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
+        struct conf_value v;
+        if (strncmp(e->section, "plugin", 6) == 0)
+            continue;
+        if (load_value(l, e->section, NULL, &e->option, &v))
+            field_set(l->c, f, &v);
+    }
+}
+
+static struct conf *conf_new(const char *name)
+{
+    struct conf_own *own = calloc(1, sizeof(*own));
+    omid_assert(own != NULL);
+    own->c.magic = CONF_MAGIC;
+    own->c.file = strdup(name);
+    omid_assert(own->c.file != NULL);
+    return &own->c;
+}
+
+static struct conf *load_outline(struct outline *o, const char *name, bool embedded, const struct conf_source *source,
+                                 struct conf_faults *faults)
+{
+    if (!o)
+        return NULL;
+    struct load l = {.o = o, .faults = faults, .source = source, .embedded = embedded, .c = conf_new(name)};
+    unsigned before = faults->errors;
+    load_check_shape(&l);
+    if (values_read(o, faults)) {
+        load_core(&l);
+        load_expand_dirs(&l);
+        load_plugins(&l);
+        load_check_whole(&l);
+    }
+    /* Places outlive the outline: the configuration takes the names they point at. */
+    struct conf_own *own = (struct conf_own *)l.c;
+    own->file = o->file;
+    own->n_files = o->n_files;
+    o->file = NULL;
+    o->n_files = 0;
+    outline_free(&o);
+    if (faults->errors != before)
+        conf_free(&l.c);
+    return l.c;
+}
+
+struct conf *conf_load(const char *path, const struct conf_source *source, struct conf_faults *faults)
+{
+    unsigned before = faults->errors;
+    struct outline *o = path ? outline_read(path, faults) : outline_read_text(conf_embedded_text, "(embedded)", faults);
+    struct conf *c = load_outline(o, path ? path : "(embedded)", path == NULL, source, faults);
+    if (c && faults->errors != before)
+        conf_free(&c);
+    return c;
+}
+
+struct conf *conf_load_text(const char *text, const char *name, const struct conf_source *source,
+                            struct conf_faults *faults)
+{
+    unsigned before = faults->errors;
+    struct outline *o = outline_read_text(text, name, faults);
+    struct conf *c = load_outline(o, name, false, source, faults);
+    if (c && faults->errors != before)
+        conf_free(&c);
+    return c;
+}
+
+static void plugin_free(struct conf_plugin *p)
+{
+    for (size_t i = 0; i < p->n_values; i++)
+        value_clear(&p->value[i]);
+    free(p->value);
+    free(p->name);
+    free(p->path);
+}
+
+void conf_free(struct conf **c)
+{
+    if (!*c)
+        return;
+    CHECK_MAGIC(*c, CONF_MAGIC);
+    struct conf_own *own = (struct conf_own *)*c;
+    const struct conf_field *f = conf_fields();
+    for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
+        if (strncmp(e->section, "plugin", 6) == 0)
+            continue;
+        char **s = field_of(*c, f);
+        if (f->type == FIELD_LIST)
+            list_free(field_of(*c, f));
+        else if (f->type == FIELD_STR) {
+            if (*s && e->option.type == OMID_OPT_SECRET)
+                explicit_bzero(*s, strlen(*s));
+            free(*s);
+        }
+    }
+    for (size_t i = 0; i < own->c.n_plugins; i++)
+        plugin_free(&own->c.plugin[i]);
+    for (size_t i = 0; i < own->n_files; i++)
+        free(own->file[i]);
+    free(own->file);
+    free(own->c.plugin);
+    free(own->c.queue.retry_ms);
+    free(own->c.file);
+    own->c.magic = OMID_MAGIC_DEAD;
+    free(own);
+    *c = NULL;
+}
+
+const struct conf_plugin *conf_plugin_find(const struct conf *c, const char *name)
+{
+    CHECK_MAGIC(c, CONF_MAGIC);
+    for (size_t i = 0; i < c->n_plugins; i++) {
+        if (strcmp(c->plugin[i].name, name) == 0)
+            return &c->plugin[i];
+    }
+    return NULL;
+}
+
+const struct conf_value *conf_value_find(const struct conf_plugin *p, const char *key)
+{
+    for (size_t i = 0; i < p->n_values; i++) {
+        if (strcmp(p->value[i].option->name, key) == 0)
+            return &p->value[i];
+    }
+    return NULL;
+}

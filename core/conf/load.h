@@ -1,0 +1,45 @@
+/* What the parts of the loader share. Within core/conf only. */
+#ifndef OMID_CONF_LOAD_H
+#define OMID_CONF_LOAD_H
+
+#include "conf/check.h"
+#include "conf/outline.h"
+#include "conf/table.h"
+
+/* What conf_load() hands out: the public struct first, then what only keeps its strings alive. */
+struct conf_own {
+    struct conf c;
+    char **file; /* names that conf_value and conf_plugin point at */
+    size_t n_files;
+};
+
+struct load {
+    struct conf *c;
+    struct outline *o;
+    struct conf_faults *faults;
+    const struct conf_source *source;
+    bool embedded; /* the built-in text: what the environment says goes before it */
+};
+
+/* The first item of this key that is not dropped, or NULL. title: the plugin block's, else NULL. */
+const struct outline_item *load_find(const struct load *l, const char *path, const char *title, const char *key);
+/* Value of an option into *v: from the file, a *_file, the environment, or the default. false: a fault was reported. */
+bool load_value(struct load *l, const char *path, const char *title, const struct omid_option *option,
+                struct conf_value *v);
+/* A fault of a key: at its line, or at the section's when it is not in the file. */
+void load_fault(struct load *l, bool warning, const char *path, const char *title, const char *key, const char *fmt,
+                ...) __attribute__((format(printf, 6, 7)));
+
+/* Drops keys and sections that the core's table does not know, or that have the wrong shape. */
+void load_check_shape(struct load *l);
+/* Drops a key that a table of options has in another shape (a list for a scalar). true: dropped. */
+bool load_check_item(struct load *l, struct outline_item *it, const struct omid_option *option);
+
+/* The plugin blocks, after the core's sections. */
+void load_plugins(struct load *l);
+/* What one value alone can't tell: addresses, pairs that go together, limits of one another. */
+void load_check_whole(struct load *l);
+/* ~/ in the daemon's directories. Before the plugins, which are looked for in one of them. */
+void load_expand_dirs(struct load *l);
+
+#endif

@@ -1,0 +1,218 @@
+#include "conf/table.h"
+
+#include <string.h>
+
+#define SEC *1000.0
+#define MIN *60000.0
+#define HOUR *3600000.0
+#define DAY *86400000.0
+#define KIB *1024.0
+#define MIB *1048576.0
+#define GIB *1073741824.0
+
+#define RELOAD OMID_OPT_RELOADABLE
+
+/* R(section, key, type, default, min, max, choices, flags, member of struct conf, help)
+ * L(...) the same with a member of struct conf_lane, N(...) without one.
+ * Timers and bounds: the numbers of the listen protocol and of the resilience rules. */
+/* clang-format off */
+#define CONF_ROWS(R, L, N) \
+    R("log", "level", ENUM, "info", 0, 0, "error|warning|notice|info|debug", RELOAD, log.level, \
+      "The least important level that is written.") \
+    R("log", "format", ENUM, "text", 0, 0, "text|json", RELOAD, log.format, \
+      "Lines of key=value pairs, or one JSON object per line.") \
+    R("log", "target", ENUM, "stderr", 0, 0, "stderr|syslog|journald", RELOAD, log.target, \
+      "Where log lines go.") \
+    R("daemon", "state_dir", STRING, OMID_STATEDIR, 1, 4000, NULL, 0, daemon.state_dir, \
+      "Directory of store.db and queue.db. A leading ~/ is the home directory.") \
+    R("daemon", "run_dir", STRING, OMID_RUNDIR, 1, 90, NULL, 0, daemon.run_dir, \
+      "Directory of control.sock, through which omictl speaks to the daemon. A leading ~/ is the home directory.") \
+    R("daemon", "plugin_dir", STRING, OMID_PLUGINDIR, 1, 4000, NULL, 0, daemon.plugin_dir, \
+      "Where plugins without a path of their own are looked for, as NAME.so.") \
+    R("daemon", "reactors", INT, "1", 1, 64, NULL, 0, daemon.reactors, \
+      "Reactor threads. A session belongs to one of them for life.") \
+    R("daemon", "drain", DURATION, "40s", 100, 1 HOUR, NULL, RELOAD, daemon.drain_ms, \
+      "The longest time from SIGTERM to the end of the process.") \
+    R("memory", "sessions", SIZE, "2GiB", 16 MIB, 1024 GIB, NULL, RELOAD, memory.sessions, \
+      "Budget of all session buffers together. Beyond it new sessions are refused with 1013; existing ones keep theirs.") \
+    R("ingress", "address", LIST, "0.0.0.0:8700", 1, 16, NULL, 0, ingress.address, \
+      "Addresses to listen on, IPv4:PORT or [IPv6]:PORT. Port 0 takes any free port.") \
+    R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
+      "Ingress threads, each with a listener of its own on every address.") \
+    R("ingress", "max_connections", INT, "10000", 1, 1000000, NULL, RELOAD, ingress.max_connections, \
+      "Client connections in all; the next one is closed.") \
+    R("ingress", "max_connections_per_address", INT, "1000", 1, 1000000, NULL, RELOAD, \
+      ingress.max_connections_per_address, \
+      "Client connections from one address. Behind a proxy all clients share the proxy's address.") \
+    R("ingress", "max_header", SIZE, "16KiB", 1 KIB, 1 MIB, NULL, RELOAD, ingress.max_header, \
+      "The largest request head.") \
+    R("ingress", "max_body", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_body, \
+      "The largest request body; beyond it 413.") \
+    R("ingress", "max_message", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_message, \
+      "The largest WebSocket message, over all its fragments; beyond it 1009.") \
+    R("ingress", "request_timeout", DURATION, "10s", 100, 10 MIN, NULL, RELOAD, ingress.request_timeout_ms, \
+      "The longest time from a request's first byte to its last.") \
+    R("ingress", "receive_timeout", DURATION, "300s", 100, 1 DAY, NULL, RELOAD, ingress.receive_timeout_ms, \
+      "A WebSocket that sends not one byte for so long, pongs included, is torn down.") \
+    R("ingress", "ping_interval", DURATION, "30s", 0, 1 HOUR, NULL, RELOAD, ingress.ping_interval_ms, \
+      "Interval of WebSocket pings, which find dead peers; 0s sends none.") \
+    R("ingress", "origins", LIST, NULL, 0, 64, NULL, RELOAD, ingress.origins, \
+      "Origin values a browser may connect from, as https://app.example.com; none given allows any.") \
+    R("ingress.tls", "certificate", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_certificate, \
+      "PEM file of the certificate chain. With it, and key, every address speaks TLS 1.2 or later.") \
+    R("ingress.tls", "key", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_key, \
+      "PEM file of the certificate's private key.") \
+    R("listen", "pcm8", ENUM, "s16le", 0, 0, "s16le|u8", 0, listen.pcm8_u8, \
+      "What the codec pcm8 means: 16-bit little-endian samples (the 8 is 8 kHz), or unsigned 8-bit ones.") \
+    R("listen", "conversation_timeout", DURATION, "120s", 2 SEC, 4 HOUR, NULL, RELOAD, \
+      listen.conversation_timeout_ms, \
+      "Silence that ends a conversation, for clients that don't say.") \
+    R("listen", "conversation_timeout_floor", DURATION, "120s", 2 SEC, 4 HOUR, NULL, RELOAD, \
+      listen.conversation_timeout_floor_ms, \
+      "The shortest conversation_timeout a client can ask for.") \
+    R("listen", "inactivity", DURATION, "90s", 100, 1 DAY, NULL, RELOAD, listen.inactivity_ms, \
+      "A client that sends no data frame for so long is closed with 1001; pongs don't count.") \
+    R("listen", "ping", DURATION, "10s", 100, 1 HOUR, NULL, RELOAD, listen.ping_ms, \
+      "Interval of the protocol's literal text message ping.") \
+    R("listen", "transcript_flush", DURATION, "600ms", 10, 1 MIN, NULL, RELOAD, listen.transcript_flush_ms, \
+      "Interval at which new segments go to the client.") \
+    R("listen", "consumer_flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, listen.consumer_flush_ms, \
+      "Interval at which new segments and audio go to consumers, such as webhooks.") \
+    R("listen", "lifecycle_check", DURATION, "5s", 50, 10 MIN, NULL, RELOAD, listen.lifecycle_check_ms, \
+      "Interval at which it is checked whether a conversation has ended.") \
+    R("listen", "drain", DURATION, "30s", 100, 10 MIN, NULL, RELOAD, listen.drain_ms, \
+      "Grace for background work of a session after the client has left.") \
+    R("listen", "drain_bound", DURATION, "5s", 100, 10 MIN, NULL, RELOAD, listen.drain_bound_ms, \
+      "Time for that work to end once it is cancelled; what is left then is abandoned by name.") \
+    R("listen", "up_buffer", SIZE, "1MiB", 64 KIB, 64 MIB, NULL, RELOAD, listen.up_buffer, \
+      "Bytes on the way from one client to its session; when full, the client is not read.") \
+    R("listen", "down_buffer", SIZE, "1MiB", 64 KIB, 64 MIB, NULL, RELOAD, listen.down_buffer, \
+      "Bytes on the way from a session to its client; when full, transcript updates are coalesced.") \
+    R("listen", "audio_buffer", SIZE, "10MiB", 64 KIB, 1 GIB, NULL, RELOAD, listen.audio_buffer, \
+      "Audio of one session that waits for speech-to-text.") \
+    R("listen", "up_stall", DURATION, "10s", 100, 10 MIN, NULL, RELOAD, listen.up_stall_ms, \
+      "A session whose way up stays full for so long is closed with 1013.") \
+    R("listen", "down_stall", DURATION, "30s", 100, 10 MIN, NULL, RELOAD, listen.down_stall_ms, \
+      "A session whose way down stays full for so long is closed with 1013.") \
+    R("listen", "max_segments", INT, "1000", 1, 100000, NULL, RELOAD, listen.max_segments, \
+      "Segments of one session that wait for a flush.") \
+    R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
+      "Live sessions of the whole daemon; beyond it 1013.") \
+    R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
+      "Time for a web client's first message, which authenticates it.") \
+    R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
+      "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
+    R("stt", "models", LIST, "dg-nova-3", 1, 16, NULL, RELOAD, stt.models, \
+      "Speech-to-text models in the order of preference; the first that serves the language is used.") \
+    R("stt", "replay", DURATION, "30s", 0, 5 MIN, NULL, RELOAD, stt.replay_ms, \
+      "Audio without a transcript yet that is kept for a reconnect; 0s keeps none.") \
+    R("stt", "catch_up", FLOAT, "4", 1, 100, NULL, RELOAD, stt.catch_up, \
+      "How many times faster than real time kept audio is replayed.") \
+    R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
+      "Interval at which changed segments go to disk: what a crash can lose.") \
+    R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, RELOAD, store.commit_ms, \
+      "The longest time a write waits for others to share its commit.") \
+    R("store", "sweep", DURATION, "5s", 50, 10 MIN, NULL, RELOAD, store.sweep_ms, \
+      "Interval at which conversations without a session are looked for whose timeout has passed.") \
+    R("queue", "commit", DURATION, "5ms", 1, 1 SEC, NULL, RELOAD, queue.commit_ms, \
+      "The longest time a job waits for others to share its commit.") \
+    R("queue", "lease", DURATION, "60s", 1 SEC, 1 HOUR, NULL, RELOAD, queue.lease_ms, \
+      "A job whose attempt has not ended within this time is offered again.") \
+    R("queue", "in_flight", INT, "64", 1, 10000, NULL, RELOAD, queue.in_flight, \
+      "Attempts under way at once.") \
+    R("queue", "in_flight_per_target", INT, "4", 1, 10000, NULL, RELOAD, queue.in_flight_per_target, \
+      "Attempts under way at once for one target, at most in_flight.") \
+    R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, RELOAD, queue.max_jobs, \
+      "Jobs kept, whatever their state; beyond it new ones are refused.") \
+    R("queue", "retry", LIST, "5s,5min,30min,2h,5h,10h,10h", 1, 32, NULL, RELOAD, queue.retry, \
+      "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
+    R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, RELOAD, queue.jitter, \
+      "Share by which a pause is varied at random: 0.2 is 20 % either way.") \
+    R("exec", "critical", INT, "8", 1, 256, NULL, 0, exec.critical, \
+      "Threads for conversation processing and other critical work.") \
+    R("exec", "storage", INT, "4", 1, 256, NULL, 0, exec.storage, \
+      "Threads for files, uploads and reads of the store.") \
+    R("exec", "blocking", INT, "64", 1, 1024, NULL, 0, exec.blocking, \
+      "Threads for plugins' blocking work. A number out of range is clamped and an unreadable value replaced by " \
+      "the default, each with a warning.") \
+    R("exec", "queue", INT, "1024", 4, 1000000, NULL, 0, exec.queue, \
+      "Jobs that wait, per pool; one plugin may fill a quarter of it.") \
+    N("plugin", "path", STRING, NULL, 1, 4000, NULL, 0, \
+      "The shared object; without a slash it lies in daemon.plugin_dir. Default: plugin_dir/NAME.so.") \
+    N("plugin", "required", BOOL, "false", 0, 0, NULL, 0, \
+      "Whether the daemon refuses to run without this plugin. Otherwise it runs, and says so.") \
+    L("plugin", "pool", INT, "100", 1, 4096, NULL, RELOAD, pool, \
+      "Connections of the lane, at least semaphore.") \
+    L("plugin", "idle", INT, "20", 0, 4096, NULL, RELOAD, idle, \
+      "Connections kept open while unused, at most pool.") \
+    L("plugin", "semaphore", INT, "100", 1, 4096, NULL, RELOAD, semaphore, \
+      "Requests and WebSocket handshakes in flight at once.") \
+    L("plugin", "streams", INT, "4096", 1, 1000000, NULL, RELOAD, streams, \
+      "Open outgoing WebSockets.") \
+    L("plugin", "queue", INT, "1024", 1, 1000000, NULL, RELOAD, queue, \
+      "Requests that wait for the semaphore; one target may hold a quarter of it. Beyond it requests are refused at once.") \
+    L("plugin", "connect_timeout", DURATION, "2s", 10, 5 MIN, NULL, RELOAD, connect_timeout_ms, \
+      "The longest time for a connection, TLS included; at most timeout.") \
+    L("plugin", "timeout", DURATION, "15s", 10, 1 HOUR, NULL, RELOAD, timeout_ms, \
+      "The longest time for a whole request, absolute: a peer that drips doesn't extend it.") \
+    L("plugin", "queue_timeout", DURATION, "30s", 10, 1 HOUR, NULL, RELOAD, queue_timeout_ms, \
+      "The longest wait for the semaphore.") \
+    L("plugin.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, breaker_failures, \
+      "Consecutive failures that open the breaker of a target.") \
+    L("plugin.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
+      "How long it stays open before the first probe; doubled at each failed one.") \
+    L("plugin.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
+      "The longest it stays open before a probe; at least open.")
+
+#define ENTRY(sec, key, kind, deflt, lo, hi, among, flag, text) \
+    {.section = (sec), .option = {.name = (key), .type = OMID_OPT_##kind, .def = (deflt), .min = (lo), .max = (hi), \
+                                  .choices = (among), .flags = (flag), .help = (text)}},
+#define ENTRY_MEMBER(sec, key, kind, deflt, lo, hi, among, flag, member, text) \
+    ENTRY(sec, key, kind, deflt, lo, hi, among, flag, text)
+#define FIELD_OF(type, member) \
+    {offsetof(type, member), _Generic(((type *)0)->member, \
+         bool: FIELD_BOOL, unsigned: FIELD_UINT, uint64_t: FIELD_U64, double: FIELD_DOUBLE, \
+         char *: FIELD_STR, struct conf_list: FIELD_LIST)},
+#define FIELD_CONF(sec, key, kind, deflt, lo, hi, among, flag, member, text) FIELD_OF(struct conf, member)
+#define FIELD_LANE(sec, key, kind, deflt, lo, hi, among, flag, member, text) FIELD_OF(struct conf_lane, member)
+#define FIELD_WITHOUT(sec, key, kind, deflt, lo, hi, among, flag, text) {0, FIELD_NONE},
+
+static const struct conf_entry entries[] = {CONF_ROWS(ENTRY_MEMBER, ENTRY_MEMBER, ENTRY){.section = NULL}};
+static const struct conf_field fields[] = {CONF_ROWS(FIELD_CONF, FIELD_LANE, FIELD_WITHOUT){0, FIELD_NONE}};
+/* clang-format on */
+
+const struct conf_entry *conf_table(void)
+{
+    return entries;
+}
+
+const struct conf_field *conf_fields(void)
+{
+    return fields;
+}
+
+bool conf_is_section(const char *path)
+{
+    for (const struct conf_entry *e = entries; e->section; e++) {
+        if (strcmp(e->section, path) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool option_named(const struct omid_option *option, const char *key)
+{
+    size_t n = strlen(option->name);
+    if (strncmp(option->name, key, n) != 0)
+        return false;
+    return key[n] == '\0' || (option->type == OMID_OPT_SECRET && strcmp(key + n, "_file") == 0);
+}
+
+const struct conf_entry *conf_entry_find(const char *path, const char *key)
+{
+    for (const struct conf_entry *e = entries; e->section; e++) {
+        if (strcmp(e->section, path) == 0 && option_named(&e->option, key))
+            return e;
+    }
+    return NULL;
+}
