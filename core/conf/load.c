@@ -41,7 +41,7 @@ void load_fault(struct load *l, bool warning, const char *path, const char *titl
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    const struct outline_item *it = load_find(l, path, title, key);
+    const struct outline_item *it = key ? load_find(l, path, title, key) : NULL;
     if (!it)
         it = find_section(l, path, title);
     if (!it && title)
