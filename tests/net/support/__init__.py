@@ -1,0 +1,1 @@
+"""Independent peers for scenarios with the whole daemon."""
