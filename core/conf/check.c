@@ -11,6 +11,13 @@
 
 #define DEFAULT_MAX_TEXT 1024 /* bytes of a list's default in a table */
 
+char *text_copy(const char *s)
+{
+    char *copy = strdup(s);
+    omid_assert(copy != NULL);
+    return copy;
+}
+
 static void show_duration(double ms, char *out, size_t len)
 {
     static const struct {
@@ -81,11 +88,11 @@ void option_expects(const struct omid_option *o, char *out, size_t len)
         what = o->type == OMID_OPT_INT ? "a whole number" : "a number";
         break;
     case OMID_OPT_DURATION:
-        what = "a duration";
+        what = is_bounded(o) ? "a duration" : "a duration with a unit (ms, s, min, h, d)";
         show = show_duration;
         break;
     case OMID_OPT_SIZE:
-        what = "a size";
+        what = is_bounded(o) ? "a size" : "a size with a unit (B, KiB, MiB, GiB)";
         show = show_size;
         break;
     }
@@ -146,17 +153,16 @@ static bool parse_float(const struct omid_option *o, const char *s, double *out,
 
 static bool parse_united(const struct omid_option *o, const char *s, int64_t *out, char *err, size_t errlen)
 {
-    char what[120];
+    char fault[200];
+    bool size = o->type == OMID_OPT_SIZE;
     uint64_t value;
-    if (!(o->type == OMID_OPT_SIZE ? conf_parse_size : conf_parse_duration)(s, &value, what, sizeof(what))) {
-        const char *why = ", which is too large";
-        if (*s && strspn(s, "0123456789") == strlen(s))
-            why =
-                o->type == OMID_OPT_SIZE ? " without a unit (B, KiB, MiB, GiB)" : " without a unit (ms, s, min, h, d)";
-        else if (!strstr(what, "too large"))
-            why = o->type == OMID_OPT_SIZE ? " (a whole number and B, KiB, MiB or GiB)"
-                                           : " (a whole number and ms, s, min, h or d)";
-        return refuse(o, s, why, err, errlen);
+    if (!(size ? conf_parse_size : conf_parse_duration)(s, &value, fault, sizeof(fault))) {
+        bool bare = *s && strspn(s, "0123456789") == strlen(s);
+        return refuse(o, s,
+                      !bare  ? ""
+                      : size ? " without a unit (B, KiB, MiB, GiB)"
+                             : " without a unit (ms, s, min, h, d)",
+                      err, errlen);
     }
     if (is_bounded(o) && ((double)value < o->min || (double)value > o->max))
         return refuse(o, s, "", err, errlen);
@@ -185,8 +191,7 @@ static bool parse_text(const struct omid_option *o, const char *s, char **out, c
         snprintf(err, errlen, "expected %s, found %.0f bytes", what, n);
         return false;
     }
-    *out = strdup(s);
-    omid_assert(*out != NULL);
+    *out = text_copy(s);
     return true;
 }
 
@@ -206,17 +211,17 @@ static bool parse_list(const struct omid_option *o, const char *const *text, siz
             return false;
         }
     }
-    return list_copy(out, text, n);
+    list_copy(out, text, n);
+    return true;
 }
 
-bool list_copy(struct conf_list *l, const char *const *text, size_t n)
+void list_copy(struct conf_list *l, const char *const *text, size_t n)
 {
     l->item = calloc(n + 1, sizeof(*l->item));
     omid_assert(l->item != NULL);
     for (size_t i = 0; i < n; i++)
-        omid_assert((l->item[i] = strdup(text[i])) != NULL);
+        l->item[i] = text_copy(text[i]);
     l->n = n;
-    return true;
 }
 
 void list_free(struct conf_list *l)
@@ -252,7 +257,7 @@ bool value_default(const struct omid_option *o, struct conf_value *v, char *err,
 {
     if (!o->def) {
         if (o->type == OMID_OPT_LIST)
-            return list_copy(&v->v.list, NULL, 0);
+            list_copy(&v->v.list, NULL, 0);
         return true;
     }
     if (o->type != OMID_OPT_LIST)

@@ -12,8 +12,9 @@ bool value_parse(const struct omid_option *option, const char *const *text, size
 bool value_default(const struct omid_option *option, struct conf_value *v, char *err, size_t errlen);
 void value_clear(struct conf_value *v);
 void list_free(struct conf_list *l);
-/* false: err; copies. */
-bool list_copy(struct conf_list *l, const char *const *text, size_t n);
+/* The configuration is read at start and at reload on the main thread: out of memory there is the end. */
+char *text_copy(const char *s);
+void list_copy(struct conf_list *l, const char *const *text, size_t n);
 
 /* "a number from 1 to 64", "a duration from 2s to 4h", ... */
 void option_expects(const struct omid_option *option, char *out, size_t len);

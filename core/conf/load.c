@@ -225,56 +225,59 @@ static struct conf *conf_new(const char *name)
     struct conf_own *own = calloc(1, sizeof(*own));
     omid_assert(own != NULL);
     own->c.magic = CONF_MAGIC;
-    own->c.file = strdup(name);
-    omid_assert(own->c.file != NULL);
+    own->c.file = text_copy(name);
     return &own->c;
 }
 
-static struct conf *load_outline(struct outline *o, const char *name, bool embedded, const struct conf_source *source,
-                                 struct conf_faults *faults)
+static struct conf *load_outline(struct load *l, const char *name)
 {
-    if (!o)
-        return NULL;
-    struct load l = {.o = o, .faults = faults, .source = source, .embedded = embedded, .c = conf_new(name)};
-    unsigned before = faults->errors;
-    load_check_shape(&l);
-    if (values_read(o, faults)) {
-        load_core(&l);
-        load_expand_dirs(&l);
-        load_plugins(&l);
-        load_check_whole(&l);
+    l->c = conf_new(name);
+    load_check_shape(l);
+    if (values_read(l->o, l->faults)) {
+        load_core(l);
+        load_expand_dirs(l);
+        load_plugins(l);
+        load_check_whole(l);
     }
     /* Places outlive the outline: the configuration takes the names they point at. */
-    struct conf_own *own = (struct conf_own *)l.c;
-    own->file = o->file;
-    own->n_files = o->n_files;
-    o->file = NULL;
-    o->n_files = 0;
-    outline_free(&o);
-    if (faults->errors != before)
-        conf_free(&l.c);
-    return l.c;
+    struct conf_own *own = (struct conf_own *)l->c;
+    own->file = l->o->file;
+    own->n_files = l->o->n_files;
+    l->o->file = NULL;
+    l->o->n_files = 0;
+    outline_free(&l->o);
+    return l->c;
+}
+
+/* Exactly one of path and text is given. */
+static struct conf *load_from(const char *path, const char *text, const char *name, bool embedded,
+                              const struct conf_source *source, struct conf_faults *faults)
+{
+    struct load l = {.faults = faults, .source = source, .embedded = embedded};
+    unsigned errors = faults->errors;
+    size_t from = faults->text.len;
+    l.o = path ? outline_read(path, faults) : outline_read_text(text, name, faults);
+    if (!l.o)
+        return NULL;
+    struct conf *c = load_outline(&l, name);
+    struct conf_own *own = (struct conf_own *)c;
+    faults_sort(faults, from, own->file, own->n_files);
+    if (faults->errors != errors)
+        conf_free(&c);
+    return c;
 }
 
 struct conf *conf_load(const char *path, const struct conf_source *source, struct conf_faults *faults)
 {
-    unsigned before = faults->errors;
-    struct outline *o = path ? outline_read(path, faults) : outline_read_text(conf_embedded_text, "(embedded)", faults);
-    struct conf *c = load_outline(o, path ? path : "(embedded)", path == NULL, source, faults);
-    if (c && faults->errors != before)
-        conf_free(&c);
-    return c;
+    if (path)
+        return load_from(path, NULL, path, false, source, faults);
+    return load_from(NULL, conf_embedded_text, "(embedded)", true, source, faults);
 }
 
 struct conf *conf_load_text(const char *text, const char *name, const struct conf_source *source,
                             struct conf_faults *faults)
 {
-    unsigned before = faults->errors;
-    struct outline *o = outline_read_text(text, name, faults);
-    struct conf *c = load_outline(o, name, false, source, faults);
-    if (c && faults->errors != before)
-        conf_free(&c);
-    return c;
+    return load_from(NULL, text, name, false, source, faults);
 }
 
 static void plugin_free(struct conf_plugin *p)

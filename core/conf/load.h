@@ -42,4 +42,7 @@ void load_check_whole(struct load *l);
 /* ~/ in the daemon's directories. Before the plugins, which are looked for in one of them. */
 void load_expand_dirs(struct load *l);
 
+/* Puts the lines from the text's offset `from` on into the order of the files and their lines. */
+void faults_sort(struct conf_faults *f, size_t from, char *const *file, size_t n_files);
+
 #endif

@@ -12,6 +12,7 @@
 
 #include "base/magic.h"
 #include "base/utf8.h"
+#include "conf/check.h"
 #include "conf/lex.h"
 
 /* One file under way. */
@@ -85,7 +86,9 @@ static void rewind_to(struct reader *r, const struct lex_token *t)
 static char *word_of(const struct reader *r, const struct lex_token *t)
 {
     bool quoted = t->type == LEX_STRING;
-    return strndup(r->lex.text + t->begin + quoted, t->end - t->begin - (quoted ? 2 : 0));
+    char *word = strndup(r->lex.text + t->begin + quoted, t->end - t->begin - (quoted ? 2 : 0));
+    omid_assert(word != NULL);
+    return word;
 }
 
 /* The index of the new item; SIZE_MAX after a fault. Takes nothing. */
@@ -106,9 +109,8 @@ static size_t item_add(struct reader *r, const struct lex_token *name, const cha
     struct outline_item *it = &o->item[o->n];
     *it = (struct outline_item){.file = r->file, .line = name->line, .begin = name->begin, .end = name->end};
     it->name = word_of(r, name);
-    it->path = strdup(path);
-    it->title = title ? strdup(title) : NULL;
-    omid_assert(it->name && it->path && (!title || it->title));
+    it->path = text_copy(path);
+    it->title = title ? text_copy(title) : NULL;
     it->last = ++o->n;
     return o->n - 1;
 }
@@ -242,10 +244,10 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
             it->dropped = true;
         }
         free(it->path);
-        it->path = strdup(inner);
+        it->path = text_copy(inner);
         if (takes_title && own) {
             free(it->title);
-            it->title = strdup(own);
+            it->title = text_copy(own);
         }
         bool closed = read_items(r, inner, takes_title ? own : title, name->line);
         it = &r->o->item[index];
@@ -295,9 +297,8 @@ static char *included_path(const struct reader *r, const char *path)
     const char *slash = strrchr(r->file, '/');
     char *full = NULL;
     if (path[0] == '/' || !slash)
-        return strdup(path);
-    if (asprintf(&full, "%.*s%s", (int)(slash - r->file) + 1, r->file, path) < 0)
-        return NULL;
+        return text_copy(path);
+    omid_assert(asprintf(&full, "%.*s%s", (int)(slash - r->file) + 1, r->file, path) >= 0);
     return full;
 }
 
@@ -327,7 +328,6 @@ static void read_include(struct reader *r, const struct lex_token *name, const c
     for (struct reader *up = r; up; up = up->outside)
         depth++;
     char *full = included_path(r, given);
-    omid_assert(given && full);
     if (depth > OUTLINE_MAX_INCLUDES)
         outline_fault(r, name->line, "", NULL, "include", "files include each other too deeply (a loop?)");
     else if (flush_text(r, r->lex.at)) {
@@ -349,7 +349,6 @@ static void read_item(struct reader *r, const struct lex_token *name, const char
 {
     struct lex_token t = lex_next(&r->lex);
     char *word = word_of(r, name);
-    omid_assert(word != NULL);
     if (!name_is_valid(word)) {
         rewind_to(r, name);
         expected(r, name, path, title, NULL, "the name of a setting or a section");
@@ -453,7 +452,7 @@ static const char *outline_name(struct outline *o, const char *name)
     char **grown = realloc(o->file, (o->n_files + 1) * sizeof(*grown));
     omid_assert(grown != NULL);
     o->file = grown;
-    omid_assert((o->file[o->n_files] = strdup(name)) != NULL);
+    o->file[o->n_files] = text_copy(name);
     return o->file[o->n_files++];
 }
 
@@ -500,7 +499,7 @@ static char *file_read(const char *path, size_t *len, char *err, size_t errlen)
         else {
             text = buf_steal(&b, len);
             if (!text)
-                text = strdup("");
+                text = text_copy("");
         }
         buf_free(&b);
     }
@@ -546,8 +545,7 @@ struct outline *outline_read(const char *path, struct conf_faults *faults)
 struct outline *outline_read_text(const char *text, const char *name, struct conf_faults *faults)
 {
     struct outline *o = outline_new();
-    char *copy = strdup(text);
-    omid_assert(copy != NULL);
+    char *copy = text_copy(text);
     if (!outline_text(o, copy, strlen(copy), name, NULL, faults))
         outline_free(&o);
     free(copy);

@@ -41,7 +41,7 @@ static unsigned lane_default(const struct omid_lane_defaults *d, size_t offset)
 static bool keep_order(struct load *l, const char *title, const char *path, const char *low_key, unsigned *low,
                        const char *high_key, unsigned *high, bool high_follows)
 {
-    if (*low <= *high)
+    if (*low <= *high || *high == 0) /* 0: that value is faulty itself, and reported */
         return true;
     bool low_set = load_find(l, path, title, low_key) != NULL;
     bool high_set = load_find(l, path, title, high_key) != NULL;
@@ -68,14 +68,13 @@ static bool load_lane(struct load *l, const char *title, const struct omid_lane_
             continue;
         struct conf_value v;
         if (!load_value(l, e->section, title, &e->option, &v)) {
+            *(unsigned *)((char *)lane + f->offset) = 0;
             ok = false;
             continue;
         }
         unsigned own = lane_default(defaults, f->offset);
         *(unsigned *)((char *)lane + f->offset) = !v.set && own > 0 ? own : (unsigned)v.v.i;
     }
-    if (!ok)
-        return false;
     ok &= keep_order(l, title, "plugin", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
     ok &= keep_order(l, title, "plugin", "idle", &lane->idle, "pool", &lane->pool, false);
     ok &= keep_order(l, title, "plugin", "connect_timeout", &lane->connect_timeout_ms, "timeout", &lane->timeout_ms,
@@ -179,8 +178,7 @@ static const struct omid_plugin *describe(struct load *l, const struct conf_plug
 static bool load_plugin(struct load *l, const struct outline_item *it, struct conf_plugin *p)
 {
     struct conf_value v;
-    *p = (struct conf_plugin){.name = strdup(it->title), .file = it->file, .line = it->line};
-    omid_assert(p->name != NULL);
+    *p = (struct conf_plugin){.name = text_copy(it->title), .file = it->file, .line = it->line};
     bool ok = true;
     const struct conf_entry *e = conf_entry_find("plugin", "path");
     ok &= load_value(l, "plugin", p->name, &e->option, &v);

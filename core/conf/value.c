@@ -29,10 +29,8 @@ static char *beside(const struct outline_item *it, const char *path)
     const char *slash = strrchr(it->file, '/');
     char *full = NULL;
     if (path[0] == '/' || !slash)
-        full = strdup(path);
-    else if (asprintf(&full, "%.*s%s", (int)(slash - it->file) + 1, it->file, path) < 0)
-        full = NULL;
-    omid_assert(full != NULL);
+        return text_copy(path);
+    omid_assert(asprintf(&full, "%.*s%s", (int)(slash - it->file) + 1, it->file, path) >= 0);
     return full;
 }
 
