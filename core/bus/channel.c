@@ -505,7 +505,8 @@ enum channel_result channel_down_response(struct channel *ch, int status, const 
     omid_assert(status >= 200 && status <= 599);
     if (ch->down_closed || atomic_load(&ch->closed))
         return CHANNEL_CLOSED;
-    struct channel_down *d = down_new(DOWN_RESPONSE, body, len, content_type == NULL ? "application/json" : content_type);
+    struct channel_down *d =
+        down_new(DOWN_RESPONSE, body, len, content_type == NULL ? "application/json" : content_type);
     if (d == NULL) {
         channel_down_close(ch, WS_CODE_INTERNAL, "out of memory");
         return CHANNEL_FULL;

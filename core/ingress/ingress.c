@@ -1,0 +1,375 @@
+/*
+ * Ingress as a whole: its threads, their start and their end. Everything of h2o is made and disposed of on the thread
+ * that uses it: h2o's buffers belong to the thread that took them.
+ */
+#include "ingress/ingress.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/thread.h"
+#include "ingress/private.h"
+
+#define TURN_MAX_MS 1000 /* a bound on how long a lost wake-up could stay unnoticed */
+#define CUT_WAIT_MS 1000 /* for h2o to notice that its sockets were shut down */
+
+/* ------------------------------------------------------------ one thread */
+
+static void sink_wake(struct channel_sink *sink)
+{
+    struct ingress_thread *t = container_of(sink, struct ingress_thread, sink);
+
+    pthread_mutex_lock(&t->wake_lock);
+    if (t->awake)
+        h2o_multithread_send_message(&t->receiver, NULL); /* the turn itself takes what is queued */
+    pthread_mutex_unlock(&t->wake_lock);
+}
+
+/* Never called: wake-ups carry no message. */
+static void on_receive(h2o_multithread_receiver_t *receiver, h2o_linklist_t *messages)
+{
+    (void)receiver;
+    omid_assert(h2o_linklist_is_empty(messages));
+}
+
+static void take_down(struct ingress_thread *t)
+{
+    struct channel_down *d = channel_sink_take(&t->sink);
+
+    while (d != NULL) {
+        struct channel_down *next = d->next;
+        void *conn = channel_conn(d->ch);
+        if (conn == NULL)
+            channel_down_free(d);
+        else if (conn_magic(conn) == WEBSOCKET_MAGIC)
+            websocket_down(conn, d);
+        else
+            http_down(conn, d);
+        d = next;
+    }
+}
+
+static void thread_open(struct ingress_thread *t)
+{
+    t->loop = h2o_evloop_create();
+    h2o_context_init(&t->ctx, t->loop, &t->in->config);
+    h2o_multithread_register_receiver(t->ctx.queue, &t->receiver, on_receive);
+    pthread_mutex_lock(&t->wake_lock);
+    t->awake = true;
+    pthread_mutex_unlock(&t->wake_lock);
+    listener_start(t);
+}
+
+static void thread_close(struct ingress_thread *t)
+{
+    h2o_multithread_queue_t *queue = t->ctx.queue;
+
+    pthread_mutex_lock(&t->wake_lock);
+    t->awake = false;
+    pthread_mutex_unlock(&t->wake_lock);
+    timer_clear(&t->timers, &t->accept_timer);
+    if (t->n_clients > 0) {
+        /* h2o asserts that nothing is left. Better to leak at the very end than to abort there. */
+        log_error("ingress", "connections could not be closed", LU("connections", t->n_clients));
+        return;
+    }
+    h2o_multithread_unregister_receiver(queue, &t->receiver);
+    h2o_evloop_run(t->loop, 0);
+    h2o_context_dispose(&t->ctx);
+    h2o_evloop_run(t->loop, 0);
+    h2o_evloop_destroy(t->loop);
+    free(queue); /* h2o_multithread_destroy_queue() leaves the struct itself to nobody */
+}
+
+static void stop_clients(struct ingress_thread *t)
+{
+    t->stopping = true;
+    t->ctx.shutdown_requested = 1;
+    list_each (it, &t->clients) {
+        struct client *c = list_entry(it, struct client, link);
+        if (c->state == CLIENT_WEBSOCKET)
+            websocket_stop(c->ws);
+        else if (c->state == CLIENT_HANDSHAKE || (c->state == CLIENT_READING && c->sock->input->size == 0))
+            client_cut(c);
+    }
+}
+
+static void cut_clients(struct ingress_thread *t)
+{
+    list_each (it, &t->clients) {
+        struct client *c = list_entry(it, struct client, link);
+        if (c->state == CLIENT_WEBSOCKET)
+            websocket_cut(c->ws);
+        else if (c->state != CLIENT_DYING && c->exchange != NULL && !c->exchange->answered)
+            http_abandon(c->exchange);
+        else
+            client_cut(c);
+    }
+}
+
+static void one_turn(struct ingress_thread *t, uint32_t max_wait)
+{
+    /* A socket that was written to outside of h2o's run waits for its callback: epoll would not know. */
+    bool pending = t->loop->_pending_as_client != NULL || t->loop->_pending_as_server != NULL;
+    uint32_t wait = pending ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
+
+    h2o_evloop_run(t->loop, (int32_t)wait);
+    t->now_ms = clock_mono_ms();
+    take_down(t);
+    timers_run(&t->timers, t->now_ms);
+    client_watch(t);
+    websocket_flush(t);
+}
+
+static void apply_orders(struct ingress_thread *t)
+{
+    struct ingress *in = t->in;
+
+    if (!t->paused && (atomic_load(&in->pause) || atomic_load(&in->stop))) {
+        t->paused = true;
+        listener_close(t, false);
+        pthread_mutex_lock(&in->lock);
+        in->n_paused++;
+        pthread_cond_broadcast(&in->changed);
+        pthread_mutex_unlock(&in->lock);
+    }
+    if (!t->stopping && atomic_load(&in->stop)) {
+        listener_close(t, true);
+        stop_clients(t);
+        websocket_flush(t);
+    }
+}
+
+static void *thread_main(void *arg)
+{
+    struct ingress_thread *t = arg;
+    struct ingress *in = t->in;
+
+    t->now_ms = clock_mono_ms();
+    thread_open(t);
+    pthread_mutex_lock(&in->lock);
+    in->n_ready++;
+    pthread_cond_broadcast(&in->changed);
+    pthread_mutex_unlock(&in->lock);
+
+    while (!t->stopping || (t->n_clients > 0 && t->now_ms < atomic_load(&in->deadline_ms))) {
+        one_turn(t, t->stopping ? 50 : TURN_MAX_MS);
+        apply_orders(t);
+    }
+    uint64_t until = t->now_ms + CUT_WAIT_MS;
+    while (t->n_clients > 0 && t->now_ms < until) {
+        cut_clients(t);
+        websocket_flush(t);
+        one_turn(t, 10);
+    }
+    thread_close(t);
+    return NULL;
+}
+
+/* ------------------------------------------------------------ making */
+
+static void config_make(struct ingress *in)
+{
+    const struct conf *conf = in->env.conf;
+
+    h2o_config_init(&in->config);
+    h2o_hostconf_t *host =
+        h2o_config_register_host(&in->config, h2o_iovec_init(H2O_STRLIT("default")), 65535 /* any port */);
+    h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
+    h2o_handler_t *handler = h2o_create_handler(path, sizeof(*handler));
+    handler->on_req = http_handle;
+    in->config.server_name = h2o_iovec_init("", 0);
+    in->config.max_request_entity_size = conf->ingress.max_body;
+    in->config.http1.upgrade_to_http2 = 0;
+    /* A net below our own bounds: h2o's timers follow the wall clock. */
+    in->config.http1.req_timeout = 2 * (uint64_t)conf->ingress.request_timeout_ms + 1000;
+}
+
+static bool threads_make(struct ingress *in)
+{
+    in->thread = calloc(in->n_threads, sizeof(*in->thread));
+    if (in->thread == NULL)
+        return false;
+    for (unsigned i = 0; i < in->n_threads; i++) {
+        struct ingress_thread *t = &in->thread[i];
+        t->in = in;
+        t->index = i;
+        list_init(&t->clients);
+        list_init(&t->unwatched);
+        list_init(&t->dirty);
+        pthread_mutex_init(&t->wake_lock, NULL);
+        channel_sink_init(&t->sink, sink_wake);
+        if (!timers_reserve(&t->timers, 64))
+            return false;
+    }
+    return true;
+}
+
+static bool bind_all(struct ingress *in, char *err, size_t errlen)
+{
+    const struct conf *conf = in->env.conf;
+
+    for (size_t i = 0; i < conf->ingress.address.n; i++)
+        if (!listener_bind(in, conf->ingress.address.item[i], err, errlen))
+            return false;
+    if (in->env.control_path != NULL && !listener_bind_control(in, in->env.control_path, err, errlen))
+        return false;
+    if (conf->ingress.tls_certificate != NULL || conf->ingress.tls_key != NULL) {
+        in->tls = tls_new(conf->ingress.tls_certificate, conf->ingress.tls_key, err, errlen);
+        return in->tls != NULL;
+    }
+    return true;
+}
+
+struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t errlen)
+{
+    omid_assert(env->conf != NULL && env->routes != NULL && env->n_loops > 0 && env->reactor_of != NULL);
+    struct ingress *in = calloc(1, sizeof(*in));
+    snprintf(err, errlen, "out of memory");
+    if (in == NULL)
+        return NULL;
+    ingress_metrics_init();
+    in->magic = INGRESS_MAGIC;
+    in->env = *env;
+    in->n_threads = env->conf->ingress.threads;
+    pthread_mutex_init(&in->lock, NULL);
+    pthread_cond_init(&in->changed, NULL);
+    config_make(in);
+    in->per_address = map_new();
+    if (in->per_address == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
+        ingress_free(&in);
+        return NULL;
+    }
+    err[0] = '\0';
+    return in;
+}
+
+bool ingress_start(struct ingress *in)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    for (unsigned i = 0; i < in->n_threads; i++) {
+        char name[16];
+        snprintf(name, sizeof(name), "ingress_%u", i % 1000);
+        in->thread[i].started = thread_start(&in->thread[i].thread, name, thread_main, &in->thread[i]);
+        if (!in->thread[i].started) {
+            int saved = errno;
+            ingress_stop(in, 0);
+            errno = saved;
+            return false;
+        }
+    }
+    pthread_mutex_lock(&in->lock);
+    while (in->n_ready < in->n_threads)
+        pthread_cond_wait(&in->changed, &in->lock);
+    pthread_mutex_unlock(&in->lock);
+    for (size_t i = 0; i < in->n_addresses; i++)
+        log_notice("ingress", "listening", LS("address", in->address[i].text), LB("tls", in->tls != NULL),
+                   LU("threads", in->n_threads));
+    return true;
+}
+
+const char *ingress_address(const struct ingress *in, size_t i)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    return i < in->n_addresses ? in->address[i].text : NULL;
+}
+
+/* ------------------------------------------------------------ ending */
+
+static void wake_all(struct ingress *in)
+{
+    for (unsigned i = 0; i < in->n_threads; i++)
+        sink_wake(&in->thread[i].sink);
+}
+
+void ingress_pause(struct ingress *in)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    unsigned running = 0;
+
+    atomic_store(&in->pause, true);
+    wake_all(in);
+    for (unsigned i = 0; i < in->n_threads; i++)
+        running += in->thread[i].started ? 1 : 0;
+    pthread_mutex_lock(&in->lock);
+    while (in->n_paused < running)
+        pthread_cond_wait(&in->changed, &in->lock);
+    pthread_mutex_unlock(&in->lock);
+}
+
+void ingress_stop(struct ingress *in, uint64_t deadline_ms)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    atomic_store(&in->deadline_ms, deadline_ms);
+    atomic_store(&in->stop, true);
+    wake_all(in);
+    for (unsigned i = 0; i < in->n_threads; i++) {
+        if (!in->thread[i].started)
+            continue;
+        pthread_join(in->thread[i].thread, NULL);
+        in->thread[i].started = false;
+    }
+    if (in->control_path != NULL)
+        unlink(in->control_path);
+}
+
+static void thread_free(struct ingress_thread *t)
+{
+    omid_assert(!t->started);
+    struct channel_down *d = channel_sink_take(&t->sink);
+    while (d != NULL) {
+        struct channel_down *next = d->next;
+        channel_down_free(d);
+        d = next;
+    }
+    for (size_t i = 0; i < t->n_listeners; i++)
+        if (t->listener[i].fd >= 0)
+            close(t->listener[i].fd);
+    timers_free(&t->timers);
+    pthread_mutex_destroy(&t->sink.lock);
+    pthread_mutex_destroy(&t->wake_lock);
+}
+
+void ingress_free(struct ingress **inp)
+{
+    struct ingress *in = *inp;
+    *inp = NULL;
+    if (in == NULL)
+        return;
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    for (unsigned i = 0; in->thread != NULL && i < in->n_threads; i++)
+        thread_free(&in->thread[i]);
+    if (in->control_path != NULL)
+        unlink(in->control_path);
+    free(in->control_path);
+    free(in->thread);
+    map_free(&in->per_address);
+    SSL_CTX_free(in->tls);
+    h2o_config_dispose(&in->config);
+    pthread_mutex_destroy(&in->lock);
+    pthread_cond_destroy(&in->changed);
+    in->magic = OMID_MAGIC_DEAD;
+    free(in);
+}
+
+void ingress_status(struct ingress *in, struct json_w *w)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    json_w_open(w, '{');
+    json_w_kint(w, "connections", atomic_load(&in->n_connections));
+    json_w_kint(w, "websockets", atomic_load(&in->n_websockets));
+    json_w_kbool(w, "tls", in->tls != NULL);
+    json_w_kint(w, "threads", in->n_threads);
+    json_w_kbool(w, "paused", atomic_load(&in->pause));
+    json_w_key(w, "addresses");
+    json_w_open(w, '[');
+    for (size_t i = 0; i < in->n_addresses; i++)
+        json_w_str(w, in->address[i].text);
+    json_w_close(w, ']');
+    json_w_close(w, '}');
+}

@@ -1,0 +1,62 @@
+#include "ingress/private.h"
+
+struct ingress_metrics ingress_metrics;
+
+static const char *const refused_names[REFUSED_N] = {
+    [REFUSED_CONNECTIONS] = "max_connections",
+    [REFUSED_ADDRESS] = "max_connections_per_address",
+    [REFUSED_TLS] = "tls",
+    [REFUSED_TIMEOUT] = "request_timeout",
+    [REFUSED_HEADER] = "max_header",
+    [REFUSED_BODY] = "max_body",
+    [REFUSED_REQUEST] = "bad_request",
+    [REFUSED_MEMORY] = "memory",
+    [REFUSED_DESCRIPTORS] = "descriptors",
+};
+static const char *const upgrade_names[UPGRADE_N] = {
+    [UPGRADE_ACCEPTED] = "accepted",  [UPGRADE_BAD_REQUEST] = "bad_request",
+    [UPGRADE_VERSION] = "version",    [UPGRADE_ORIGIN] = "origin",
+    [UPGRADE_PRECHECK] = "parameter", [UPGRADE_AUTH] = "auth",
+    [UPGRADE_STOPPING] = "stopping",  [UPGRADE_LOST] = "lost",
+};
+static const char *const class_names[4] = {"2xx", "3xx", "4xx", "5xx"};
+
+static struct metric *labelled(const char *name, const char *help, const char *label, const char *value)
+{
+    return metric_get(METRIC_COUNTER, name, help, &(struct metric_label){label, value}, 1, NULL, 0);
+}
+
+const char *ingress_refused_name(enum refused_reason why)
+{
+    return refused_names[why];
+}
+
+void ingress_metrics_init(void)
+{
+    struct ingress_metrics *m = &ingress_metrics;
+
+    m->connections = metric_gauge("omid_ingress_connections", "Client connections that are open.");
+    m->websockets = metric_gauge("omid_ingress_websockets", "WebSocket connections that are open.");
+    m->accepted = metric_counter("omid_ingress_accepted_total", "Client connections accepted.");
+    for (int i = 0; i < REFUSED_N; i++)
+        m->refused[i] = labelled("omid_ingress_refused_total", "Connections and requests refused by a limit.", "reason",
+                                 refused_names[i]);
+    for (int i = 0; i < UPGRADE_N; i++)
+        m->upgrades[i] =
+            labelled("omid_ingress_upgrades_total", "WebSocket upgrades by result.", "result", upgrade_names[i]);
+    for (int i = 0; i < 4; i++)
+        m->requests[i] = labelled("omid_ingress_requests_total", "HTTP requests answered, by class of status.", "class",
+                                  class_names[i]);
+    m->bytes_in = metric_counter("omid_ingress_bytes_in_total", "Bytes read from WebSocket clients, framing included.");
+    m->bytes_out =
+        metric_counter("omid_ingress_bytes_out_total", "Bytes written to WebSocket clients, framing included.");
+    m->messages_in = metric_counter("omid_ingress_messages_in_total", "WebSocket messages received.");
+    m->messages_out = metric_counter("omid_ingress_messages_out_total", "WebSocket messages sent.");
+    m->pauses =
+        metric_counter("omid_ingress_pauses_total", "Times reading a client was paused because its way up was full.");
+    m->stalls = metric_counter("omid_ingress_stalls_total",
+                               "WebSocket connections ended because one direction made no progress.");
+    m->answers_late = metric_counter("omid_ingress_answers_late_total", "HTTP requests answered with 504.");
+    m->protocol_errors = metric_counter("omid_ingress_protocol_errors_total",
+                                        "WebSocket connections failed for a fault of the client's framing or size.");
+}

@@ -1,0 +1,254 @@
+/*
+ * What the files of this folder share. All structs but struct ingress belong to one ingress thread.
+ *
+ * A connection is a struct client from accept to the end of its socket. h2o's HTTP/1 code owns the socket while
+ * requests are read and answered, the struct websocket after an upgrade. The client knows which, bounds the time
+ * each stage may take (on the monotonic clock: h2o's own timers follow the wall clock), and counts.
+ */
+#ifndef OMID_INGRESS_PRIVATE_H
+#define OMID_INGRESS_PRIVATE_H
+
+#include <h2o.h>
+#include <h2o/http1.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/metrics.h"
+#include "base/wsframe.h"
+#include "ingress/ingress.h"
+#include "ingress/timer.h"
+
+#define INGRESS_MAGIC UINT32_C(0x696e6772)
+#define CLIENT_MAGIC UINT32_C(0x636c6965)
+#define EXCHANGE_MAGIC UINT32_C(0x65786368)
+#define WEBSOCKET_MAGIC UINT32_C(0x77656273)
+
+#define INGRESS_ADDRESSES_MAX 16
+#define CLIENT_LINGER_MS 1000      /* a refused or failed client may read our answer for this long */
+#define CLIENT_LINGERING_MAX 256   /* per thread; beyond: cut at once */
+#define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
+#define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
+#define EXCHANGE_ANSWER_MS 60000   /* then 504 */
+#define WEBSOCKET_CLOSE_MS 3000    /* for the peer's Close after ours */
+#define TCP_UNACKED_MS 30000       /* TCP_USER_TIMEOUT */
+
+struct client;
+struct websocket;
+struct exchange;
+
+/* ---- metrics, process-wide ---- */
+enum refused_reason {
+    REFUSED_CONNECTIONS,
+    REFUSED_ADDRESS,
+    REFUSED_TLS,
+    REFUSED_TIMEOUT,
+    REFUSED_HEADER,
+    REFUSED_BODY,
+    REFUSED_REQUEST,
+    REFUSED_MEMORY,
+    REFUSED_DESCRIPTORS,
+    REFUSED_N
+};
+enum upgrade_result {
+    UPGRADE_ACCEPTED,
+    UPGRADE_BAD_REQUEST,
+    UPGRADE_VERSION,
+    UPGRADE_ORIGIN,
+    UPGRADE_PRECHECK,
+    UPGRADE_AUTH,
+    UPGRADE_STOPPING,
+    UPGRADE_LOST,
+    UPGRADE_N
+};
+struct ingress_metrics {
+    struct metric *connections, *websockets, *accepted;
+    struct metric *refused[REFUSED_N], *upgrades[UPGRADE_N];
+    struct metric *bytes_in, *bytes_out, *messages_in, *messages_out;
+    struct metric *pauses, *stalls, *answers_late;
+    struct metric *requests[4]; /* 2xx .. 5xx */
+    struct metric *protocol_errors;
+};
+extern struct ingress_metrics ingress_metrics;
+void ingress_metrics_init(void);
+const char *ingress_refused_name(enum refused_reason why);
+
+/* ---- listener.c ---- */
+struct ingress_address {
+    struct sockaddr_storage sa; /* with the port as bound */
+    socklen_t len;
+    char text[64]; /* "127.0.0.1:41234", "[::1]:8700" */
+};
+struct ingress_listener {
+    struct ingress_thread *t;
+    h2o_socket_t *sock; /* NULL once closed */
+    int fd;             /* until the thread has made a socket of it; else -1 */
+    bool control;
+};
+/* Binds address i for all threads. false with a reason. */
+bool listener_bind(struct ingress *in, const char *text, char *err, size_t errlen);
+bool listener_bind_control(struct ingress *in, const char *path, char *err, size_t errlen);
+void listener_start(struct ingress_thread *t); /* on the thread */
+/* On the thread. control: the control socket, too; it answers until the end otherwise. */
+void listener_close(struct ingress_thread *t, bool control);
+
+/* ---- thread ---- */
+struct ingress_thread {
+    struct ingress *in;
+    unsigned index;
+    pthread_t thread;
+    bool started;
+
+    struct ingress_listener listener[INGRESS_ADDRESSES_MAX + 1];
+    size_t n_listeners;
+    struct timer accept_timer; /* accepting rests while descriptors are short */
+
+    h2o_context_t ctx;
+    h2o_evloop_t *loop;
+    h2o_multithread_receiver_t receiver;
+    struct timers timers;
+    struct channel_sink sink;
+    pthread_mutex_t wake_lock;
+    bool awake; /* under wake_lock: the receiver exists */
+
+    struct list clients;   /* struct client.link */
+    struct list unwatched; /* struct client.watch_link: h2o set its read callback anew */
+    struct list dirty;     /* struct websocket.dirty_link: has something to write */
+    size_t n_clients, n_lingering, n_control;
+    uint64_t now_ms; /* monotonic, of this turn */
+    unsigned round_robin;
+    struct client *opening; /* within h2o_http1_accept() */
+    bool paused, stopping;
+};
+
+struct ingress {
+    uint32_t magic;
+    struct ingress_env env;
+    h2o_globalconf_t config;
+    SSL_CTX *tls; /* NULL: plain */
+    struct ingress_thread *thread;
+    unsigned n_threads;
+    struct ingress_address address[INGRESS_ADDRESSES_MAX];
+    size_t n_addresses;
+    char *control_path; /* unlinked at the end */
+
+    pthread_mutex_t lock; /* state below, and `ready` */
+    pthread_cond_t changed;
+    unsigned n_ready, n_paused;
+    struct map *per_address; /* connections by address, as (void *)(uintptr_t)n */
+
+    atomic_bool pause, stop;
+    _Atomic uint64_t deadline_ms;
+    atomic_uint n_connections, n_websockets;
+};
+
+/* ---- tls.c ---- */
+SSL_CTX *tls_new(const char *certificate, const char *key, char *err, size_t errlen);
+
+/* ---- client.c ---- */
+enum client_state {
+    CLIENT_NEW,
+    CLIENT_HANDSHAKE, /* TLS */
+    CLIENT_READING,   /* a request, or waiting for one */
+    CLIENT_BUSY,      /* a request is being served */
+    CLIENT_WEBSOCKET,
+    CLIENT_LINGERING, /* has got its answer; what it still sends is thrown away */
+    CLIENT_DYING,     /* shut down; its socket's owner will notice and close */
+};
+struct client {
+    uint32_t magic;
+    enum client_state state;
+    struct ingress_thread *t;
+    h2o_socket_t *sock;
+    struct timer timer;
+    struct list link, watch_link;
+    uint64_t since_ms; /* of the state */
+    bool control, counted, tls;
+    char peer[INET6_ADDRSTRLEN];
+    char key[INET6_ADDRSTRLEN]; /* of per_address */
+
+    /* CLIENT_READING: h2o's read callback, behind ours */
+    h2o_socket_cb reading;
+    size_t scanned; /* bytes of the head that were searched for its end */
+    bool head_done;
+
+    struct exchange *exchange; /* CLIENT_BUSY */
+    struct websocket *ws;      /* CLIENT_WEBSOCKET */
+};
+/* Takes over the socket. */
+void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control);
+void client_set_state(struct client *c, enum client_state state);
+struct client *client_of(h2o_req_t *req);
+void client_request_done(struct client *c);  /* h2o is done with a request */
+void client_watch(struct ingress_thread *t); /* end of turn */
+/* Cuts the connection from outside of its socket's callbacks; whoever owns the socket sees the end of file. */
+void client_cut(struct client *c);
+const char *client_state_name(enum client_state state);
+
+/* ---- http.c ---- */
+struct exchange {
+    uint32_t magic;
+    struct client *client;
+    h2o_req_t *req;
+    struct channel *ch; /* a request on its way through a reactor; else NULL */
+    const struct route *route;
+    struct channel_request request; /* until the channel takes it */
+    char key[25];                   /* Sec-WebSocket-Key */
+    bool websocket, upgrading, answered, watching;
+};
+int http_handle(h2o_handler_t *self, h2o_req_t *req);
+void http_down(struct exchange *ex, struct channel_down *d); /* takes over d */
+void http_timeout(struct client *c);
+void http_abandon(struct exchange *ex); /* the daemon ends: 503 */
+/* The answer of an exchange; body is copied. Also for refusals: then err goes into {"error":...}. */
+void http_answer(struct exchange *ex, int status, const char *content_type, const void *body, size_t len);
+void http_refuse(struct exchange *ex, int status, const char *err);
+void http_header(struct exchange *ex, const char *name, const char *value); /* value is copied */
+unsigned http_reactor_of(struct ingress_thread *t, const char *uid);
+/* The value of a header that may stand only once. *n: how often it does. */
+h2o_iovec_t http_header_get(h2o_req_t *req, const char *name, size_t *n);
+
+/* ---- upgrade.c ---- */
+/* Does the request ask for a WebSocket? */
+bool upgrade_wanted(h2o_req_t *req);
+/* Everything about the handshake itself; false: refused already. */
+bool upgrade_check(struct exchange *ex);
+/* Sends 101 and hands the socket to a WebSocket. */
+void upgrade_accept(struct exchange *ex);
+
+/* ---- websocket.c ---- */
+struct websocket_start {
+    struct ingress_thread *t;
+    struct client *client; /* NULL once it is gone */
+    const struct route *route;
+    struct channel_request request;
+};
+void websocket_begin(struct websocket_start *start, h2o_socket_t *sock);
+void websocket_down(struct websocket *ws, struct channel_down *d); /* takes over d */
+void websocket_timer(struct websocket *ws);
+void websocket_stop(struct websocket *ws);      /* 1001 */
+void websocket_cut(struct websocket *ws);       /* at once */
+void websocket_flush(struct ingress_thread *t); /* end of turn: one write per connection */
+
+/* ---- auth.c ---- */
+enum auth_verdict { AUTH_OK, AUTH_MISSING, AUTH_INVALID, AUTH_UNAVAILABLE };
+#define AUTH_UID_MAX 128
+struct auth_answer {
+    enum auth_verdict verdict;
+    char uid[AUTH_UID_MAX + 1]; /* AUTH_OK */
+    const char *reason;         /* static; else */
+};
+/* done is called exactly once on this thread, within the call or later. A verifier that answers later has to be told
+ * by whoever owns `arg` when that goes away. authorization: the header's value, NULL when absent. */
+typedef void (*auth_done_fn)(void *arg, const struct auth_answer *answer);
+void auth_check(const struct conf *conf, const char *authorization, size_t len, auth_done_fn done, void *arg);
+
+/* What channel_conn() points to begins with one of the magic numbers above. */
+static inline uint32_t conn_magic(const void *conn)
+{
+    return *(const uint32_t *)conn;
+}
+
+#endif
