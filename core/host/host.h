@@ -12,6 +12,7 @@
 #include <stdbool.h>
 
 #include "base/json.h"
+#include "base/list.h"
 #include "base/loop.h"
 #include "conf/conf.h"
 
@@ -61,8 +62,9 @@ bool host_start(struct host *h);
 /* No new work: drain() on all instances, waits until all are drained or deadline_ms (monotonic) has passed. Main
  * thread. */
 void host_drain(struct host *h, uint64_t deadline_ms);
-/* stop() on all instances; waits. Main thread, loops still running. */
-void host_stop(struct host *h);
+/* stop() on all instances; waits, at most 10 s. false: a callback still holds its reactor (logged); the loops can't be
+ * stopped then. Main thread, loops still running. */
+bool host_stop(struct host *h);
 void host_free(struct host **h); /* loops stopped */
 
 /* Routes of the plugins, for the route table. Main thread, after host_configure(). */
@@ -76,7 +78,9 @@ struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned m
 struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor);
 const struct omid_plugin *host_plugin(const struct omid_instance *inst);
 void *host_state(const struct omid_instance *inst);
+struct omid_instance *host_instance_on(struct omid_module *mod, const struct loop *loop);
 struct loop *host_loop(const struct omid_instance *inst);
+const char *host_name(const struct omid_instance *inst); /* the plugin's; never freed */
 
 /*
  * Every call into a plugin stands between these two: time, errors and the watchdog's mark are kept here. callback
@@ -91,8 +95,32 @@ struct host_call {
 void host_enter(struct host_call *call, struct omid_instance *inst, const char *callback);
 int host_leave(struct host_call *call, int rc); /* returns rc */
 
-/* Runs one job attempt on the instance (the queue's dispatcher ends here). Reactor. */
+/* One event to one instance, accounted as above. */
+int host_event(struct omid_instance *inst, const struct omid_event *ev);
+
+/* For what lies above and hands handles of its own to plugins. OMID_OK: the caller is on the instance's reactor and
+ * the instance lives. Else OMID_ETHREAD, logged and counted; function: the name the plugin knows. Any thread. */
+int host_check(const struct omid_instance *inst, const char *function);
+/*
+ * Something that lives on an instance and must end with it. Reactor. stopping() comes before stop(), when the plugin
+ * may still be called (NULL: not wanted); stopped() after it: no call into the plugin any more, and host_detach() is
+ * due within it.
+ */
+struct host_attachment {
+    struct list link;
+    struct omid_instance *inst;
+    void (*stopping)(struct host_attachment *att);
+    void (*stopped)(struct host_attachment *att);
+};
+void host_attach(struct omid_instance *inst, struct host_attachment *att); /* the caller's memory */
+void host_detach(struct host_attachment *att);
+/* malloc()ed memory that the plugin may still point at: freed with the module. */
+void host_bury(struct omid_instance *inst, void *memory);
+
+/* queue_start()'s dispatch function; arg is the host. The job goes to the reactor that its target hashes to. Queue's
+ * thread. */
 struct queue_claim;
+bool host_job_dispatch(void *host, struct queue_claim *claim);
 
 /* One object per plugin for omictl and the admin API: name, version, state, reason, path, roles, callbacks, errors,
  * time, in flight. Any thread. */

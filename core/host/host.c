@@ -1,0 +1,385 @@
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/metrics.h"
+#include "host/module.h"
+
+#define START_REMARK_MS 10000 /* a start() that takes longer is told, and waited for on */
+#define STOP_BOUND_MS 10000
+
+struct host *host_new(const struct host_env *env)
+{
+    struct host *h = calloc(1, sizeof(*h));
+    if (h == NULL)
+        return NULL;
+    size_t n = env->conf->n_plugins;
+    h->module = calloc(n > 0 ? n : 1, sizeof(struct omid_module *));
+    if (h->module == NULL) {
+        free(h);
+        return NULL;
+    }
+    h->magic = HOST_MAGIC;
+    h->env = *env;
+    pthread_mutex_init(&h->lock, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&h->changed, &attr);
+    pthread_condattr_destroy(&attr);
+    table_set_services(&h->env.services, h);
+    metrics_collector_add(host_collect, h);
+    return h;
+}
+
+void host_free(struct host **hp)
+{
+    struct host *h = *hp;
+    *hp = NULL;
+    if (h == NULL)
+        return;
+    CHECK_MAGIC(h, HOST_MAGIC);
+    metrics_collector_remove(host_collect, h);
+    table_set_services(NULL, NULL);
+    for (unsigned i = h->n_modules; i-- > 0;) {
+        struct omid_module *mod = h->module[i];
+        if (atomic_load(&mod->refs) > 1) {
+            /* Its code runs on an executor: file and what the instances share stay as they are. */
+            log_error("host", "plugin left open: its work still runs", LS("plugin", mod->name));
+        } else {
+            module_unconfigure(mod);
+        }
+        module_unref(&h->module[i]);
+    }
+    free(h->module);
+    pthread_cond_destroy(&h->changed);
+    pthread_mutex_destroy(&h->lock);
+    h->magic = OMID_MAGIC_DEAD;
+    free(h);
+}
+
+/* ------------------------------------------------------------ configure */
+
+/* Two names that differ in - and _ alone would share their metrics. */
+static const char *name_clash(const struct host *h, const char *name)
+{
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        const char *a = h->module[i]->name, *b = name;
+        while (*a != '\0' && (*a == *b || (*a == '-' && *b == '_') || (*a == '_' && *b == '-'))) {
+            a++;
+            b++;
+        }
+        if (*a == *b)
+            return h->module[i]->name;
+    }
+    return NULL;
+}
+
+bool host_configure(struct host *h, struct conf_faults *faults)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    unsigned errors = faults->errors;
+    for (size_t i = 0; i < h->env.conf->n_plugins; i++) {
+        const struct conf_plugin *conf = &h->env.conf->plugin[i];
+        const char *clash = name_clash(h, conf->name);
+        if (clash != NULL) {
+            conf_fault(faults, false, conf->file, conf->line, "plugin", "%s: its name clashes with plugin %s",
+                       conf->name, clash);
+            continue;
+        }
+        struct omid_module *mod = module_new(h, conf);
+        if (mod == NULL) {
+            conf_fault(faults, false, conf->file, conf->line, "plugin", "%s: out of memory", conf->name);
+            return false;
+        }
+        pthread_mutex_lock(&h->lock);
+        h->module[h->n_modules++] = mod;
+        pthread_mutex_unlock(&h->lock);
+        (void)module_configure(mod, faults);
+    }
+    return faults->errors == errors;
+}
+
+/* ------------------------------------------------------------ work for every reactor */
+
+/* One step of one instance. Shared by the waiting main thread and the reactor: the last to let go frees it. */
+struct step {
+    struct loop_msg msg;
+    struct omid_module *module; /* a reference */
+    struct omid_instance *inst;
+    void (*fn)(struct omid_instance *inst);
+    struct host *host;
+    unsigned *left; /* counts down under host.lock; NULL: nobody waits any more */
+    struct step *next;
+};
+
+static void on_step(struct loop *loop, struct loop_msg *msg)
+{
+    (void)loop;
+    struct step *s = container_of(msg, struct step, msg);
+    s->fn(s->inst);
+    pthread_mutex_lock(&s->host->lock);
+    if (s->left != NULL)
+        --*s->left;
+    pthread_cond_broadcast(&s->host->changed);
+    pthread_mutex_unlock(&s->host->lock);
+    module_unref(&s->module);
+    free(s);
+}
+
+static void post_step(struct omid_instance *inst, void (*fn)(struct omid_instance *), unsigned *left)
+{
+    struct step *s = calloc(1, sizeof(*s));
+    omid_assert(s != NULL); /* at start and stop only, a few bytes */
+    s->msg.fn = on_step;
+    s->inst = inst;
+    s->fn = fn;
+    s->host = inst->module->host;
+    s->module = module_ref(inst->module);
+    s->left = left;
+    loop_post(inst->loop, &s->msg);
+}
+
+/* Host locked. false at the deadline. */
+static bool wait_changed(struct host *h, uint64_t deadline_ms)
+{
+    struct timespec ts = {.tv_sec = (time_t)(deadline_ms / 1000), .tv_nsec = (long)(deadline_ms % 1000) * 1000000};
+    return pthread_cond_timedwait(&h->changed, &h->lock, &ts) != ETIMEDOUT;
+}
+
+/* What holds the reactors of a module: for the log. */
+static void tell_stuck(const struct omid_module *mod, const char *waiting_for)
+{
+    for (unsigned i = 0; i < mod->n_instances; i++) {
+        struct loop_doing doing;
+        if (loop_doing_read(mod->instance[i].loop, &doing))
+            log_error("host", "a callback holds its reactor", LS("waiting_for", waiting_for), LS("plugin", doing.owner),
+                      LS("callback", doing.callback), LU("reactor", i));
+    }
+}
+
+/* ------------------------------------------------------------ start */
+
+static void start_step(struct omid_instance *inst)
+{
+    int rc = instance_start(inst);
+    if (rc != OMID_OK)
+        log_error("host", "start() failed", LS("plugin", inst->module->name), LU("reactor", inst->reactor),
+                  LI("result", rc));
+}
+
+static void stop_step(struct omid_instance *inst)
+{
+    instance_stop(inst);
+}
+
+/* On every reactor at once; waits, however long it takes: a start() that hangs is told every 10 s. */
+static void on_all(struct omid_module *mod, void (*fn)(struct omid_instance *), const char *what)
+{
+    struct host *h = mod->host;
+    unsigned left = mod->n_instances;
+    for (unsigned i = 0; i < mod->n_instances; i++)
+        post_step(&mod->instance[i], fn, &left);
+    pthread_mutex_lock(&h->lock);
+    uint64_t remark = clock_mono_ms() + START_REMARK_MS;
+    while (left > 0) {
+        if (!wait_changed(h, remark)) {
+            tell_stuck(mod, what);
+            remark = clock_mono_ms() + START_REMARK_MS;
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+static bool module_start(struct omid_module *mod)
+{
+    module_set_state(mod, MODULE_STARTING);
+    on_all(mod, start_step, "start");
+    for (unsigned i = 0; i < mod->n_instances; i++) {
+        if (!mod->instance[i].failed)
+            continue;
+        on_all(mod, stop_step, "stop");
+        module_unconfigure(mod);
+        module_fail(mod, "start() failed on reactor %u", i);
+        return false;
+    }
+    module_set_state(mod, MODULE_STARTED);
+    log_info("host", "plugin runs", LS("plugin", mod->name), LS("version", mod->plugin->version));
+    return true;
+}
+
+bool host_start(struct host *h)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    bool ok = true;
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        struct omid_module *mod = h->module[i];
+        if (module_state(mod) == MODULE_CONFIGURED && !module_start(mod) && mod->conf->required) {
+            log_error("host", "a required plugin is missing", LS("plugin", mod->name));
+            ok = false;
+        }
+    }
+    return ok;
+}
+
+/* ------------------------------------------------------------ drain and stop */
+
+/* Host locked. The first instance that is not done, or NULL. */
+static const struct omid_instance *not_quiet(const struct host *h)
+{
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        const struct omid_module *mod = h->module[i];
+        for (unsigned r = 0; module_state(mod) == MODULE_DRAINING && r < mod->n_instances; r++) {
+            if (!atomic_load(&mod->instance[r].quiet))
+                return &mod->instance[r];
+        }
+    }
+    return NULL;
+}
+
+void host_drain(struct host *h, uint64_t deadline_ms)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        struct omid_module *mod = h->module[i];
+        if (module_state(mod) != MODULE_STARTED)
+            continue;
+        module_set_state(mod, MODULE_DRAINING);
+        for (unsigned r = 0; r < mod->n_instances; r++)
+            post_step(&mod->instance[r], instance_drain, NULL);
+    }
+    pthread_mutex_lock(&h->lock);
+    const struct omid_instance *late;
+    while ((late = not_quiet(h)) != NULL) {
+        if (wait_changed(h, deadline_ms))
+            continue;
+        late = not_quiet(h);
+        if (late != NULL)
+            log_warning("host", "a plugin was not drained in time", LS("plugin", late->module->name),
+                        LU("reactor", late->reactor));
+        break;
+    }
+    pthread_mutex_unlock(&h->lock);
+}
+
+/* Host locked. */
+static const struct omid_instance *not_stopped(const struct host *h)
+{
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        const struct omid_module *mod = h->module[i];
+        for (unsigned r = 0; module_state(mod) == MODULE_STOPPING && r < mod->n_instances; r++) {
+            if (instance_phase(&mod->instance[r]) != INSTANCE_STOPPED)
+                return &mod->instance[r];
+        }
+    }
+    return NULL;
+}
+
+bool host_stop(struct host *h)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    /* In the reverse order of the configuration, as far as a reactor is concerned. */
+    for (unsigned i = h->n_modules; i-- > 0;) {
+        struct omid_module *mod = h->module[i];
+        enum module_state s = module_state(mod);
+        if (s != MODULE_STARTED && s != MODULE_DRAINING)
+            continue;
+        module_set_state(mod, MODULE_STOPPING);
+        for (unsigned r = 0; r < mod->n_instances; r++)
+            post_step(&mod->instance[r], stop_step, NULL);
+    }
+    uint64_t deadline = clock_mono_ms() + STOP_BOUND_MS;
+    pthread_mutex_lock(&h->lock);
+    const struct omid_instance *late;
+    while ((late = not_stopped(h)) != NULL && wait_changed(h, deadline)) {
+    }
+    late = not_stopped(h);
+    pthread_mutex_unlock(&h->lock);
+    if (late != NULL) {
+        tell_stuck(late->module, "stop");
+        return false;
+    }
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        struct omid_module *mod = h->module[i];
+        if (module_state(mod) == MODULE_STOPPING)
+            module_set_state(mod, MODULE_STOPPED);
+        if (mod->lane != NULL)
+            lane_release(&mod->lane);
+    }
+    return true;
+}
+
+/* ------------------------------------------------------------ who is there */
+
+void host_routes_each(struct host *h, void (*fn)(void *arg, struct omid_module *mod, const struct omid_route *route),
+                      void *arg)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        struct omid_module *mod = h->module[i];
+        for (unsigned r = 0; r < mod->n_routes; r++)
+            fn(arg, mod, &mod->route[r]);
+    }
+}
+
+unsigned host_module_count(const struct host *h)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    return h->n_modules;
+}
+
+struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    omid_assert(module < h->n_modules);
+    return host_instance_of(h->module[module], reactor);
+}
+
+struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor)
+{
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    omid_assert(reactor < mod->n_instances);
+    enum module_state s = module_state(mod);
+    if (s != MODULE_STARTED && s != MODULE_DRAINING && s != MODULE_STOPPING)
+        return NULL;
+    struct omid_instance *inst = &mod->instance[reactor];
+    enum instance_state phase = instance_phase(inst);
+    return phase == INSTANCE_STOPPING || phase == INSTANCE_STOPPED ? NULL : inst;
+}
+
+struct omid_instance *host_instance_on(struct omid_module *mod, const struct loop *loop)
+{
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    for (unsigned i = 0; i < mod->n_instances; i++) {
+        if (mod->instance[i].loop == loop)
+            return host_instance_of(mod, i);
+    }
+    return NULL;
+}
+
+const struct omid_plugin *host_plugin(const struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    return inst->module->plugin;
+}
+
+void *host_state(const struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    return inst->state;
+}
+
+struct loop *host_loop(const struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    return inst->loop;
+}
+
+const char *host_name(const struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    return inst->module->name;
+}

@@ -1,0 +1,202 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "host/module.h"
+
+static const char *const state_names[] = {
+    [MODULE_LOADED] = "loaded",   [MODULE_CONFIGURED] = "configured", [MODULE_STARTING] = "starting",
+    [MODULE_STARTED] = "running", [MODULE_DRAINING] = "draining",     [MODULE_STOPPING] = "stopping",
+    [MODULE_STOPPED] = "stopped", [MODULE_FAILED] = "failed",
+};
+
+const char *module_state_name(enum module_state s)
+{
+    return state_names[s];
+}
+
+enum module_state module_state(const struct omid_module *mod)
+{
+    return (enum module_state)atomic_load_explicit(&mod->state, memory_order_acquire);
+}
+
+static bool move_is_legal(enum module_state from, enum module_state to)
+{
+    switch (to) {
+    case MODULE_LOADED:
+        return false;
+    case MODULE_CONFIGURED:
+        return from == MODULE_LOADED;
+    case MODULE_STARTING:
+        return from == MODULE_CONFIGURED;
+    case MODULE_STARTED:
+        return from == MODULE_STARTING;
+    case MODULE_DRAINING:
+        return from == MODULE_STARTED;
+    case MODULE_STOPPING:
+        return from == MODULE_STARTED || from == MODULE_DRAINING;
+    case MODULE_STOPPED:
+        return from == MODULE_STOPPING || from == MODULE_CONFIGURED;
+    case MODULE_FAILED:
+        return from == MODULE_LOADED || from == MODULE_STARTING;
+    }
+    return false;
+}
+
+void module_set_state(struct omid_module *mod, enum module_state to)
+{
+    omid_assert(move_is_legal(module_state(mod), to));
+    atomic_store_explicit(&mod->state, to, memory_order_release);
+}
+
+void module_fail(struct omid_module *mod, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    pthread_mutex_lock(&mod->lock);
+    vsnprintf(mod->reason, sizeof(mod->reason), fmt, ap);
+    pthread_mutex_unlock(&mod->lock);
+    va_end(ap);
+    module_set_state(mod, MODULE_FAILED);
+    log_error("host", "plugin left out", LS("plugin", mod->name), LS("reason", mod->reason));
+}
+
+void module_reason(struct omid_module *mod, char out[256])
+{
+    pthread_mutex_lock(&mod->lock);
+    memcpy(out, mod->reason, sizeof(mod->reason));
+    pthread_mutex_unlock(&mod->lock);
+}
+
+void module_account_open(struct omid_module *mod, enum handle_kind kind, int n)
+{
+    atomic_fetch_add_explicit(&mod->account.open[kind], n, memory_order_relaxed);
+}
+
+/* ------------------------------------------------------------ life */
+
+struct omid_module *module_new(struct host *h, const struct conf_plugin *conf)
+{
+    struct omid_module *mod = calloc(1, sizeof(*mod));
+    if (mod == NULL)
+        return NULL;
+    mod->magic = MODULE_MAGIC;
+    mod->host = h;
+    mod->conf = conf;
+    mod->generation = h->next_generation++;
+    mod->n_instances = h->env.n_loops;
+    mod->name = intern(conf->name);
+    mod->instance = calloc(mod->n_instances > 0 ? mod->n_instances : 1, sizeof(*mod->instance));
+    if (mod->name == NULL || mod->instance == NULL) {
+        free(mod->instance);
+        free(mod);
+        return NULL;
+    }
+    atomic_init(&mod->refs, 1);
+    pthread_mutex_init(&mod->lock, NULL);
+    list_init(&mod->dead);
+    for (unsigned i = 0; i < mod->n_instances; i++)
+        instance_init(&mod->instance[i], mod, i, h->env.loops[i]);
+    return mod;
+}
+
+struct omid_module *module_ref(struct omid_module *mod)
+{
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    atomic_fetch_add(&mod->refs, 1);
+    return mod;
+}
+
+void module_unref(struct omid_module **modp)
+{
+    struct omid_module *mod = *modp;
+    *modp = NULL;
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    if (atomic_fetch_sub(&mod->refs, 1) != 1)
+        return;
+    if (mod->lane != NULL)
+        lane_release(&mod->lane);
+    list_each (it, &mod->dead) {
+        struct tombstone *t = list_entry(it, struct tombstone, link);
+        list_remove(it);
+        free(t->memory);
+        free(t);
+    }
+    library_close(&mod->library);
+    pthread_mutex_destroy(&mod->lock);
+    for (unsigned i = 0; i < mod->n_instances; i++)
+        mod->instance[i].magic = OMID_MAGIC_DEAD;
+    for (unsigned i = 0; i < mod->n_counters; i++)
+        mod->counter[i].magic = OMID_MAGIC_DEAD;
+    mod->magic = OMID_MAGIC_DEAD;
+    free(mod->instance);
+    free(mod);
+}
+
+/* ------------------------------------------------------------ configure */
+
+static void report_fault(struct omid_module *mod, struct conf_faults *faults, const char *why)
+{
+    char key[64];
+    snprintf(key, sizeof(key), "plugin %s", mod->name);
+    conf_fault(faults, !mod->conf->required, mod->conf->file, mod->conf->line, key, "%s", why);
+}
+
+static bool open_library(struct omid_module *mod, struct conf_faults *faults)
+{
+    char err[512] = "";
+    mod->library = loader_take(mod->host->env.loader, mod->conf->name, mod->conf->path, err, sizeof(err));
+    if (mod->library == NULL) {
+        report_fault(mod, faults, err);
+        module_fail(mod, "%s", err);
+        return false;
+    }
+    mod->plugin = library_plugin(mod->library);
+    return true;
+}
+
+bool module_configure(struct omid_module *mod, struct conf_faults *faults)
+{
+    if (!open_library(mod, faults))
+        return false;
+    if (mod->host->env.lanes != NULL) {
+        mod->lane = lane_new(mod->host->env.lanes, mod->name, &mod->conf->lane);
+        if (mod->lane == NULL) {
+            report_fault(mod, faults, "its lane can't be made: out of memory");
+            module_fail(mod, "its lane can't be made: out of memory");
+            return false;
+        }
+    }
+    unsigned errors = faults->errors;
+    int rc = OMID_OK;
+    mod->faults = faults;
+    if (mod->plugin->configure != NULL)
+        rc = mod->plugin->configure(mod, &host_table, &mod->shared);
+    mod->faults = NULL;
+    mod->configured = rc == OMID_OK;
+    if (rc == OMID_OK && !mod->misconfigured && faults->errors == errors) {
+        module_set_state(mod, MODULE_CONFIGURED);
+        return true;
+    }
+    module_unconfigure(mod);
+    mod->n_routes = 0;
+    if (faults->errors == errors) {
+        char why[96];
+        snprintf(why, sizeof(why), "configure() failed with %d", rc);
+        report_fault(mod, faults, mod->misconfigured ? "configure() asks for options that it does not have" : why);
+    }
+    module_fail(mod, "configure() failed with %d", rc);
+    return false;
+}
+
+void module_unconfigure(struct omid_module *mod)
+{
+    if (!mod->configured)
+        return;
+    mod->configured = false;
+    if (mod->plugin->unconfigure != NULL)
+        mod->plugin->unconfigure(mod->shared);
+    mod->shared = NULL;
+}

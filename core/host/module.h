@@ -1,0 +1,215 @@
+/*
+ * Inside the host: modules, instances and their handles. Nobody outside core/host includes this.
+ *
+ * A module is self-contained (its file, values, lane, counters and instances), so that two generations of one name
+ * can live side by side. It is counted: the host holds one reference, and so does every piece of work on an executor,
+ * whose code is in the module's file. The last one closes the file.
+ *
+ * Handles (timers, requests ...) are in their instance's lists from creation to release. What is still there after
+ * stop() is cancelled underneath and *buried*: the memory stays, marked dead, until the module is freed, so that
+ * a plugin that calls back with it is told OMID_ETHREAD instead of reading freed memory.
+ */
+#ifndef OMID_HOST_MODULE_H
+#define OMID_HOST_MODULE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "base/magic.h"
+#include "host/host.h"
+#include "host/loader.h"
+#include "lane/exec/exec.h"
+#include "lane/http/lane.h"
+#include "lane/queue/queue.h"
+
+#define HOST_MAGIC UINT32_C(0x686f7374)
+#define MODULE_MAGIC UINT32_C(0x6d6f6475)
+#define INSTANCE_MAGIC UINT32_C(0x696e7374)
+#define TIMER_MAGIC UINT32_C(0x74696d65)
+#define HTTP_MAGIC UINT32_C(0x68747470)
+#define WS_MAGIC UINT32_C(0x776f7574)
+#define WORK_MAGIC UINT32_C(0x776f726b)
+#define ENQUEUE_MAGIC UINT32_C(0x656e7175)
+#define JOB_RUN_MAGIC UINT32_C(0x6a6f6272)
+#define COUNTER_MAGIC UINT32_C(0x636f756e)
+
+#define MODULE_MAX_ROUTES 64
+#define MODULE_MAX_COUNTERS 64
+#define INSTANCE_MAX_TIMERS 65536
+#define LOG_LINES_PER_WINDOW 200 /* of one module, whatever they say */
+#define LOG_WINDOW_MS 10000
+#define SLOW_CALLBACK_MS 50
+
+enum module_state {
+    MODULE_LOADED,
+    MODULE_CONFIGURED,
+    MODULE_STARTING,
+    MODULE_STARTED,
+    MODULE_DRAINING,
+    MODULE_STOPPING,
+    MODULE_STOPPED,
+    MODULE_FAILED,
+};
+
+enum instance_state {
+    INSTANCE_NEW,
+    INSTANCE_STARTING, /* within start() */
+    INSTANCE_RUNNING,
+    INSTANCE_DRAINING,
+    INSTANCE_DRAINED,
+    INSTANCE_STOPPING, /* within stop(): handles may be released, none be created */
+    INSTANCE_STOPPED,
+};
+
+/* What a plugin holds, by kind: the gauges of host_status(). */
+enum handle_kind {
+    HANDLE_TIMER,
+    HANDLE_HTTP,
+    HANDLE_WS,
+    HANDLE_WORK,
+    HANDLE_ENQUEUE,
+    HANDLE_JOB,
+    HANDLE_ATTACHED, /* connections and exchanges of its routes */
+    HANDLE_KINDS
+};
+extern const char *const handle_names[HANDLE_KINDS];
+
+struct omid_counter {
+    uint32_t magic;
+    struct metric *metric;
+    const char *what, *label, *value; /* interned */
+};
+
+struct account {
+    _Atomic uint64_t callbacks, ns, max_ns, errors, slow, events, misuse, leaked, log_dropped;
+    _Atomic int64_t open[HANDLE_KINDS];
+};
+
+struct omid_module {
+    uint32_t magic;
+    atomic_uint refs;
+    struct host *host;
+    struct library *library; /* NULL: the file could not be taken */
+    const struct omid_plugin *plugin;
+    const struct conf_plugin *conf;
+    const char *name; /* interned: log lines and metrics may outlive the module */
+    unsigned generation;
+    struct lane *lane;
+    void *shared;
+    bool configured;            /* configure() succeeded and unconfigure() is due */
+    struct conf_faults *faults; /* during configure() only */
+    bool misconfigured;         /* a conf_*() call that can't be served: configure() fails whatever it returns */
+
+    _Atomic int state; /* enum module_state; module_set_state() */
+    pthread_mutex_t lock;
+    char reason[256]; /* why it is not running; locked */
+    struct list dead; /* of struct tombstone; locked */
+
+    struct omid_route route[MODULE_MAX_ROUTES];
+    unsigned n_routes;
+    struct omid_counter counter[MODULE_MAX_COUNTERS];
+    unsigned n_counters;
+
+    struct account account;
+    _Atomic uint64_t log_window_ms, log_lines;
+
+    struct omid_instance *instance; /* n_instances of them; as many as reactors */
+    unsigned n_instances;
+};
+
+struct omid_instance {
+    uint32_t magic;
+    struct omid_module *module;
+    struct loop *loop;
+    unsigned reactor;
+    void *state;
+    _Atomic int phase; /* enum instance_state; written on the reactor, read anywhere */
+    atomic_bool quiet; /* drained, and nothing of it is under way */
+    bool failed;       /* start() answered an error */
+    struct list open[HANDLE_KINDS];
+    size_t n_timers;
+};
+
+/* Memory of a handle that outlived its instance. Every handle begins with a magic and this. */
+struct tombstone {
+    struct list link;
+    void *memory;
+};
+
+struct host {
+    uint32_t magic;
+    struct host_env env;
+    pthread_mutex_t lock; /* modules against host_status() and the dispatcher */
+    pthread_cond_t changed;
+    struct omid_module **module;
+    unsigned n_modules;
+    unsigned next_generation;
+    bool stopped;
+};
+
+/* module.c */
+const char *module_state_name(enum module_state s);
+void module_set_state(struct omid_module *mod, enum module_state to);
+enum module_state module_state(const struct omid_module *mod);
+void module_fail(struct omid_module *mod, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+void module_reason(struct omid_module *mod, char out[256]);
+struct omid_module *module_new(struct host *h, const struct conf_plugin *conf);
+struct omid_module *module_ref(struct omid_module *mod);
+void module_unref(struct omid_module **mod); /* the last: closes the file */
+bool module_configure(struct omid_module *mod, struct conf_faults *faults);
+void module_unconfigure(struct omid_module *mod);
+void module_account_open(struct omid_module *mod, enum handle_kind kind, int n);
+
+/* instance.c */
+enum instance_state instance_phase(const struct omid_instance *inst);
+void instance_set_phase(struct omid_instance *inst, enum instance_state to);
+void instance_init(struct omid_instance *inst, struct omid_module *mod, unsigned reactor, struct loop *loop);
+/* Reactor. */
+int instance_start(struct omid_instance *inst);
+void instance_drain(struct omid_instance *inst);
+void instance_stop(struct omid_instance *inst);
+/* Tells host_drain() when nothing of a drained instance is under way any more. Reactor. */
+void instance_maybe_quiet(struct omid_instance *inst);
+/* OMID_OK: on its thread and alive. Else OMID_ETHREAD, logged and counted. */
+int instance_check(const struct omid_instance *inst, const char *function);
+/* The same, and new handles may be made: OMID_ECLOSED within stop(). */
+int instance_check_new(const struct omid_instance *inst, const char *function);
+void instance_link(struct omid_instance *inst, enum handle_kind kind, struct list *link);
+void instance_unlink(struct omid_instance *inst, enum handle_kind kind, struct list *link);
+void instance_bury(struct omid_instance *inst, void *memory);
+
+/* One per kind of handle; all on the reactor. `cancel` functions are called by instance_stop() alone. */
+struct omid_timer *timer_start(struct omid_instance *inst, uint32_t delay_ms, uint32_t repeat_ms, void (*fn)(void *arg),
+                               void *arg);
+void timer_stop(struct omid_timer **timer);
+void timer_cancel(struct list *link, struct omid_instance *inst);
+int http_start(struct omid_instance *inst, const struct omid_http_request *req, omid_http_cb cb, void *arg,
+               struct omid_http **out);
+void http_cancel(struct omid_http **http);
+void http_bury(struct list *link, struct omid_instance *inst);
+int ws_connect(struct omid_instance *inst, const struct omid_ws_request *req, const struct omid_ws_events *events,
+               void *arg, struct omid_ws **out);
+int ws_send(struct omid_ws *ws, enum omid_message type, const void *data, size_t len);
+void ws_close(struct omid_ws *ws, uint16_t code);
+void ws_release(struct omid_ws **ws);
+void ws_bury(struct list *link, struct omid_instance *inst);
+int work_submit(struct omid_instance *inst, const struct omid_work *work);
+void work_settle(struct omid_instance *inst); /* before stop(): done() of all that does not run now */
+void work_abandon(struct list *link, struct omid_instance *inst);
+int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg);
+void enqueue_abandon(struct list *link, struct omid_instance *inst);
+void job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
+void job_run_abandon(struct list *link, struct omid_instance *inst);
+
+/* table.c */
+extern const struct omid_host host_table;
+void table_set_services(const struct host_services *services, struct host *h);
+
+/* status.c */
+void host_collect(void *arg, struct buf *out);
+
+/* intern.c: a copy that is never freed; the same text gives the same pointer. Any thread. NULL: no memory. */
+const char *intern(const char *text);
+
+#endif

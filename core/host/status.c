@@ -1,0 +1,128 @@
+#include "host/module.h"
+
+static uint64_t counted(const _Atomic uint64_t *v)
+{
+    return atomic_load_explicit(v, memory_order_relaxed);
+}
+
+static void write_roles(const struct omid_plugin *p, struct json_w *w)
+{
+    json_w_key(w, "roles");
+    json_w_open(w, '[');
+    if (p != NULL && p->stt != NULL)
+        json_w_str(w, "stt");
+    if (p != NULL && p->events != 0)
+        json_w_str(w, "consumer");
+    if (p != NULL && p->job != NULL)
+        json_w_str(w, "jobs");
+    json_w_close(w, ']');
+}
+
+static void write_account(const struct account *a, struct json_w *w)
+{
+    json_w_kint(w, "callbacks", (int64_t)counted(&a->callbacks));
+    json_w_kint(w, "events", (int64_t)counted(&a->events));
+    json_w_kint(w, "errors", (int64_t)counted(&a->errors));
+    json_w_kint(w, "slow", (int64_t)counted(&a->slow));
+    json_w_kint(w, "misuse", (int64_t)counted(&a->misuse));
+    json_w_kint(w, "leaked", (int64_t)counted(&a->leaked));
+    json_w_knum(w, "seconds", (double)counted(&a->ns) / 1e9);
+    json_w_knum(w, "max_ms", (double)counted(&a->max_ns) / 1e6);
+    json_w_key(w, "in_flight");
+    json_w_open(w, '{');
+    for (unsigned i = 0; i < HANDLE_KINDS; i++)
+        json_w_kint(w, handle_names[i], atomic_load_explicit(&a->open[i], memory_order_relaxed));
+    json_w_close(w, '}');
+}
+
+static void write_module(struct omid_module *mod, struct json_w *w)
+{
+    char reason[256];
+    module_reason(mod, reason);
+    enum module_state s = module_state(mod);
+    const struct omid_plugin *p = s == MODULE_LOADED ? NULL : mod->plugin; /* set before the state is */
+    json_w_open(w, '{');
+    json_w_kstr(w, "name", mod->name);
+    json_w_kstr(w, "version", p != NULL ? p->version : "");
+    json_w_kstr(w, "summary", p != NULL ? p->summary : "");
+    json_w_kstr(w, "state", module_state_name(s));
+    json_w_kstr(w, "reason", reason);
+    json_w_kstr(w, "path", mod->conf->path);
+    json_w_kbool(w, "required", mod->conf->required);
+    json_w_kint(w, "generation", mod->generation);
+    write_roles(p, w);
+    json_w_kint(w, "route_count", mod->n_routes);
+    write_account(&mod->account, w);
+    json_w_close(w, '}');
+}
+
+void host_status(struct host *h, struct json_w *w)
+{
+    CHECK_MAGIC(h, HOST_MAGIC);
+    json_w_open(w, '[');
+    pthread_mutex_lock(&h->lock);
+    for (unsigned i = 0; i < h->n_modules; i++)
+        write_module(h->module[i], w);
+    pthread_mutex_unlock(&h->lock);
+    json_w_close(w, ']');
+}
+
+/* ------------------------------------------------------------ metrics */
+
+static void family(struct buf *out, const char *name, const char *help, const char *type)
+{
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+static void collect_counters(struct host *h, struct buf *out)
+{
+    static const struct {
+        const char *name, *help;
+        size_t offset; /* in struct account */
+    } counters[] = {
+        {"omid_plugin_callbacks_total", "Callbacks of a plugin.", offsetof(struct account, callbacks)},
+        {"omid_plugin_events_total", "Events handed to a plugin.", offsetof(struct account, events)},
+        {"omid_plugin_errors_total", "Callbacks of a plugin that failed.", offsetof(struct account, errors)},
+        {"omid_plugin_slow_callbacks_total", "Callbacks that held their loop for more than 50 ms.",
+         offsetof(struct account, slow)},
+        {"omid_plugin_misuse_total", "Calls of a plugin that were refused: wrong thread, after stop.",
+         offsetof(struct account, misuse)},
+        {"omid_plugin_leaked_total", "Handles that a plugin left open when it stopped.",
+         offsetof(struct account, leaked)},
+        {"omid_plugin_log_dropped_total", "Log lines of a plugin beyond its share.",
+         offsetof(struct account, log_dropped)},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(counters); i++) {
+        family(out, counters[i].name, counters[i].help, "counter");
+        for (unsigned m = 0; m < h->n_modules; m++) {
+            const char *account = (const char *)&h->module[m]->account;
+            const _Atomic uint64_t *v = (const void *)(account + counters[i].offset);
+            buf_printf(out, "%s{plugin=\"%s\"} %llu\n", counters[i].name, h->module[m]->name,
+                       (unsigned long long)counted(v));
+        }
+    }
+}
+
+void host_collect(void *arg, struct buf *out)
+{
+    struct host *h = arg;
+    pthread_mutex_lock(&h->lock);
+    if (h->n_modules > 0) {
+        collect_counters(h, out);
+        family(out, "omid_plugin_callback_seconds_total", "Time spent in callbacks of a plugin.", "counter");
+        for (unsigned m = 0; m < h->n_modules; m++)
+            buf_printf(out, "omid_plugin_callback_seconds_total{plugin=\"%s\"} %.9f\n", h->module[m]->name,
+                       (double)counted(&h->module[m]->account.ns) / 1e9);
+        family(out, "omid_plugin_up", "1 while a plugin runs.", "gauge");
+        for (unsigned m = 0; m < h->n_modules; m++)
+            buf_printf(out, "omid_plugin_up{plugin=\"%s\"} %d\n", h->module[m]->name,
+                       module_state(h->module[m]) == MODULE_STARTED);
+        family(out, "omid_plugin_in_flight", "What a plugin has open, by kind.", "gauge");
+        for (unsigned m = 0; m < h->n_modules; m++) {
+            for (unsigned i = 0; i < HANDLE_KINDS; i++)
+                buf_printf(out, "omid_plugin_in_flight{plugin=\"%s\",kind=\"%s\"} %lld\n", h->module[m]->name,
+                           handle_names[i], (long long)atomic_load(&h->module[m]->account.open[i]));
+        }
+    }
+    pthread_mutex_unlock(&h->lock);
+}
