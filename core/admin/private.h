@@ -1,0 +1,34 @@
+#ifndef OMID_ADMIN_PRIVATE_H
+#define OMID_ADMIN_PRIVATE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "admin/admin.h"
+
+#define ADMIN_MAGIC UINT32_C(0x61646d69)
+#define ADMIN_REMARKS_MAX 16
+
+struct admin {
+    uint32_t magic;
+    struct admin_env env;
+    struct ingress_direct direct[6];
+    _Atomic(struct ingress *) ingress;
+    _Atomic enum admin_phase phase;
+    uint64_t started_mono_ms;
+    int64_t started_wall_ms;
+    pthread_mutex_t lock; /* remarks */
+    char *remark[ADMIN_REMARKS_MAX];
+    size_t n_remarks;
+};
+const char *admin_phase_name(enum admin_phase phase);
+void admin_remarks_write(struct admin *a, struct json_w *w); /* an array */
+
+/* status.c */
+int admin_status(void *arg, const char *path, struct buf *body, const char **content_type);
+int admin_plugins(void *arg, const char *path, struct buf *body, const char **content_type);
+
+/* process.c: a metrics collector; arg is the struct admin */
+void process_collect(void *arg, struct buf *out);
+
+#endif
