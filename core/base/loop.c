@@ -1,0 +1,316 @@
+#include "base/loop.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/buf.h"
+#include "base/clock.h"
+#include "base/magic.h"
+#include "base/metrics.h"
+#include "base/thread.h"
+
+#define LOOP_MAGIC UINT32_C(0x6c6f6f70)
+
+const double loop_lag_bounds[LOOP_LAG_BUCKETS - 1] = {0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.0025,
+                                                      0.005,   0.01,    0.05,   0.25,   1};
+
+struct loop {
+    uint32_t magic;
+    char name[16];
+    struct ev_loop *ev;
+    ev_async wake;
+    pthread_t thread;
+    bool running; /* between loop_start and loop_stop: the starter's */
+    atomic_bool stopping;
+    _Atomic(pthread_t) owner; /* whose thread it is now; 0: nobody's yet */
+
+    pthread_mutex_t lock; /* guards the inbox */
+    struct loop_msg *first, **last;
+    uint64_t posted_ns; /* when it became non-empty */
+
+    atomic_uint_fast64_t lag[LOOP_LAG_BUCKETS], lag_n, lag_sum, lag_max;
+
+    /* Written by the loop's thread, read by the watchdog: a sequence lock (odd: being written). */
+    atomic_uint doing_seq;
+    _Atomic(const char *) doing_owner, doing_callback;
+    atomic_uint_fast64_t doing_since;
+};
+
+/* ------------------------------------------------------------------------- lag */
+
+static void lag_note(struct loop *l, uint64_t ns)
+{
+    double s = (double)ns / 1e9;
+    unsigned i = 0;
+    while (i < LOOP_LAG_BUCKETS - 1 && s > loop_lag_bounds[i])
+        i++;
+    atomic_fetch_add_explicit(&l->lag[i], 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->lag_n, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&l->lag_sum, ns, memory_order_relaxed);
+    if (ns > atomic_load_explicit(&l->lag_max, memory_order_relaxed)) /* one writer */
+        atomic_store_explicit(&l->lag_max, ns, memory_order_relaxed);
+}
+
+void loop_lag_read(const struct loop *l, struct loop_lag *out)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    struct loop *m = (struct loop *)l; /* atomic loads need no const */
+    for (unsigned i = 0; i < LOOP_LAG_BUCKETS; i++)
+        out->count[i] = atomic_load_explicit(&m->lag[i], memory_order_relaxed);
+    out->n = atomic_load_explicit(&m->lag_n, memory_order_relaxed);
+    out->sum_ns = atomic_load_explicit(&m->lag_sum, memory_order_relaxed);
+    out->max_ns = atomic_load_explicit(&m->lag_max, memory_order_relaxed);
+}
+
+static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
+#define MAX_LOOPS 128
+static struct loop *all_loops[MAX_LOOPS];
+
+static void lag_collect(void *arg, struct buf *out)
+{
+    (void)arg;
+    static const char name[] = "omid_loop_lag_seconds";
+    buf_printf(out,
+               "# HELP %s Time from a message's posting to the turn of the loop that takes it.\n# TYPE %s histogram\n",
+               name, name);
+    pthread_mutex_lock(&all_lock);
+    for (unsigned i = 0; i < MAX_LOOPS; i++) {
+        struct loop_lag lag;
+        uint64_t sum = 0;
+        if (!all_loops[i])
+            continue;
+        loop_lag_read(all_loops[i], &lag);
+        for (unsigned b = 0; b < LOOP_LAG_BUCKETS; b++) {
+            char bound[32] = "+Inf";
+            sum += lag.count[b];
+            if (b < LOOP_LAG_BUCKETS - 1)
+                snprintf(bound, sizeof bound, "%g", loop_lag_bounds[b]);
+            buf_printf(out, "%s_bucket{loop=\"%s\",le=\"%s\"} %llu\n", name, all_loops[i]->name, bound,
+                       (unsigned long long)sum);
+        }
+        buf_printf(out, "%s_sum{loop=\"%s\"} %.9g\n%s_count{loop=\"%s\"} %llu\n", name, all_loops[i]->name,
+                   (double)lag.sum_ns / 1e9, name, all_loops[i]->name, (unsigned long long)sum);
+    }
+    pthread_mutex_unlock(&all_lock);
+}
+
+static void all_add(struct loop *l)
+{
+    static bool collecting;
+    bool add = false;
+    pthread_mutex_lock(&all_lock);
+    if (!collecting)
+        add = collecting = true;
+    for (unsigned i = 0; i < MAX_LOOPS; i++) {
+        if (!all_loops[i]) {
+            all_loops[i] = l;
+            break;
+        }
+    }
+    pthread_mutex_unlock(&all_lock);
+    if (add)
+        metrics_collector_add(lag_collect, NULL);
+}
+
+static void all_remove(struct loop *l)
+{
+    pthread_mutex_lock(&all_lock);
+    for (unsigned i = 0; i < MAX_LOOPS; i++) {
+        if (all_loops[i] == l)
+            all_loops[i] = NULL;
+    }
+    pthread_mutex_unlock(&all_lock);
+}
+
+/* ----------------------------------------------------------------------- inbox */
+
+static struct loop_msg *inbox_take(struct loop *l, uint64_t *posted_ns)
+{
+    pthread_mutex_lock(&l->lock);
+    struct loop_msg *first = l->first;
+    *posted_ns = l->posted_ns;
+    l->first = NULL;
+    l->last = &l->first;
+    pthread_mutex_unlock(&l->lock);
+    return first;
+}
+
+/* One batch: what its messages post is for the next turn, so that sockets and timers have theirs between. */
+static bool inbox_run(struct loop *l)
+{
+    uint64_t posted_ns;
+    struct loop_msg *msg = inbox_take(l, &posted_ns);
+    if (!msg)
+        return false;
+    uint64_t now = clock_mono_ns();
+    lag_note(l, now > posted_ns ? now - posted_ns : 0);
+    while (msg) {
+        struct loop_msg *next = msg->next; /* msg is fn's to free */
+        msg->next = NULL;
+        msg->fn(l, msg);
+        msg = next;
+    }
+    return true;
+}
+
+static void on_wake(struct ev_loop *ev, ev_async *w, int revents)
+{
+    (void)revents;
+    struct loop *l = w->data;
+    inbox_run(l);
+    if (atomic_load_explicit(&l->stopping, memory_order_acquire))
+        ev_break(ev, EVBREAK_ALL);
+}
+
+void loop_post(struct loop *l, struct loop_msg *msg)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    msg->next = NULL;
+    pthread_mutex_lock(&l->lock);
+    bool empty = l->first == NULL;
+    if (empty)
+        l->posted_ns = clock_mono_ns();
+    *l->last = msg;
+    l->last = &msg->next;
+    /* Under the lock: the loop can't be freed between the list and the wake. */
+    if (empty)
+        ev_async_send(l->ev, &l->wake);
+    pthread_mutex_unlock(&l->lock);
+}
+
+/* ------------------------------------------------------------------------ life */
+
+struct loop *loop_new(const char *name)
+{
+    struct loop *l = calloc(1, sizeof *l);
+    if (!l)
+        return NULL;
+    l->magic = LOOP_MAGIC;
+    snprintf(l->name, sizeof l->name, "%s", name);
+    l->ev = ev_loop_new(EVFLAG_AUTO);
+    if (!l->ev) {
+        free(l);
+        return NULL;
+    }
+    pthread_mutex_init(&l->lock, NULL);
+    l->last = &l->first;
+    ev_async_init(&l->wake, on_wake);
+    l->wake.data = l;
+    ev_async_start(l->ev, &l->wake);
+    all_add(l);
+    return l;
+}
+
+static void *loop_main(void *arg)
+{
+    struct loop *l = arg;
+    atomic_store(&l->owner, pthread_self());
+    ev_run(l->ev, 0);
+    return NULL;
+}
+
+bool loop_start(struct loop *l)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    omid_assert(!l->running);
+    l->running = thread_start(&l->thread, l->name, loop_main, l);
+    return l->running;
+}
+
+void loop_stop(struct loop *l)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    if (l->running) {
+        omid_assert(!loop_is_current(l));
+        atomic_store_explicit(&l->stopping, true, memory_order_release);
+        ev_async_send(l->ev, &l->wake);
+        pthread_join(l->thread, NULL);
+        l->running = false;
+    }
+    /* The rest runs here, as if on the loop's thread. */
+    atomic_store(&l->owner, pthread_self());
+    while (inbox_run(l))
+        ;
+}
+
+void loop_free(struct loop **lp)
+{
+    struct loop *l = *lp;
+    if (!l)
+        return;
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    omid_assert(!l->running);
+    *lp = NULL;
+    all_remove(l);
+    ev_async_stop(l->ev, &l->wake);
+    ev_loop_destroy(l->ev);
+    pthread_mutex_destroy(&l->lock);
+    l->magic = OMID_MAGIC_DEAD;
+    free(l);
+}
+
+bool loop_is_current(const struct loop *l)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    return pthread_equal(atomic_load(&((struct loop *)l)->owner), pthread_self());
+}
+
+struct ev_loop *loop_ev(struct loop *l)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    return l->ev;
+}
+
+const char *loop_name(const struct loop *l)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    return l->name;
+}
+
+uint64_t loop_now_ms(const struct loop *l)
+{
+    /* libev's own cache is of the wall clock, which may jump. A vDSO read costs 20 ns. */
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    return clock_mono_ms();
+}
+
+/* ----------------------------------------------------------------------- doing */
+
+static void doing_write(struct loop *l, const char *owner, const char *callback, uint64_t since_ns)
+{
+    atomic_fetch_add_explicit(&l->doing_seq, 1, memory_order_acq_rel);
+    atomic_store_explicit(&l->doing_owner, owner, memory_order_release);
+    atomic_store_explicit(&l->doing_callback, callback, memory_order_release);
+    atomic_store_explicit(&l->doing_since, since_ns, memory_order_release);
+    atomic_fetch_add_explicit(&l->doing_seq, 1, memory_order_acq_rel);
+}
+
+struct loop_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback)
+{
+    struct loop_doing former = {.owner = atomic_load_explicit(&l->doing_owner, memory_order_relaxed),
+                                .callback = atomic_load_explicit(&l->doing_callback, memory_order_relaxed),
+                                .since_ns = atomic_load_explicit(&l->doing_since, memory_order_relaxed)};
+    doing_write(l, owner, callback, clock_mono_ns());
+    return former;
+}
+
+void loop_doing_leave(struct loop *l, struct loop_doing former)
+{
+    doing_write(l, former.owner, former.callback, former.since_ns);
+}
+
+bool loop_doing_read(const struct loop *cl, struct loop_doing *out)
+{
+    struct loop *l = (struct loop *)cl;
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    for (;;) {
+        unsigned seq = atomic_load_explicit(&l->doing_seq, memory_order_acquire);
+        out->owner = atomic_load_explicit(&l->doing_owner, memory_order_acquire);
+        out->callback = atomic_load_explicit(&l->doing_callback, memory_order_acquire);
+        out->since_ns = atomic_load_explicit(&l->doing_since, memory_order_acquire);
+        if (!(seq & 1) && seq == atomic_load_explicit(&l->doing_seq, memory_order_acquire))
+            return out->owner != NULL;
+    }
+}

@@ -1,0 +1,140 @@
+#include "base/query.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/utf8.h"
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    if (c >= 'a' && c <= 'f')
+        return c - 'a' + 10;
+    if (c >= 'A' && c <= 'F')
+        return c - 'A' + 10;
+    return -1;
+}
+
+/* Decodes in[0..len) to out with a NUL behind it; the length, or -1 for a bad escape. */
+static ptrdiff_t decode(const char *in, size_t len, char *out)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        if (in[i] == '+') {
+            out[n++] = ' ';
+        } else if (in[i] != '%') {
+            out[n++] = in[i];
+        } else {
+            int high = i + 2 < len ? hex(in[i + 1]) : -1, low = i + 2 < len ? hex(in[i + 2]) : -1;
+            if (high < 0 || low < 0)
+                return -1;
+            out[n++] = (char)(high << 4 | low);
+            i += 2;
+        }
+    }
+    out[n] = 0;
+    return (ptrdiff_t)n;
+}
+
+/* One name or value; advances *to behind its NUL. NULL: a fault. */
+static char *piece(const char *in, size_t len, char **to, const char **why)
+{
+    char *out = *to;
+    ptrdiff_t n = decode(in, len, out);
+    if (n < 0)
+        *why = "bad percent escape";
+    else if (memchr(out, 0, (size_t)n))
+        *why = "holds a NUL byte";
+    else if (!utf8_valid(out, (size_t)n))
+        *why = "not UTF-8";
+    else {
+        *to += n + 1;
+        return out;
+    }
+    return NULL;
+}
+
+bool query_parse(struct query *q, const char *text, size_t len, char *err, size_t errlen)
+{
+    *q = (struct query){0};
+    const char *why = NULL;
+    char *to = q->storage = malloc(len + 2 * QUERY_MAX_PARAMS + 2);
+    if (!to) {
+        snprintf(err, errlen, "no memory");
+        return false;
+    }
+    for (const char *p = text, *end = text + len; p < end && !why;) {
+        const char *amp = memchr(p, '&', (size_t)(end - p));
+        size_t n = amp ? (size_t)(amp - p) : (size_t)(end - p);
+        if (n > 0 && q->n == QUERY_MAX_PARAMS) {
+            snprintf(err, errlen, "more than %d query parameters", QUERY_MAX_PARAMS);
+            query_free(q);
+            return false;
+        }
+        if (n > 0) {
+            const char *eq = memchr(p, '=', n);
+            size_t name_len = eq ? (size_t)(eq - p) : n;
+            struct query_param *param = &q->params[q->n];
+            param->name = piece(p, name_len, &to, &why);
+            if (!why)
+                param->value = eq ? piece(eq + 1, n - name_len - 1, &to, &why) : piece("", 0, &to, &why);
+            if (why)
+                snprintf(err, errlen, "%.*s: %s", (int)(name_len < 32 ? name_len : 32), p, why);
+            q->n++;
+        }
+        p += n + 1;
+    }
+    if (why)
+        query_free(q);
+    return !why;
+}
+
+void query_free(struct query *q)
+{
+    free(q->storage);
+    *q = (struct query){0};
+}
+
+const char *query_get(const struct query *q, const char *name)
+{
+    for (size_t i = q->n; i-- > 0;) {
+        if (strcmp(q->params[i].name, name) == 0)
+            return q->params[i].value;
+    }
+    return NULL;
+}
+
+static bool encode(struct buf *b, const char *s)
+{
+    static const char digits[] = "0123456789ABCDEF";
+    for (; *s; s++) {
+        unsigned char c = (unsigned char)*s;
+        bool plain = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || strchr("-._~", c);
+        char esc[3] = {'%', digits[c >> 4], digits[c & 15]};
+        if (!(plain ? buf_append(b, s, 1) : buf_append(b, esc, 3)))
+            return false;
+    }
+    return true;
+}
+
+bool query_append(struct buf *url, const char *name, const char *value)
+{
+    if (!url->data && !buf_puts(url, ""))
+        return false;
+    char *hash = strchr(url->data, '#');
+    char *fragment = hash ? strdup(hash) : NULL;
+    if (hash) {
+        if (!fragment)
+            return false;
+        url->len = (size_t)(hash - url->data);
+        *hash = 0;
+    }
+    const char *mark = strchr(url->data, '?');
+    const char *join = !mark ? "?" : mark[1] == 0 || url->data[url->len - 1] == '&' ? "" : "&";
+    bool ok = buf_puts(url, join) && encode(url, name) && buf_puts(url, "=") && encode(url, value) &&
+              (!fragment || buf_puts(url, fragment));
+    free(fragment);
+    return ok;
+}
