@@ -1,4 +1,596 @@
-int main(void)
+/*
+ * omid: arguments, signals, and the order in which everything starts and stops. Wiring only.
+ *
+ * Start: configuration, store and queue, executors and lanes, reactors, plugins, sessions, ingress; ready only when all
+ * of it is there. Stop: the reverse, bounded by daemon.drain: no new clients, sessions end and deliver what is left,
+ * plugins drain, then queue and store commit what they have.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <systemd/sd-daemon.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "bus/bus.h"
+#include "bus/plugin_routes.h"
+#include "conf/conf.h"
+#include "host/host.h"
+#include "ingress/ingress.h"
+#include "lane/exec/exec.h"
+#include "lane/http/lane.h"
+#include "lane/queue/queue.h"
+#include "session/session.h"
+#include "store/store.h"
+
+#define MODULE "omid"
+#define MAX_REACTORS 64 /* the option table's bound of daemon.reactors */
+/* A finished job's name answers with its first id this long (the webhook contract, idempotency). */
+#define NAME_KEEP_MS (12u * 3600 * 1000)
+/* Of the drain: kept back for the stop itself. */
+#define STOP_RESERVE_MS 1000
+
+enum exit_code { EXIT_OK = 0, EXIT_FAULT = 1, EXIT_USAGE = 2, EXIT_CONFIG = 78 /* sysexits EX_CONFIG */ };
+
+struct daemon {
+    const char *file; /* NULL: the embedded default */
+    const char *ready_file;
+    bool test;
+
+    struct loader *loader;
+    struct conf *conf;
+    struct store *store;
+    bool store_aside, queue_aside; /* the file was damaged: a new one was begun */
+    struct queue *queue;
+    struct exec *exec;
+    struct lanes *lanes;
+    struct loop *loop[MAX_REACTORS];
+    unsigned n_loops, loops_started;
+    struct bus *bus[MAX_REACTORS];
+    struct sessions *sessions[MAX_REACTORS + 1]; /* ends with NULL */
+    struct host *host;
+    bool host_started;
+    struct routes *routes;
+    struct admin *admin;
+    struct ingress *ingress;
+    char control[256];
+};
+
+static void usage(FILE *out)
 {
-    return 0;
+    fputs("usage: omid [options]\n"
+          "  -f, --file FILE        configuration (default " OMID_SYSCONFDIR "/omi.conf)\n"
+          "  -e, --embedded         run on the embedded default configuration\n"
+          "  -t, --test             check the configuration and exit\n"
+          "  -p, --print-embedded   print the embedded configuration and exit\n"
+          "  -r, --ready-file FILE  write pid, addresses and control socket there when ready (JSON)\n"
+          "  -V, --version          print the version and exit\n"
+          "  -h, --help             print this help and exit\n"
+          "See omid(8) and omi.conf(5).\n",
+          out);
+}
+
+/* ------------------------------------------------------------------ configuration */
+
+static enum log_level level_of(const char *name)
+{
+    static const char *const names[] = {"error", "warning", "notice", "info", "debug"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (strcmp(name, names[i]) == 0)
+            return (enum log_level)i;
+    }
+    return LOG_LEVEL_INFO;
+}
+
+static void log_configure(const struct conf *c)
+{
+    enum log_format format = strcmp(c->log.format, "json") == 0 ? LOG_FORMAT_JSON : LOG_FORMAT_TEXT;
+    enum log_target target = strcmp(c->log.target, "syslog") == 0     ? LOG_TARGET_SYSLOG
+                             : strcmp(c->log.target, "journald") == 0 ? LOG_TARGET_JOURNALD
+                                                                      : LOG_TARGET_STDERR;
+    log_setup(level_of(c->log.level), format, target);
+}
+
+static int publish(void *arg, unsigned reactor, const struct omid_event *ev)
+{
+    struct daemon *d = arg;
+    return d->bus[reactor] ? bus_publish_later(d->bus[reactor], ev) : OMID_ECLOSED;
+}
+
+static struct host_env host_env_of(struct daemon *d)
+{
+    return (struct host_env){.conf = d->conf,
+                             .loader = d->loader,
+                             .loops = d->loop,
+                             .n_loops = d->n_loops,
+                             .lanes = d->lanes,
+                             .exec = d->exec,
+                             .queue = d->queue,
+                             .services = {.arg = d,
+                                          .publish = publish,
+                                          .respond = plugin_respond,
+                                          .conn_send = plugin_conn_send,
+                                          .conn_close = plugin_conn_close,
+                                          .stt_ready = session_stt_ready,
+                                          .stt_writable = session_stt_writable,
+                                          .stt_result = session_stt_result,
+                                          .stt_closed = session_stt_closed}};
+}
+
+/* Loads and configures; tells every fault. The host is left in d. */
+static bool configure(struct daemon *d)
+{
+    struct conf_faults faults = {.text = BUF_INIT(1u << 20)};
+    struct conf_source source = loader_source(d->loader);
+    d->conf = conf_load(d->file, &source, &faults);
+    bool ok = d->conf != NULL;
+    if (ok && d->test) {
+        struct host_env env = host_env_of(d);
+        d->host = host_new(&env);
+        ok = d->host && host_configure(d->host, &faults);
+    }
+    if (faults.text.len)
+        fputs(faults.text.data, stderr);
+    if (d->test)
+        fprintf(stderr, "%s: %u errors, %u warnings\n", d->file ? d->file : "(embedded)", faults.errors,
+                faults.warnings);
+    conf_faults_free(&faults);
+    return ok;
+}
+
+/* --------------------------------------------------------------------------- start */
+
+/* Creates `path` with its parents. */
+static bool dir_make(const char *path, mode_t mode)
+{
+    char part[512];
+    if (snprintf(part, sizeof part, "%s", path) >= (int)sizeof part) {
+        errno = ENAMETOOLONG;
+        return false;
+    }
+    for (char *p = part + 1; *p; p++) {
+        if (*p != '/')
+            continue;
+        *p = 0;
+        if (mkdir(part, 0755) != 0 && errno != EEXIST)
+            return false;
+        *p = '/';
+    }
+    return mkdir(part, mode) == 0 || errno == EEXIST;
+}
+
+static bool dir_usable(const char *key, const char *path)
+{
+    struct stat st;
+    if (dir_make(path, 0750) && stat(path, &st) == 0) {
+        if (!S_ISDIR(st.st_mode))
+            errno = ENOTDIR;
+        else if (access(path, W_OK | X_OK) == 0)
+            return true;
+    }
+    log_error(MODULE, "directory is not usable", LS("key", key), LS("path", path), LS("reason", strerror(errno)));
+    return false;
+}
+
+/* Sockets are what this daemon is made of: as many as the system lets it have. */
+static void descriptors_raise(void)
+{
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) == 0 && rl.rlim_cur < rl.rlim_max) {
+        rl.rlim_cur = rl.rlim_max;
+        setrlimit(RLIMIT_NOFILE, &rl);
+    }
+}
+
+static bool start_disk(struct daemon *d)
+{
+    const struct conf *c = d->conf;
+    char path[600], err[256] = "";
+    if (!dir_usable("daemon.state_dir", c->daemon.state_dir) || !dir_usable("daemon.run_dir", c->daemon.run_dir))
+        return false;
+
+    snprintf(path, sizeof path, "%s/store.db", c->daemon.state_dir);
+    struct store_config sc = {.path = path, .commit_ms = c->store.commit_ms};
+    d->store = store_open(&sc, &d->store_aside, err, sizeof err);
+    if (!d->store) {
+        log_error(MODULE, "store", LS("path", path), LS("reason", err));
+        return false;
+    }
+
+    snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
+    struct queue_config qc = {.path = path,
+                              .commit_ms = c->queue.commit_ms,
+                              .lease_ms = c->queue.lease_ms,
+                              .in_flight = c->queue.in_flight,
+                              .in_flight_per_target = c->queue.in_flight_per_target,
+                              .max_jobs = c->queue.max_jobs,
+                              .retry_ms = c->queue.retry_ms,
+                              .n_retry = c->queue.retry.n,
+                              .jitter = c->queue.jitter,
+                              .name_keep_ms = NAME_KEEP_MS};
+    d->queue = queue_open(&qc, &d->queue_aside, err, sizeof err);
+    if (!d->queue) {
+        log_error(MODULE, "queue", LS("path", path), LS("reason", err));
+        return false;
+    }
+    return true;
+}
+
+static bool start_threads(struct daemon *d)
+{
+    const struct conf *c = d->conf;
+    struct exec_config ec = {.threads = {c->exec.critical, c->exec.storage, c->exec.blocking}, .queue = c->exec.queue};
+    d->exec = exec_new(&ec);
+    d->lanes = lanes_new();
+    if (!d->exec || !d->lanes || !lanes_start(d->lanes)) {
+        log_error(MODULE, "executors or lanes did not start", LS("reason", strerror(errno)));
+        return false;
+    }
+    d->n_loops = c->daemon.reactors;
+    omid_assert(d->n_loops >= 1 && d->n_loops <= MAX_REACTORS);
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        char name[16];
+        snprintf(name, sizeof name, "reactor_%u", i);
+        d->loop[i] = loop_new(name);
+        if (!d->loop[i])
+            return false;
+    }
+    return true;
+}
+
+static bool start_plugins(struct daemon *d)
+{
+    struct conf_faults faults = {.text = BUF_INIT(1u << 20)};
+    struct host_env env = host_env_of(d);
+    d->host = host_new(&env);
+    bool ok = d->host && host_configure(d->host, &faults);
+    if (faults.text.len)
+        fputs(faults.text.data, stderr);
+    conf_faults_free(&faults);
+    return ok;
+}
+
+static bool start_sessions(struct daemon *d)
+{
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        d->bus[i] = bus_new(d->loop[i], d->host, i);
+        if (!d->bus[i])
+            return false;
+        struct sessions_env env = {.conf = d->conf,
+                                   .host = d->host,
+                                   .bus = d->bus[i],
+                                   .store = d->store,
+                                   .queue = d->queue,
+                                   .exec = d->exec,
+                                   .loop = d->loop[i],
+                                   .reactor = i};
+        d->sessions[i] = sessions_new(&env);
+        if (!d->sessions[i])
+            return false;
+    }
+    return true;
+}
+
+static bool start_routes(struct daemon *d)
+{
+    d->routes = routes_new();
+    struct route listen = {.path = "/v4/listen",
+                           .auth = ROUTE_TOKEN_LISTEN,
+                           .precheck = session_precheck,
+                           .handler = &session_channel_handler,
+                           .arg = d->sessions};
+    return d->routes && routes_add(d->routes, &listen) && plugin_routes_add(d->routes, d->host);
+}
+
+static bool start_admin(struct daemon *d)
+{
+    struct admin_env env = {.conf = d->conf,
+                            .host = d->host,
+                            .lanes = d->lanes,
+                            .exec = d->exec,
+                            .queue = d->queue,
+                            .store = d->store,
+                            .loops = d->loop,
+                            .n_loops = d->n_loops};
+    d->admin = admin_new(&env);
+    if (d->admin && d->store_aside)
+        admin_remark(d->admin, "store.db was damaged and has been set aside; a new one was begun");
+    if (d->admin && d->queue_aside)
+        admin_remark(d->admin, "queue.db was damaged and has been set aside; a new one was begun");
+    return d->admin != NULL;
+}
+
+static bool start_ingress(struct daemon *d)
+{
+    char err[256] = "";
+    snprintf(d->control, sizeof d->control, "%s/control.sock", d->conf->daemon.run_dir);
+    struct ingress_env env = {.conf = d->conf,
+                              .routes = d->routes,
+                              .loops = d->loop,
+                              .n_loops = d->n_loops,
+                              .reactor_of = session_reactor_of,
+                              .direct = admin_direct(d->admin),
+                              .control_path = d->control};
+    d->ingress = ingress_new(&env, err, sizeof err);
+    if (!d->ingress) {
+        log_error(MODULE, "ingress", LS("reason", err));
+        return false;
+    }
+    admin_set_ingress(d->admin, d->ingress);
+    return true;
+}
+
+static bool ready_file_write(const struct daemon *d)
+{
+    char tmp[600];
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '{');
+    json_w_kint(&w, "pid", getpid());
+    json_w_key(&w, "addresses");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++)
+        json_w_str(&w, ingress_address(d->ingress, i));
+    json_w_close(&w, ']');
+    json_w_kstr(&w, "control", d->control);
+    json_w_close(&w, '}');
+    bool ok = json_w_end(&w) && buf_puts(&b, "\n");
+    snprintf(tmp, sizeof tmp, "%s.tmp", d->ready_file);
+    FILE *f = ok ? fopen(tmp, "w") : NULL;
+    ok = f && fwrite(b.data, 1, b.len, f) == b.len;
+    ok = f && fclose(f) == 0 && ok;
+    ok = ok && rename(tmp, d->ready_file) == 0; /* whole, or not there */
+    if (!ok)
+        log_error(MODULE, "ready file", LS("path", d->ready_file), LS("reason", strerror(errno)));
+    buf_free(&b);
+    return ok;
+}
+
+static bool start(struct daemon *d)
+{
+    descriptors_raise();
+    budget_setup(d->conf->memory.sessions);
+    if (!start_disk(d) || !start_threads(d) || !start_plugins(d) || !start_sessions(d) || !start_routes(d) ||
+        !start_admin(d))
+        return false;
+    if (!start_ingress(d)) /* binds: a port in use ends the start before a plugin runs */
+        return false;
+    if (!store_start(d->store))
+        return false;
+    for (; d->loops_started < d->n_loops; d->loops_started++) {
+        if (!loop_start(d->loop[d->loops_started])) {
+            log_error(MODULE, "reactor did not start", LS("reason", strerror(errno)));
+            return false;
+        }
+    }
+    d->host_started = true;
+    if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host) || !ingress_start(d->ingress))
+        return false;
+    for (size_t i = 0; ingress_address(d->ingress, i); i++)
+        log_notice(MODULE, "listening", LS("address", ingress_address(d->ingress, i)));
+    admin_set_phase(d->admin, ADMIN_READY);
+    return !d->ready_file || ready_file_write(d);
+}
+
+/* ---------------------------------------------------------------------------- stop */
+
+struct drain {
+    struct loop_msg msg;
+    struct sessions *ss;
+    sem_t *done;
+};
+
+static void on_sessions_drained(void *arg)
+{
+    sem_post(arg);
+}
+
+static void drain_begin(struct loop *loop, struct loop_msg *msg)
+{
+    (void)loop;
+    struct drain *dr = container_of(msg, struct drain, msg);
+    sessions_drain(dr->ss, on_sessions_drained, dr->done);
+}
+
+/* Monotonic ms to what sem_timedwait takes. */
+static struct timespec deadline_wall(uint64_t deadline_ms)
+{
+    uint64_t now = clock_mono_ms(), left = deadline_ms > now ? deadline_ms - now : 0;
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    ts.tv_sec += (time_t)(left / 1000);
+    ts.tv_nsec += (long)(left % 1000) * 1000000;
+    if (ts.tv_nsec >= 1000000000) {
+        ts.tv_sec++;
+        ts.tv_nsec -= 1000000000;
+    }
+    return ts;
+}
+
+static void drain_sessions(struct daemon *d, uint64_t deadline_ms)
+{
+    /* Static: a drain that runs past its deadline still posts. */
+    static struct drain drains[MAX_REACTORS];
+    static sem_t done;
+    sem_init(&done, 0, 0);
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        drains[i] = (struct drain){.msg = {.fn = drain_begin}, .ss = d->sessions[i], .done = &done};
+        loop_post(d->loop[i], &drains[i].msg);
+    }
+    struct timespec until = deadline_wall(deadline_ms);
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        int rc;
+        do
+            rc = sem_timedwait(&done, &until);
+        while (rc != 0 && errno == EINTR);
+        if (rc != 0) {
+            log_warning(MODULE, "sessions did not drain in time", LU("reactors", d->n_loops - i));
+            return;
+        }
+    }
+}
+
+static void stop(struct daemon *d)
+{
+    const bool running = d->host_started;
+    uint64_t deadline = clock_mono_ms() + (d->conf ? d->conf->daemon.drain_ms : 0);
+    uint64_t soft = deadline > STOP_RESERVE_MS ? deadline - STOP_RESERVE_MS : deadline;
+    if (d->admin)
+        admin_set_phase(d->admin, ADMIN_DRAINING);
+    if (d->ingress)
+        ingress_pause(d->ingress);
+    if (running)
+        drain_sessions(d, soft);
+    if (d->queue)
+        queue_pause(d->queue);
+    if (running)
+        host_drain(d->host, soft);
+    if (d->ingress)
+        ingress_stop(d->ingress, deadline);
+    if (running)
+        host_stop(d->host);
+    /* From here on nothing new begins. What is under way answers into the loops, which still run. */
+    if (d->exec)
+        exec_stop(d->exec, deadline);
+    if (d->lanes)
+        lanes_stop(d->lanes);
+    if (d->queue)
+        queue_stop(d->queue);
+    if (d->store)
+        store_stop(d->store);
+    for (unsigned i = 0; i < d->loops_started; i++)
+        loop_stop(d->loop[i]);
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        sessions_free(&d->sessions[i]);
+        bus_free(&d->bus[i]);
+    }
+    ingress_free(&d->ingress);
+    admin_free(&d->admin);
+    routes_free(&d->routes);
+    host_free(&d->host);
+    for (unsigned i = 0; i < d->n_loops; i++)
+        loop_free(&d->loop[i]);
+    lanes_free(&d->lanes);
+    exec_free(&d->exec);
+    queue_free(&d->queue);
+    store_free(&d->store);
+}
+
+/* ---------------------------------------------------------------------------- main */
+
+static void signals_block(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGTERM);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void run_until_signal(const sigset_t *set)
+{
+    for (;;) {
+        int sig = 0;
+        if (sigwait(set, &sig) != 0)
+            continue;
+        if (sig == SIGHUP) {
+            log_notice(MODULE, "settings are read at start only: restart to apply a changed file");
+            continue;
+        }
+        log_notice(MODULE, "stopping", LS("signal", sig == SIGINT ? "SIGINT" : "SIGTERM"));
+        return;
+    }
+}
+
+static int run(struct daemon *d)
+{
+    sigset_t set;
+    signals_block(&set);
+    log_configure(d->conf);
+    bool ok = start(d);
+    if (ok) {
+        sd_notify(0, "READY=1");
+        run_until_signal(&set);
+        sd_notify(0, "STOPPING=1");
+    } else {
+        log_error(MODULE, "not started");
+    }
+    if (d->ready_file)
+        unlink(d->ready_file);
+    stop(d);
+    if (ok)
+        log_notice(MODULE, "stopped");
+    log_flush();
+    return ok ? EXIT_OK : EXIT_FAULT;
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"file", required_argument, NULL, 'f'},
+        {"embedded", no_argument, NULL, 'e'},
+        {"test", no_argument, NULL, 't'},
+        {"print-embedded", no_argument, NULL, 'p'},
+        {"ready-file", required_argument, NULL, 'r'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    static struct daemon d = {.file = OMID_SYSCONFDIR "/omi.conf"};
+    int c;
+    while ((c = getopt_long(argc, argv, "f:etpr:Vh", options, NULL)) != -1) {
+        switch (c) {
+        case 'f':
+            d.file = optarg;
+            break;
+        case 'e':
+            d.file = NULL;
+            break;
+        case 't':
+            d.test = true;
+            break;
+        case 'p':
+            fputs(conf_embedded_text, stdout);
+            return EXIT_OK;
+        case 'r':
+            d.ready_file = optarg;
+            break;
+        case 'V':
+            puts("omid " PACKAGE_VERSION);
+            return EXIT_OK;
+        case 'h':
+            usage(stdout);
+            return EXIT_OK;
+        default:
+            usage(stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind < argc) {
+        fprintf(stderr, "omid: unexpected argument \"%s\"\n", argv[optind]);
+        usage(stderr);
+        return EXIT_USAGE;
+    }
+    d.loader = loader_new();
+    int rc = d.loader && configure(&d) ? EXIT_OK : EXIT_CONFIG;
+    if (rc == EXIT_OK && !d.test)
+        rc = run(&d);
+    host_free(&d.host);
+    conf_free(&d.conf);
+    loader_free(&d.loader);
+    return rc;
 }
