@@ -1,0 +1,237 @@
+/* Options and endpoints. */
+#include <ctype.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "webhooks.h"
+
+#define MAX_URL 2048
+#define DEFAULT_SECONDS_MS 5000u
+#define MAX_SECONDS 120.0
+
+const struct omid_option webhooks_options[] = {
+    {.name = "realtime_transcript",
+     .type = OMID_OPT_LIST,
+     .min = 0,
+     .max = WEBHOOKS_MAX_ENDPOINTS,
+     .help = "URLs that get new and changed segments as they come."},
+    {.name = "audio_bytes",
+     .type = OMID_OPT_LIST,
+     .min = 0,
+     .max = WEBHOOKS_MAX_ENDPOINTS,
+     .help =
+         "URLs that get the audio, each \"URL\" or \"URL,SECONDS\": sent when more than that waits (5 by default)."},
+    {.name = "memory_created",
+     .type = OMID_OPT_LIST,
+     .min = 0,
+     .max = WEBHOOKS_MAX_ENDPOINTS,
+     .help = "URLs that get each completed conversation, through the durable queue."},
+    {.name = "transcript_interval",
+     .type = OMID_OPT_DURATION,
+     .def = "1s",
+     .min = 50,
+     .max = 60000,
+     .help = "Segments are collected this long before they are sent."},
+    {.name = "audio_memory",
+     .type = OMID_OPT_SIZE,
+     .def = "256MiB",
+     .min = 1048576,
+     .max = 68719476736.0,
+     .help = "Audio that one reactor's sessions may hold for webhooks; beyond it new audio is dropped and counted."},
+    {.name = "max_sessions",
+     .type = OMID_OPT_INT,
+     .def = "16384",
+     .min = 1,
+     .max = 1048576,
+     .help = "Sessions of one reactor that webhooks follow; the events of others are refused and counted."},
+    {.name = NULL}};
+
+static const char *const keys[HOOK_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
+
+/* FNV-1a, 64 bits: it names an endpoint in jobs, it guards nothing. */
+static void endpoint_hash(const char *url, char out[17])
+{
+    uint64_t h = UINT64_C(0xcbf29ce484222325);
+    for (; *url != '\0'; url++)
+        h = (h ^ (unsigned char)*url) * UINT64_C(0x100000001b3);
+    snprintf(out, 17, "%016llx", (unsigned long long)h);
+}
+
+/* NULL: usable; else what was expected. */
+static const char *url_fault(const char *url)
+{
+    if (strlen(url) > MAX_URL)
+        return "expected a URL of at most 2048 bytes";
+    for (const char *p = url; *p != '\0'; p++) {
+        if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f)
+            return "expected a URL without spaces, control characters or bytes beyond ASCII (percent-encode them)";
+    }
+    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
+        return "expected a URL that begins with http:// or https://";
+    const char *authority = strstr(url, "://") + 3;
+    size_t len = strcspn(authority, "/?#");
+    const char *host = authority;
+    for (size_t i = 0; i < len; i++) {
+        if (authority[i] == '@')
+            host = authority + i + 1;
+    }
+    const char *end = authority + len;
+    const char *colon;
+    if (*host == '[') {
+        const char *close = memchr(host, ']', (size_t)(end - host));
+        if (close == NULL || close == host + 1 || (close + 1 != end && close[1] != ':'))
+            return "expected an IPv6 address in brackets";
+        colon = close + 1 == end ? NULL : close + 1;
+    } else {
+        colon = memchr(host, ':', (size_t)(end - host));
+        if ((colon != NULL ? colon : end) == host)
+            return "expected a host in the URL";
+    }
+    if (colon != NULL) {
+        char *rest = NULL;
+        unsigned long port = isdigit((unsigned char)colon[1]) ? strtoul(colon + 1, &rest, 10) : 0;
+        if (port < 1 || port > 65535 || rest != end)
+            return "expected a port from 1 to 65535 in the URL";
+    }
+    return NULL;
+}
+
+/* Cuts ",SECONDS" off. NULL: fine; else what was expected. */
+static const char *seconds_take(char *value, uint32_t *ms)
+{
+    *ms = DEFAULT_SECONDS_MS;
+    char *comma = strrchr(value, ',');
+    if (comma == NULL)
+        return NULL;
+    char *rest = comma;
+    double seconds = isdigit((unsigned char)comma[1]) ? strtod(comma + 1, &rest) : 0;
+    if (seconds < 1 || seconds > MAX_SECONDS || *rest != '\0')
+        return "expected URL or URL,SECONDS with 1 to 120 seconds (a comma of the URL itself is written %2C)";
+    *ms = (uint32_t)(seconds * 1000 + 0.5);
+    *comma = '\0';
+    return NULL;
+}
+
+/* scheme://host:port/path: what may be logged. */
+static char *label_of(const char *url)
+{
+    const char *authority = strstr(url, "://") + 3;
+    size_t len = strcspn(authority, "/?#");
+    const char *host = authority;
+    for (size_t i = 0; i < len; i++) {
+        if (authority[i] == '@')
+            host = authority + i + 1;
+    }
+    size_t scheme = (size_t)(authority - url);
+    size_t rest = strcspn(host, "?#");
+    char *label = malloc(scheme + rest + 1);
+    if (label != NULL) {
+        memcpy(label, url, scheme);
+        memcpy(label + scheme, host, rest);
+        label[scheme + rest] = '\0';
+    }
+    return label;
+}
+
+static int endpoint_read(struct webhooks_conf *c, enum hook_type type, const char *value)
+{
+    struct endpoint *ep = &c->endpoints[type][c->n[type]];
+    const char *fault = NULL;
+    ep->owned = strdup(value);
+    if (ep->owned == NULL)
+        return OMID_ERR;
+    c->n[type]++; /* from here on the struct frees it */
+    if (type == HOOK_AUDIO)
+        fault = seconds_take(ep->owned, &ep->seconds_ms);
+    if (fault == NULL)
+        fault = url_fault(ep->owned);
+    if (fault != NULL) {
+        /* A query may hold a secret. */
+        c->host->conf_error(c->mod, keys[type], "%s, not \"%.*s\"", fault, (int)strcspn(value, "?"), value);
+        return OMID_EINVAL;
+    }
+    /* A fragment is never sent. */
+    ep->owned[strcspn(ep->owned, "#")] = '\0';
+    ep->base = ep->owned;
+    ep->label = label_of(ep->base);
+    endpoint_hash(ep->base, ep->hash);
+    for (size_t i = 0; i + 1 < c->n[type]; i++) {
+        if (strcmp(c->endpoints[type][i].base, ep->base) == 0) {
+            c->host->conf_error(c->mod, keys[type], "expected each URL once, %s is there twice",
+                                ep->label != NULL ? ep->label : "one");
+            return OMID_EINVAL;
+        }
+    }
+    return ep->label != NULL ? OMID_OK : OMID_ERR;
+}
+
+static void counters_add(struct webhooks_conf *c)
+{
+    static const char *const what[HOOK_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
+    static const char *const help[HOOK_TYPES] = {"Deliveries of segments by outcome.",
+                                                 "Deliveries of audio by outcome.",
+                                                 "Delivery attempts of conversations by outcome."};
+    static const char *const outcome[OUTCOMES] = {"ok",   "status",     "error",   "breaker",
+                                                  "full", "superseded", "dropped", "shutdown"};
+    for (int t = 0; t < HOOK_TYPES; t++) {
+        for (int o = 0; o < OUTCOMES; o++)
+            c->count[t][o] = c->host->counter(c->mod, what[t], help[t], "outcome", outcome[o]);
+    }
+    c->audio_dropped = c->host->counter(c->mod, "audio_dropped_bytes", "Audio that no webhook got.", NULL, NULL);
+    c->segments_dropped = c->host->counter(c->mod, "segments_dropped", "Segments that no webhook got.", NULL, NULL);
+    c->messages = c->host->counter(c->mod, "messages", "Messages of answers, shown to the client.", NULL, NULL);
+    c->bad_answers =
+        c->host->counter(c->mod, "unreadable_answers", "Answers that were no JSON object, or too long.", NULL, NULL);
+}
+
+void webhooks_unconfigure(void *shared)
+{
+    struct webhooks_conf *c = shared;
+    if (c == NULL)
+        return;
+    wh_assert(c->magic == WEBHOOKS_CONF_MAGIC);
+    for (int t = 0; t < HOOK_TYPES; t++) {
+        for (size_t i = 0; i < c->n[t]; i++) {
+            free(c->endpoints[t][i].owned);
+            free(c->endpoints[t][i].label);
+        }
+        free(c->endpoints[t]);
+    }
+    c->magic = 0;
+    free(c);
+}
+
+int webhooks_configure(struct omid_module *mod, const struct omid_host *host, void **shared)
+{
+    struct webhooks_conf *c = calloc(1, sizeof(*c));
+    if (c == NULL)
+        return OMID_ERR;
+    c->magic = WEBHOOKS_CONF_MAGIC;
+    c->mod = mod;
+    c->host = host;
+    c->interval_ms = (uint32_t)host->conf_int(mod, "transcript_interval");
+    c->audio_memory = (size_t)host->conf_int(mod, "audio_memory");
+    c->max_sessions = (unsigned)host->conf_int(mod, "max_sessions");
+    int rc = OMID_OK;
+    for (int t = 0; t < HOOK_TYPES; t++) {
+        size_t n = 0;
+        const char *const *list = host->conf_list(mod, keys[t], &n);
+        c->endpoints[t] = calloc(n + 1, sizeof(struct endpoint));
+        if (c->endpoints[t] == NULL)
+            rc = OMID_ERR;
+        /* All faults of a file in one run: the operator mends them at once. */
+        for (size_t i = 0; i < n && rc != OMID_ERR; i++) {
+            int one = endpoint_read(c, (enum hook_type)t, list[i]);
+            if (one != OMID_OK)
+                rc = one;
+        }
+    }
+    if (rc != OMID_OK) {
+        webhooks_unconfigure(c);
+        return rc;
+    }
+    counters_add(c);
+    *shared = c;
+    return OMID_OK;
+}
