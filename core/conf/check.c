@@ -237,7 +237,10 @@ bool value_parse(const struct omid_option *o, const char *const *text, size_t n,
 {
     if (o->type == OMID_OPT_LIST)
         return parse_list(o, text, n, &v->v.list, err, errlen);
-    omid_assert(n == 1);
+    if (n != 1) { /* `key = a` and then `key += b`, which is reported by itself */
+        snprintf(err, errlen, "expected one value, found %zu", n);
+        return false;
+    }
     switch (o->type) {
     case OMID_OPT_BOOL:
         return parse_bool(o, text[0], &v->v.b, err, errlen);

@@ -31,17 +31,20 @@ static bool is_word(char c)
     return c != '\0' && strchr(" #\"'\t\n\r={}()+,*", c) == NULL;
 }
 
-static void blank_line(struct lex *l)
+static void skip_line(struct lex *l)
 {
-    while (l->text[l->at] != '\0' && l->text[l->at] != '\n')
-        l->text[l->at++] = ' ';
+    l->at += strcspn(l->text + l->at, "\n");
 }
 
-/* false: the comment never ends; everything behind its beginning is blank then. */
+/* false: the comment never ends; it is skipped, but left as it is: the reader may look at it again. */
 static bool blank_comment(struct lex *l)
 {
     char *end = strstr(l->text + l->at + 2, "*/");
-    char *stop = end ? end + 2 : l->text + strlen(l->text);
+    if (!end) {
+        l->at += strlen(l->text + l->at);
+        return false;
+    }
+    char *stop = end + 2;
     for (char *p = l->text + l->at; p < stop; p++) {
         if (*p == '\n')
             l->line++;
@@ -49,7 +52,7 @@ static bool blank_comment(struct lex *l)
             *p = ' ';
     }
     l->at = (size_t)(stop - l->text);
-    return end != NULL;
+    return true;
 }
 
 /* Skips a string that can't be used up to the end of its line, so that the lines behind it are still read. */
@@ -57,7 +60,7 @@ static struct lex_token bad_string(struct lex *l, size_t begin, int line, const 
 {
     l->at = begin;
     l->line = line;
-    blank_line(l);
+    skip_line(l);
     return bad(l, begin, line, "%s", why);
 }
 
@@ -143,7 +146,7 @@ static struct lex_token environment(struct lex *l, size_t begin, int line)
 {
     size_t n = strcspn(l->text + begin, "}\n");
     if (l->text[begin + n] != '}') {
-        blank_line(l);
+        skip_line(l);
         return bad(l, begin, line, "a ${ is not closed with }");
     }
     l->at = begin + n + 1;
@@ -187,7 +190,8 @@ struct lex_token lex_next(struct lex *l)
             continue;
         }
         if (*p == '#' || (p[0] == '/' && p[1] == '/')) {
-            blank_line(l);
+            skip_line(l);
+            memset(l->text + begin, ' ', l->at - begin);
             continue;
         }
         if (p[0] == '/' && p[1] == '*') {
@@ -211,10 +215,8 @@ struct lex_token lex_next(struct lex *l)
                 l->at++;
             return token(l, LEX_WORD, begin, line);
         }
-        char c = *p;
-        *p = ' ';
         l->at++;
-        return bad(l, begin, line, "unexpected character '%c' (a value that holds it needs quotes)", c);
+        return bad(l, begin, line, "unexpected character '%c' (a value that holds it needs quotes)", *p);
     }
 }
 

@@ -25,7 +25,7 @@ struct lex_token {
 };
 
 struct lex {
-    char *text; /* NUL-terminated, the caller's; comments are blanked as they are passed */
+    char *text; /* NUL-terminated, the caller's; whole comments are blanked as they are passed */
     size_t at;
     int line;
     char error[160];

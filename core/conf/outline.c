@@ -165,9 +165,12 @@ static bool read_no_more(struct reader *r, const struct outline_item *it, const 
     bool fine = t.type == LEX_END || t.type == LEX_CLOSE || t.line != it->line;
     if (!fine && t.type == LEX_WORD) {
         behind = lex_next(&r->lex);
-        if (behind.type == LEX_WORD || behind.type == LEX_STRING)
+        if ((behind.type == LEX_WORD || behind.type == LEX_STRING) && behind.line == t.line) {
             behind = lex_next(&r->lex);
-        fine = behind.type == LEX_ASSIGN || behind.type == LEX_APPEND || behind.type == LEX_OPEN;
+            fine = behind.type == LEX_OPEN;
+        } else {
+            fine = behind.type == LEX_ASSIGN || behind.type == LEX_APPEND || behind.type == LEX_OPEN;
+        }
     }
     if (!fine && t.type == LEX_BAD) {
         outline_fault(r, it->line, path, title, it->name, r->lex.error);
@@ -215,6 +218,18 @@ static void read_value(struct reader *r, size_t index, const char *path, const c
     }
 }
 
+/* Up to the brace that closes the section under way. */
+static void skip_section(struct reader *r)
+{
+    struct lex_token t;
+    unsigned open = 1;
+    do {
+        t = lex_next(&r->lex);
+        open += t.type == LEX_OPEN;
+        open -= t.type == LEX_CLOSE;
+    } while (open > 0 && t.type != LEX_END);
+}
+
 static void read_section(struct reader *r, const struct lex_token *name, const struct lex_token *label,
                          const char *path, const char *title)
 {
@@ -231,7 +246,7 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
     char *own = label ? word_of(r, label) : NULL;
     if (n >= (int)sizeof(inner) || ++r->depth > OUTLINE_MAX_DEPTH) {
         outline_fault(r, it->line, path, title, NULL, "sections nested too deeply");
-        r->lex.at = strlen(r->lex.text);
+        skip_section(r);
         it->dropped = true;
     } else {
         if (takes_title && !own) {
@@ -310,10 +325,12 @@ static void read_include(struct reader *r, const struct lex_token *name, const c
         skip_line(r, name->begin);
         return;
     }
+    struct lex behind = r->lex;
     struct lex_token closing = lex_next(&r->lex);
     if (closing.type != LEX_UNPAREN) {
+        closing.line = name->line;
         expected(r, &closing, path, title, "include", "')'");
-        rewind_to(r, &closing);
+        r->lex = behind;
         skip_line(r, name->begin);
         return;
     }
