@@ -1,0 +1,29 @@
+/*
+ * Routes of plugins (struct omid_route) on channels: what lies between a client's connection and a plugin's
+ * request(), open(), message() and closed().
+ *
+ * A request goes to the plugin's instance on the reactor of its channel. When the plugin is not running there, HTTP
+ * is answered with 503 and a WebSocket closed with 1013.
+ */
+#ifndef OMID_BUS_PLUGIN_ROUTES_H
+#define OMID_BUS_PLUGIN_ROUTES_H
+
+#include "bus/route.h"
+#include "host/host.h"
+
+/* What the routes of one table point at; lives at least as long as the table and its channels. */
+struct plugin_routes;
+
+/* Adds every route of the host's plugins to r; one that the core has already is left out and logged. Main thread, after
+ * host_configure(). NULL: no memory. */
+struct plugin_routes *plugin_routes_new(struct host *h, struct routes *r);
+void plugin_routes_free(struct plugin_routes **p);
+
+/* For host_services. */
+int plugin_respond(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
+int plugin_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
+void plugin_conn_close(struct omid_conn *conn, uint16_t code, const char *reason);
+
+extern const struct channel_handler plugin_http_handler, plugin_ws_handler;
+
+#endif
