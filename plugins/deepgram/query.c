@@ -1,6 +1,5 @@
 /* Which model and language, and the URL that asks for them. */
 #include <ctype.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -150,16 +149,9 @@ static void text_add(struct text *t, const char *s, size_t n)
     t->s[t->len] = '\0';
 }
 
-static void text_addf(struct text *t, const char *fmt, ...) OMID_PRINTF(2, 3);
-static void text_addf(struct text *t, const char *fmt, ...)
+static void text_adds(struct text *t, const char *s)
 {
-    char line[512]; /* every caller's values are short */
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(line, sizeof(line), fmt, ap);
-    va_end(ap);
-    assert(n >= 0 && (size_t)n < sizeof(line));
-    text_add(t, line, (size_t)n);
+    text_add(t, s, strlen(s));
 }
 
 /* RFC 3986: everything but the unreserved. */
@@ -181,15 +173,22 @@ char *dg_query_url(const char *endpoint, const struct dg_query *q)
 {
     struct text t = {0};
 
-    text_add(&t, endpoint, strlen(endpoint));
-    text_addf(&t, "?punctuate=true&no_delay=true&endpointing=300&language=");
+    char rate[16];
+    snprintf(rate, sizeof(rate), "%u", (unsigned)q->sample_rate);
+    text_adds(&t, endpoint);
+    text_adds(&t, "?punctuate=true&no_delay=true&endpointing=300&language=");
     text_add_encoded(&t, q->language);
-    text_addf(&t,
-              "&interim_results=false&smart_format=true&profanity_filter=false&diarize=true&filler_words=%s"
-              "&channels=1&multichannel=false&model=%s&sample_rate=%u&encoding=linear16",
-              q->english ? "false" : "true", models[q->model].wire, (unsigned)q->sample_rate);
+    text_adds(&t, "&interim_results=false&smart_format=true&profanity_filter=false&diarize=true&filler_words=");
+    text_adds(&t, q->english ? "false" : "true");
+    text_adds(&t, "&channels=1&multichannel=false&model=");
+    text_adds(&t, models[q->model].wire);
+    text_adds(&t, "&sample_rate=");
+    text_adds(&t, rate);
+    text_adds(&t, "&encoding=linear16");
     for (size_t i = 0; i < q->n; i++) {
-        text_addf(&t, "&%s=", models[q->model].terms);
+        text_adds(&t, "&");
+        text_adds(&t, models[q->model].terms);
+        text_adds(&t, "=");
         text_add_encoded(&t, q->keyterms[i]);
     }
     if (t.failed) {

@@ -54,7 +54,7 @@ def start_daemon(request, tmp_path, reactors):
             daemon.stop()
     finally:
         for daemon in started:
-            daemon.kill()
+            daemon.remove()
 
 
 @pytest.fixture(scope="session")

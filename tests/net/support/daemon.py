@@ -3,9 +3,11 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
+import tempfile
 from pathlib import Path
 
 from .wait import SLOW, until
@@ -66,11 +68,12 @@ class Daemon:
         self.conf = self.dir / "omi.conf"
         self.ready_file = self.dir / "ready.json"
         self.log_file = self.dir / "omid.log"
+        self.run_dir = Path(tempfile.mkdtemp(prefix="omid-"))  # short: a socket's path has little room
         self.process = None
         self.address = self.control = None
         base = {
             "log": {"level": "debug", "format": "text", "target": "stderr"},
-            "daemon": {"state_dir": self.dir / "state", "run_dir": self.dir / "run", "reactors": reactors,
+            "daemon": {"state_dir": self.dir / "state", "run_dir": self.run_dir, "reactors": reactors,
                        "drain": "20s"},
             "ingress": {"address": ["127.0.0.1:0"]},
             "auth": {"admin_key": self.admin_key},
@@ -79,7 +82,6 @@ class Daemon:
             "store": {"flush": "100ms", "sweep": "100ms"},
         }
         (self.dir / "state").mkdir(exist_ok=True)
-        (self.dir / "run").mkdir(exist_ok=True)
         self.conf.write_text(render(merge(base, settings)) + "\n")
         self.environment = dict(os.environ, **(environment or {}))
         self.environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
@@ -130,6 +132,10 @@ class Daemon:
             self.process.kill()
             self.process.wait()
         self.process = None
+
+    def remove(self):
+        self.kill()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
 
     def check_reports(self):
         found = REPORT.search(self.log())
