@@ -1,0 +1,42 @@
+/* HTTP over the daemon's control socket. */
+#include <curl/curl.h>
+
+#include "ctl/ctl.h"
+
+#define MAX_ANSWER (16u << 20)
+#define TIMEOUT_S 10L
+
+static size_t on_body(char *data, size_t size, size_t n, void *arg)
+{
+    return buf_append(arg, data, size * n) ? size * n : 0;
+}
+
+bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
+{
+    char url[256], why[CURL_ERROR_SIZE] = "";
+    long status = 0;
+    *body = BUF_INIT(MAX_ANSWER);
+    CURL *c = curl_easy_init();
+    if (!c)
+        return false;
+    snprintf(url, sizeof url, "http://localhost%s", path);
+    curl_easy_setopt(c, CURLOPT_URL, url);
+    curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, ctl->socket);
+    curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(c, CURLOPT_WRITEDATA, body);
+    curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
+    curl_easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_S);
+    curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+    CURLcode rc = curl_easy_perform(c);
+    curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_cleanup(c);
+    if (rc == CURLE_OK && status == 200 && body->len > 0)
+        return true;
+    if (rc != CURLE_OK)
+        fprintf(stderr, "omictl: %s: %s (is omid running? --socket names its control socket)\n", ctl->socket,
+                why[0] ? why : curl_easy_strerror(rc));
+    else
+        fprintf(stderr, "omictl: %s: the daemon answered %ld\n", path, status);
+    buf_free(body);
+    return false;
+}

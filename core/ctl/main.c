@@ -1,0 +1,159 @@
+/* omictl: finds the command and its global options. */
+#include "config.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <curl/curl.h>
+#include <signal.h>
+
+#include "ctl/ctl.h"
+
+const struct ctl_command ctl_commands[] = {
+    {"status", ctl_status, "", "sessions, plugins and lanes of the running daemon",
+     "usage: omictl [--socket PATH] [--json] status\n"
+     "Shows what the daemon is doing. With --json: everything it tells, as one object.\n"},
+    {"plugins", ctl_plugins, "", "the plugins, their state and what they have done",
+     "usage: omictl [--socket PATH] [--json] plugins\n"
+     "One line per plugin: state, callbacks, errors, time spent, what it has open, and why it is not running if so.\n"},
+    {"conf", ctl_conf, "check FILE", "checks a configuration file",
+     "usage: omictl [--json] conf check FILE\n"
+     "Checks FILE with the daemon's own tables and those of the plugins it names, and starts nothing. Every fault is\n"
+     "told with file, line and key. Exit status 0 when there is none, 1 otherwise.\n"},
+    {"listen", ctl_listen, "[options] FILE", "streams a recording like a phone would, prints the transcript",
+     "usage: omictl [--json] listen [options] FILE\n"
+     "  --url URL           ws:// or wss:// URL of the daemon (default ws://127.0.0.1:8700/v4/listen)\n"
+     "  --token TOKEN       bearer token (default $OMID_TOKEN)\n"
+     "  --raw               FILE is headerless s16le mono; needs --rate. Otherwise it is a WAV file\n"
+     "  --rate HZ           sample rate of a raw file\n"
+     "  --codec NAME        pcm16 (default) or pcm8: what is sent\n"
+     "  --language CODE     default en\n"
+     "  --speed X           X times real time (default 1); 0: as fast as the daemon takes it\n"
+     "  --frame MS          audio per message (default 100)\n"
+     "  --sessions N        N clients at once, each with a uid of its own (TOKEN, TOKEN-1, ...)\n"
+     "  --hangup-after S    drops the connection without a goodbye after S seconds\n"
+     "  --wait S            after the audio: seconds in which more may come (default 3)\n"
+     "  --wait-memory       after the audio: until the conversation is completed (at most 60 s, or --wait)\n"
+     "  --query TEXT        further query parameters, \"a=b&c=d\"\n"
+     "  --cacert FILE       CA of a wss:// server; --insecure: no check\n"
+     "  --quiet             no progress bar\n"
+     "Prints a line per segment; with --json every message as it came. Exit status: 0 all went well, 1 a stream\n"
+     "failed or was closed early, 3 --wait-memory ran out.\n"},
+    {"receive", ctl_receive, "--port N", "a local webhook receiver that prints each delivery",
+     "usage: omictl [--json] receive --port N [options]\n"
+     "  --port N            port on 127.0.0.1; 0: any, told on the first line\n"
+     "  --address A         another address to bind\n"
+     "  --status CODE       answer with this status (default 200)\n"
+     "  --body TEXT         answer with this body (default {})\n"
+     "  --count N           end after N deliveries\n"
+     "  --ready-file FILE   ADDRESS:PORT is written there when it listens\n"
+     "Prints a line per delivery: method, path, bytes, content type and the beginning of the body; with --json an\n"
+     "object per delivery. Ends on Ctrl-C.\n"},
+    {NULL, NULL, NULL, NULL, NULL},
+};
+
+static void usage(FILE *out)
+{
+    fputs("usage: omictl [--socket PATH] [--json] COMMAND ...\n", out);
+    for (const struct ctl_command *c = ctl_commands; c->name; c++)
+        fprintf(out, "  %-8s %-16s %s\n", c->name, c->args, c->summary);
+    fputs("  --socket PATH    control socket (default $OMID_CONTROL, else " OMID_RUNDIR "/control.sock)\n"
+          "omictl COMMAND --help tells more; see omictl(1).\n",
+          out);
+}
+
+static const struct ctl_command *command_find(const char *name)
+{
+    for (const struct ctl_command *c = ctl_commands; c->name; c++) {
+        if (strcmp(c->name, name) == 0)
+            return c;
+    }
+    return NULL;
+}
+
+int ctl_usage(const char *command, const char *fmt, ...)
+{
+    va_list ap;
+    fprintf(stderr, "omictl %s: ", command);
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    va_end(ap);
+    fprintf(stderr, " (omictl %s --help)\n", command);
+    return CTL_USAGE;
+}
+
+bool ctl_number(const char *command, const char *option, const char *text, double min, double max, double *out)
+{
+    char *end;
+    double v = strtod(text, &end);
+    if (end == text || *end || !isfinite(v) || v < min || v > max) {
+        ctl_usage(command, "%s: expected a number from %g to %g, found \"%s\"", option, min, max, text);
+        return false;
+    }
+    *out = v;
+    return true;
+}
+
+bool ctl_help_asked(const char *command, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            fputs(command_find(command)->help, stdout);
+            return true;
+        }
+    }
+    return false;
+}
+
+int main(int argc, char **argv)
+{
+    struct ctl ctl = {.socket = getenv("OMID_CONTROL")};
+    int i = 1;
+    if (!ctl.socket)
+        ctl.socket = OMID_RUNDIR "/control.sock";
+    signal(SIGPIPE, SIG_IGN);
+    for (; i < argc && argv[i][0] == '-'; i++) {
+        if (strcmp(argv[i], "--json") == 0) {
+            ctl.json = true;
+        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
+            ctl.socket = argv[++i];
+        } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            usage(stdout);
+            return CTL_OK;
+        } else if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
+            puts("omictl " PACKAGE_VERSION);
+            return CTL_OK;
+        } else {
+            fprintf(stderr, "omictl: unknown option %s\n", argv[i]);
+            usage(stderr);
+            return CTL_USAGE;
+        }
+    }
+    if (i == argc) {
+        usage(stderr);
+        return CTL_USAGE;
+    }
+    const struct ctl_command *c = command_find(argv[i]);
+    if (!c) {
+        fprintf(stderr, "omictl: unknown command %s\n", argv[i]);
+        usage(stderr);
+        return CTL_USAGE;
+    }
+    /* --json is understood behind the command as well. */
+    int n = i + 1;
+    for (int k = i + 1; k < argc; k++) {
+        if (strcmp(argv[k], "--json") == 0)
+            ctl.json = true;
+        else
+            argv[n++] = argv[k];
+    }
+    argv[n] = NULL;
+    if (ctl_help_asked(c->name, n - i, argv + i))
+        return CTL_OK;
+    curl_global_init(CURL_GLOBAL_DEFAULT);
+    int rc = c->run(&ctl, n - i, argv + i);
+    curl_global_cleanup();
+    return rc;
+}
