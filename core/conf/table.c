@@ -25,7 +25,7 @@
       "Where log lines go.") \
     R("daemon", "state_dir", STRING, OMID_STATEDIR, 1, 4000, NULL, 0, daemon.state_dir, \
       "Directory of store.db and queue.db. A leading ~/ is the home directory.") \
-    R("daemon", "run_dir", STRING, OMID_RUNDIR, 1, 90, NULL, 0, daemon.run_dir, \
+    R("daemon", "run_dir", STRING, OMID_RUNDIR, 1, 94, NULL, 0, daemon.run_dir, \
       "Directory of control.sock, through which omictl speaks to the daemon. A leading ~/ is the home directory.") \
     R("daemon", "plugin_dir", STRING, OMID_PLUGINDIR, 1, 4000, NULL, 0, daemon.plugin_dir, \
       "Where plugins without a path of their own are looked for, as NAME.so.") \

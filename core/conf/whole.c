@@ -115,6 +115,10 @@ static void expand_home(struct load *l, const char *key, char **dir)
     omid_assert(asprintf(&full, "%s%s", home, *dir + 1) >= 0);
     free(*dir);
     *dir = full;
+    const struct omid_option *option = &conf_entry_find("daemon", key)->option;
+    if (strlen(full) > (size_t)option->max)
+        load_fault(l, false, "daemon", NULL, key, "expected a text of %.0f to %.0f bytes, found \"%.200s\"",
+                   option->min, option->max, full);
 }
 
 static void check_pairs(struct load *l)
