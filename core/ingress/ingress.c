@@ -65,6 +65,28 @@ static void thread_open(struct ingress_thread *t)
     listener_start(t);
 }
 
+/* h2o keeps freed chunks per thread, and forgets them when the thread ends. They are plain malloc() memory; a pool
+ * of more chunks than it keeps (16) takes out all of them. */
+static void free_caches(void)
+{
+    h2o_mem_recycle_t *buffers = &h2o_socket_buffer_prototype.allocator;
+    struct chunk {
+        struct chunk *next; /* how st_h2o_mem_pool_chunk_t begins */
+    } * chunk;
+    h2o_mem_pool_t pool;
+
+    while (buffers->cnt > 0)
+        free(h2o_mem_alloc_recycle(buffers, 1));
+    h2o_mem_init_pool(&pool);
+    for (int i = 0; i < 5 * 16; i++)
+        h2o_mem_alloc_pool(&pool, 1000); /* four to a chunk */
+    for (chunk = (void *)pool.chunks; chunk != NULL;) {
+        struct chunk *next = chunk->next;
+        free(chunk);
+        chunk = next;
+    }
+}
+
 static void thread_close(struct ingress_thread *t)
 {
     h2o_multithread_queue_t *queue = t->ctx.queue;
@@ -83,6 +105,7 @@ static void thread_close(struct ingress_thread *t)
     h2o_context_dispose(&t->ctx);
     h2o_evloop_run(t->loop, 0);
     h2o_evloop_destroy(t->loop);
+    free_caches();
     free(queue); /* h2o_multithread_destroy_queue() leaves the struct itself to nobody */
 }
 
