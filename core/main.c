@@ -63,6 +63,7 @@ struct daemon {
     struct host *host;
     bool host_started;
     struct routes *routes;
+    struct plugin_routes *plugin_routes;
     struct admin *admin;
     struct ingress *ingress;
     char control[256];
@@ -291,7 +292,10 @@ static bool start_routes(struct daemon *d)
                            .precheck = session_precheck,
                            .handler = &session_channel_handler,
                            .arg = d->sessions};
-    return d->routes && routes_add(d->routes, &listen) && plugin_routes_add(d->routes, d->host);
+    if (!d->routes || !routes_add(d->routes, &listen))
+        return false;
+    d->plugin_routes = plugin_routes_new(d->host, d->routes);
+    return d->plugin_routes != NULL;
 }
 
 static bool start_admin(struct daemon *d)
@@ -479,6 +483,7 @@ static void stop(struct daemon *d)
     }
     ingress_free(&d->ingress);
     admin_free(&d->admin);
+    plugin_routes_free(&d->plugin_routes);
     routes_free(&d->routes);
     host_free(&d->host);
     for (unsigned i = 0; i < d->n_loops; i++)
