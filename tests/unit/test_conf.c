@@ -339,6 +339,12 @@ static void test_directories(void)
     CU_ASSERT(refused_as("daemon { state_dir = \"~/state\" }",
                          "test.conf:1: daemon.state_dir: expected a directory, found \"~/state\", and HOME is not "
                          "set\n"));
+    /* The control socket's address holds 107 bytes. */
+    setenv("HOME", "/a-home-directory/with/a/name/of/many/bytes/that/no/socket/address/can/hold/any/longer/since/it/is",
+           1);
+    c = load("daemon { run_dir = \"~/run\" }");
+    CU_ASSERT_PTR_NULL(c);
+    CU_ASSERT(faults.errors == 1 && strncmp(faults.text.data, "test.conf:1: daemon.run_dir: ", 29) == 0);
     setenv("HOME", "/home/somebody", 1);
 }
 
@@ -381,7 +387,7 @@ static void test_embedded(void)
     CU_ASSERT(conf_plugin_find(c, "echo") && conf_plugin_find(c, "sphinx"));
     const struct conf_plugin *p = conf_plugin_find(c, "webhooks");
     CU_ASSERT_PTR_NOT_NULL_FATAL(p);
-    CU_ASSERT_STRING_EQUAL(conf_value_find(p, "audio_bytes")->v.list.item[0], "http://127.0.0.1:8701/audio,2");
+    CU_ASSERT_STRING_EQUAL(conf_value_find(p, "audio_bytes")->v.list.item[0], "http://127.0.0.1:8701/audio_bytes,2");
     conf_free(&c);
 
     setenv("OMID_ADDRESS", "127.0.0.1:0", 1);
@@ -393,7 +399,7 @@ static void test_embedded(void)
     CU_ASSERT_STRING_EQUAL(c->ingress.address.item[0], "127.0.0.1:0");
     CU_ASSERT_STRING_EQUAL(c->auth.admin_key, "another");
     p = conf_plugin_find(c, "webhooks");
-    CU_ASSERT_STRING_EQUAL(conf_value_find(p, "audio_bytes")->v.list.item[0], "http://127.0.0.1:9/audio,2");
+    CU_ASSERT_STRING_EQUAL(conf_value_find(p, "audio_bytes")->v.list.item[0], "http://127.0.0.1:9/audio_bytes,2");
     conf_free(&c);
     unsetenv("OMID_ADDRESS");
     unsetenv("OMID_AUTH_ADMIN_KEY");
