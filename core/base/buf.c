@@ -11,19 +11,24 @@
 
 char *buf_reserve(struct buf *b, size_t len)
 {
-    if (len > SIZE_MAX / 4 - b->len || (b->max && (b->len > b->max || len > b->max - b->len)))
+    if (len > SIZE_MAX / 4 - b->len || (b->max && (b->len > b->max || len > b->max - b->len))) {
+        b->failed = true;
         return NULL;
+    }
     size_t need = b->len + len + 1; /* the NUL */
     if (need > b->cap) {
         size_t cap = b->cap ? b->cap : MIN_CAP;
         while (cap < need)
             cap += cap / 2 + 1;
         char *data = realloc(b->data, cap);
-        if (!data)
+        if (!data) {
+            b->failed = true;
             return NULL;
+        }
         b->data = data;
         b->cap = cap;
     }
+    b->data[b->len] = b->data[b->len + len] = 0;
     return b->data + b->len;
 }
 
@@ -51,8 +56,10 @@ bool buf_printf(struct buf *b, const char *fmt, ...)
     int n = vsnprintf(NULL, 0, fmt, ap);
     va_end(ap);
     char *to = n < 0 ? NULL : buf_reserve(b, (size_t)n);
-    if (!to)
+    if (!to) {
+        b->failed = true;
         return false;
+    }
     va_start(ap, fmt);
     vsnprintf(to, (size_t)n + 1, fmt, ap);
     va_end(ap);
@@ -73,6 +80,7 @@ void buf_consume(struct buf *b, size_t n)
 void buf_clear(struct buf *b)
 {
     b->len = 0;
+    b->failed = false;
     if (b->data)
         b->data[0] = 0;
 }
@@ -80,8 +88,7 @@ void buf_clear(struct buf *b)
 void buf_free(struct buf *b)
 {
     free(b->data);
-    b->data = NULL;
-    b->len = b->cap = 0;
+    *b = BUF_INIT(b->max);
 }
 
 char *buf_steal(struct buf *b, size_t *len)
@@ -89,7 +96,6 @@ char *buf_steal(struct buf *b, size_t *len)
     char *data = b->data ? b->data : calloc(1, 1);
     if (len)
         *len = b->len;
-    b->data = NULL;
-    b->len = b->cap = 0;
+    *b = BUF_INIT(b->max);
     return data;
 }

@@ -14,8 +14,9 @@
 
 #define JSON_MAX_DEPTH 64
 
-/* NULL on a fault, with a reason in err ("" on success). Refuses: bad UTF-8, trailing text, depth over
- * JSON_MAX_DEPTH, len over max (0: no bound), an empty text. Free with json_free. */
+/* NULL on a fault, with a reason in err ("" on success). Refuses: bad UTF-8, comments, trailing text, depth over
+ * JSON_MAX_DEPTH, len over max (0: no bound), an empty text. Half of a surrogate pair reads as U+FFFD.
+ * Free with json_free. */
 yajl_val json_parse(const char *text, size_t len, size_t max, char *err, size_t errlen);
 void json_free(yajl_val *v);
 
@@ -30,11 +31,13 @@ bool json_bool(yajl_val v, const char *key, bool def);
 size_t json_len(yajl_val array); /* 0 when it is none */
 yajl_val json_at(yajl_val array, size_t i);
 
-/* Writer. Errors (bound of the buffer, memory, bad UTF-8) stick; json_w_end tells. */
+/* Writer. Errors stick; json_w_end tells: the bound of the buffer, memory, what would be no JSON (a value without key,
+ * a key without value, a wrong close). What was appended until then stays in out. */
 struct json_w {
     struct buf *out;
     unsigned depth;
     bool failed;
+    char kind[JSON_MAX_DEPTH];  /* '{' or '[' */
     bool comma[JSON_MAX_DEPTH]; /* the next value at this depth needs one */
     bool after_key;
 };
@@ -46,7 +49,8 @@ void json_w_key(struct json_w *w, const char *key);
 void json_w_str(struct json_w *w, const char *s); /* NULL writes null; bad UTF-8 bytes become U+FFFD */
 void json_w_strn(struct json_w *w, const char *s, size_t len);
 void json_w_int(struct json_w *w, int64_t i);
-void json_w_num(struct json_w *w, double d); /* shortest that reads back equal; not finite: null */
+void json_w_num(struct json_w *w,
+                double d); /* the fewest digits that read back equal, always a float (3.0); not finite: null */
 void json_w_bool(struct json_w *w, bool b);
 void json_w_null(struct json_w *w);
 void json_w_raw(struct json_w *w, const char *json, size_t len); /* already JSON */

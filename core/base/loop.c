@@ -189,7 +189,8 @@ struct loop *loop_new(const char *name)
         return NULL;
     l->magic = LOOP_MAGIC;
     snprintf(l->name, sizeof l->name, "%s", name);
-    l->ev = ev_loop_new(EVFLAG_AUTO);
+    /* select(2) ends at 1,024 descriptors */
+    l->ev = ev_loop_new(EVFLAG_NOENV | EVBACKEND_EPOLL | EVBACKEND_POLL);
     if (!l->ev) {
         free(l);
         return NULL;

@@ -33,7 +33,7 @@ void loop_free(struct loop **l);
 bool loop_is_current(const struct loop *l); /* is the caller on its thread? */
 struct ev_loop *loop_ev(struct loop *l);
 const char *loop_name(const struct loop *l);
-/* Monotonic ms, cached for the turn. Loop thread. */
+/* Monotonic ms. Loop thread. */
 uint64_t loop_now_ms(const struct loop *l);
 
 /* Lag: ns from a post to the turn that takes it, kept as a histogram (buckets for omid_loop_lag_seconds). Any thread.

@@ -51,11 +51,10 @@ static inline void sip_round(uint64_t v[4])
     v[2] = ROTL(v[2], 32);
 }
 
-uint64_t map_hash(const void *data, size_t len)
+uint64_t map_siphash(const uint64_t secret[2], const void *data, size_t len)
 {
-    pthread_once(&key_once, key_make);
-    uint64_t v[4] = {key[0] ^ UINT64_C(0x736f6d6570736575), key[1] ^ UINT64_C(0x646f72616e646f6d),
-                     key[0] ^ UINT64_C(0x6c7967656e657261), key[1] ^ UINT64_C(0x7465646279746573)};
+    uint64_t v[4] = {secret[0] ^ UINT64_C(0x736f6d6570736575), secret[1] ^ UINT64_C(0x646f72616e646f6d),
+                     secret[0] ^ UINT64_C(0x6c7967656e657261), secret[1] ^ UINT64_C(0x7465646279746573)};
     const unsigned char *p = data;
     uint64_t last = (uint64_t)len << 56, m;
     for (; len >= 8; len -= 8, p += 8) {
@@ -73,6 +72,12 @@ uint64_t map_hash(const void *data, size_t len)
     for (int i = 0; i < 3; i++)
         sip_round(v);
     return v[0] ^ v[1] ^ v[2] ^ v[3];
+}
+
+uint64_t map_hash(const void *data, size_t len)
+{
+    pthread_once(&key_once, key_make);
+    return map_siphash(key, data, len);
 }
 
 /* ------------------------------------------------------------------------- table */

@@ -17,10 +17,13 @@ void *map_get(const struct map *m, const char *key);
 bool map_put(struct map *m, const char *key, void *value, void **old);
 void *map_remove(struct map *m, const char *key); /* the value, or NULL */
 size_t map_count(const struct map *m);
-/* Start with *pos = 0; false at the end. The table must not be changed meanwhile. */
+/* Start with *pos = 0; false at the end. Meanwhile nothing may be put; the entry that it gave last may be
+ * removed. */
 bool map_next(const struct map *m, size_t *pos, const char **key, void **value);
 
 /* SipHash-1-3 with the process's key: for shard choices and the like. */
 uint64_t map_hash(const void *data, size_t len);
+/* The same with a key of the caller's. */
+uint64_t map_siphash(const uint64_t secret[2], const void *data, size_t len);
 
 #endif

@@ -7,9 +7,11 @@
 #include <string.h>
 
 #include "base/magic.h"
+#include "base/utf8.h"
 
 #define MAX_BUCKETS 16
-#define MAX_COLLECTORS 32
+#define MAX_COLLECTORS 64
+#define MAX_SERIES 1024 /* of one family: labels come from fixed sets, so this many mean a fault */
 
 /* One time series; those of one name stand in one family. */
 struct metric {
@@ -28,10 +30,15 @@ struct family {
     double bound[MAX_BUCKETS];
     size_t n_bounds;
     struct metric *first, **last;
+    size_t n_series;
+    struct metric *spill; /* takes the values of series beyond the bound; not rendered */
 };
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* guards families and their lists */
+static uint64_t series_refused;
 static struct family *families, **families_last = &families;
+/* Guards the collectors, and is held while they run: one that was removed is not running any more. */
+static pthread_mutex_t collect_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct {
     metrics_collect_fn fn;
     void *arg;
@@ -40,15 +47,27 @@ static size_t n_collectors;
 
 /* ------------------------------------------------------------------- registering */
 
-static void value_escape(struct buf *b, const char *s)
+static bool is_name(const char *s)
 {
-    for (; *s; s++) {
-        if (*s == '\n')
+    static const char first[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:";
+    size_t n = strspn(s, first);
+    return n > 0 && s[n + strspn(s + n, "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_:")] == 0;
+}
+
+/* The text format's escapes: of a label's value, or of a help text (which has no quotes around it). */
+static void text_escape(struct buf *b, const char *s, bool quoted)
+{
+    size_t n;
+    for (size_t left = strlen(s); left > 0; s += n ? n : 1, left -= n ? n : 1) {
+        n = utf8_char_len(s, left);
+        if (n == 0)
+            buf_puts(b, "\xef\xbf\xbd"); /* U+FFFD */
+        else if (*s == '\n')
             buf_puts(b, "\\n");
-        else if (*s == '"' || *s == '\\')
+        else if (*s == '\\' || (quoted && *s == '"'))
             buf_printf(b, "\\%c", *s);
         else
-            buf_append(b, s, 1);
+            buf_append(b, s, n);
     }
 }
 
@@ -57,10 +76,20 @@ static char *labels_render(const struct metric_label *labels, size_t n)
     struct buf b = BUF_INIT(0);
     buf_puts(&b, "");
     for (size_t i = 0; i < n; i++) {
+        omid_assert(is_name(labels[i].name));
         buf_printf(&b, "%s%s=\"", i ? "," : "", labels[i].name);
-        value_escape(&b, labels[i].value);
+        text_escape(&b, labels[i].value, true);
         buf_puts(&b, "\"");
     }
+    omid_assert(!b.failed);
+    return buf_steal(&b, NULL);
+}
+
+static char *help_render(const char *help)
+{
+    struct buf b = BUF_INIT(0);
+    text_escape(&b, help, false);
+    omid_assert(!b.failed);
     return buf_steal(&b, NULL);
 }
 
@@ -74,18 +103,43 @@ static struct family *family_get(enum metric_type type, const char *name, const 
         }
     }
     struct family *f = calloc(1, sizeof *f);
-    omid_assert(f && n_bounds <= MAX_BUCKETS);
+    omid_assert(f && n_bounds <= MAX_BUCKETS && is_name(name));
     f->type = type;
     f->name = strdup(name);
-    f->help = strdup(help);
+    f->help = help_render(help);
     omid_assert(f->name && f->help);
     f->n_bounds = n_bounds;
-    for (size_t i = 0; i < n_bounds; i++)
+    for (size_t i = 0; i < n_bounds; i++) {
+        omid_assert(isfinite(bounds[i]) && (i == 0 || bounds[i] > bounds[i - 1]));
         f->bound[i] = bounds[i];
+    }
     f->last = &f->first;
     *families_last = f;
     families_last = &f->next;
     return f;
+}
+
+/* Takes the labels. Lock held. */
+static struct metric *series_add(struct family *f, char *labels)
+{
+    bool spilt = f->n_series == MAX_SERIES;
+    if (spilt) {
+        series_refused++;
+        free(labels);
+        labels = NULL;
+        if (f->spill)
+            return f->spill;
+    }
+    struct metric *m = calloc(1, sizeof *m);
+    omid_assert(m);
+    m->family = f;
+    m->labels = labels;
+    if (spilt)
+        return f->spill = m;
+    *f->last = m;
+    f->last = &m->next;
+    f->n_series++;
+    return m;
 }
 
 struct metric *metric_get(enum metric_type type, const char *name, const char *help, const struct metric_label *labels,
@@ -99,16 +153,10 @@ struct metric *metric_get(enum metric_type type, const char *name, const char *h
     struct metric *m = f->first;
     while (m && strcmp(m->labels, rendered) != 0)
         m = m->next;
-    if (m) {
+    if (m)
         free(rendered);
-    } else {
-        m = calloc(1, sizeof *m);
-        omid_assert(m);
-        m->family = f;
-        m->labels = rendered;
-        *f->last = m;
-        f->last = &m->next;
-    }
+    else
+        m = series_add(f, rendered);
     pthread_mutex_unlock(&lock);
     return m;
 }
@@ -133,6 +181,9 @@ int64_t metric_value(const struct metric *m)
 void metric_observe(struct metric *m, double v)
 {
     const struct family *f = m->family;
+    omid_assert(f->type == METRIC_HISTOGRAM);
+    if (isnan(v))
+        return; /* it would stay in the sum for ever */
     size_t i = 0;
     while (i < f->n_bounds && v > f->bound[i])
         i++;
@@ -146,23 +197,31 @@ void metric_observe(struct metric *m, double v)
 
 void metrics_collector_add(metrics_collect_fn fn, void *arg)
 {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&collect_lock);
     omid_assert(n_collectors < MAX_COLLECTORS);
     collectors[n_collectors].fn = fn;
     collectors[n_collectors++].arg = arg;
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&collect_lock);
 }
 
 void metrics_collector_remove(metrics_collect_fn fn, void *arg)
 {
-    pthread_mutex_lock(&lock);
+    pthread_mutex_lock(&collect_lock);
     for (size_t i = 0; i < n_collectors; i++) {
         if (collectors[i].fn == fn && collectors[i].arg == arg) {
-            collectors[i] = collectors[--n_collectors];
+            memmove(&collectors[i], &collectors[i + 1], (--n_collectors - i) * sizeof collectors[0]);
             break;
         }
     }
-    pthread_mutex_unlock(&lock);
+    pthread_mutex_unlock(&collect_lock);
+}
+
+static void double_render(struct buf *out, double d)
+{
+    if (isfinite(d))
+        buf_printf(out, "%.15g", d);
+    else
+        buf_puts(out, d > 0 ? "+Inf" : "-Inf");
 }
 
 static void histogram_render(const struct family *f, struct metric *m, struct buf *out)
@@ -177,38 +236,43 @@ static void histogram_render(const struct family *f, struct metric *m, struct bu
         buf_printf(out, "%s_bucket{%s%sle=\"%s\"} %llu\n", f->name, m->labels, comma, bound, (unsigned long long)sum);
     }
     const char *open = m->labels[0] ? "{" : "", *close = m->labels[0] ? "}" : "";
-    buf_printf(out, "%s_sum%s%s%s %.9g\n", f->name, open, m->labels, close,
-               atomic_load_explicit(&m->sum, memory_order_relaxed));
+    buf_printf(out, "%s_sum%s%s%s ", f->name, open, m->labels, close);
+    double_render(out, atomic_load_explicit(&m->sum, memory_order_relaxed));
+    buf_puts(out, "\n");
     buf_printf(out, "%s_count%s%s%s %llu\n", f->name, open, m->labels, close, (unsigned long long)sum);
+}
+
+static void family_render(const struct family *f, struct buf *out)
+{
+    static const char *const types[] = {"counter", "gauge", "histogram"};
+    buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, types[f->type]);
+    for (struct metric *m = f->first; m; m = m->next) {
+        if (f->type == METRIC_HISTOGRAM)
+            histogram_render(f, m, out);
+        else
+            buf_printf(out, m->labels[0] ? "%s{%s} %lld\n" : "%s%s %lld\n", f->name, m->labels,
+                       (long long)metric_value(m));
+    }
 }
 
 bool metrics_render(struct buf *out)
 {
-    static const char *const types[] = {"counter", "gauge", "histogram"};
-    /* Collectors may set gauges and take locks of their own: they run outside ours, from a copy. */
-    metrics_collect_fn fn[MAX_COLLECTORS];
-    void *arg[MAX_COLLECTORS];
-    pthread_mutex_lock(&lock);
-    size_t n = n_collectors;
-    for (size_t i = 0; i < n; i++) {
-        fn[i] = collectors[i].fn;
-        arg[i] = collectors[i].arg;
-    }
-    pthread_mutex_unlock(&lock);
-    for (size_t i = 0; i < n; i++)
-        fn[i](arg[i], out);
+    bool failed = out->failed;
+    out->failed = false;
+    pthread_mutex_lock(&collect_lock);
+    for (size_t i = 0; i < n_collectors; i++)
+        collectors[i].fn(collectors[i].arg, out);
+    pthread_mutex_unlock(&collect_lock);
 
     pthread_mutex_lock(&lock);
-    for (struct family *f = families; f; f = f->next) {
-        buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", f->name, f->help, f->name, types[f->type]);
-        for (struct metric *m = f->first; m; m = m->next) {
-            if (f->type == METRIC_HISTOGRAM)
-                histogram_render(f, m, out);
-            else
-                buf_printf(out, m->labels[0] ? "%s{%s} %lld\n" : "%s%s %lld\n", f->name, m->labels,
-                           (long long)metric_value(m));
-        }
-    }
+    for (const struct family *f = families; f; f = f->next)
+        family_render(f, out);
+    buf_printf(out,
+               "# HELP omid_metric_series_refused_total Series beyond the bound of their family.\n"
+               "# TYPE omid_metric_series_refused_total counter\nomid_metric_series_refused_total %llu\n",
+               (unsigned long long)series_refused);
     pthread_mutex_unlock(&lock);
-    return buf_puts(out, "");
+    bool ok = !out->failed;
+    out->failed |= failed;
+    return ok;
 }

@@ -56,39 +56,44 @@ static char *piece(const char *in, size_t len, char **to, const char **why)
     return NULL;
 }
 
+/* One name=value of text[0..n), n > 0. NULL, or why not. */
+static const char *param_parse(struct query *q, const char *text, size_t n, char **to)
+{
+    if (q->n == QUERY_MAX_PARAMS)
+        return "too many parameters";
+    const char *why = NULL, *eq = memchr(text, '=', n);
+    size_t name_len = eq ? (size_t)(eq - text) : n;
+    struct query_param *param = &q->params[q->n];
+    param->name = piece(text, name_len, to, &why);
+    if (!why)
+        param->value = eq ? piece(eq + 1, n - name_len - 1, to, &why) : piece("", 0, to, &why);
+    if (!why)
+        q->n++;
+    return why;
+}
+
 bool query_parse(struct query *q, const char *text, size_t len, char *err, size_t errlen)
 {
     *q = (struct query){0};
-    const char *why = NULL;
-    char *to = q->storage = malloc(len + 2 * QUERY_MAX_PARAMS + 2);
+    if (errlen)
+        err[0] = 0;
+    char *to = q->storage = malloc(len + 2 * QUERY_MAX_PARAMS + 2); /* decoded is never longer; a NUL each */
     if (!to) {
         snprintf(err, errlen, "no memory");
         return false;
     }
-    for (const char *p = text, *end = text + len; p < end && !why;) {
-        const char *amp = memchr(p, '&', (size_t)(end - p));
-        size_t n = amp ? (size_t)(amp - p) : (size_t)(end - p);
-        if (n > 0 && q->n == QUERY_MAX_PARAMS) {
-            snprintf(err, errlen, "more than %d query parameters", QUERY_MAX_PARAMS);
+    for (size_t at = 0; at < len;) {
+        const char *p = text + at, *amp = memchr(p, '&', len - at);
+        size_t n = amp ? (size_t)(amp - p) : len - at;
+        const char *why = n > 0 ? param_parse(q, p, n, &to) : NULL;
+        if (why) {
+            snprintf(err, errlen, "query parameter %zu: %s", q->n + 1, why);
             query_free(q);
             return false;
         }
-        if (n > 0) {
-            const char *eq = memchr(p, '=', n);
-            size_t name_len = eq ? (size_t)(eq - p) : n;
-            struct query_param *param = &q->params[q->n];
-            param->name = piece(p, name_len, &to, &why);
-            if (!why)
-                param->value = eq ? piece(eq + 1, n - name_len - 1, &to, &why) : piece("", 0, &to, &why);
-            if (why)
-                snprintf(err, errlen, "%.*s: %s", (int)(name_len < 32 ? name_len : 32), p, why);
-            q->n++;
-        }
-        p += n + 1;
+        at += n + 1;
     }
-    if (why)
-        query_free(q);
-    return !why;
+    return true;
 }
 
 void query_free(struct query *q)
@@ -121,20 +126,17 @@ static bool encode(struct buf *b, const char *s)
 
 bool query_append(struct buf *url, const char *name, const char *value)
 {
-    if (!url->data && !buf_puts(url, ""))
-        return false;
-    char *hash = strchr(url->data, '#');
-    char *fragment = hash ? strdup(hash) : NULL;
-    if (hash) {
-        if (!fragment)
-            return false;
-        url->len = (size_t)(hash - url->data);
-        *hash = 0;
+    size_t cut = url->data ? strcspn(url->data, "#") : 0; /* a fragment stays last */
+    const char *mark = cut ? memchr(url->data, '?', cut) : NULL;
+    const char *join = !mark ? "?" : url->data[cut - 1] == '?' || url->data[cut - 1] == '&' ? "" : "&";
+    struct buf part = BUF_INIT(url->max);
+    bool ok = buf_puts(&part, join) && encode(&part, name) && buf_puts(&part, "=") && encode(&part, value) &&
+              buf_reserve(url, part.len);
+    if (ok) {
+        memmove(url->data + cut + part.len, url->data + cut, url->len - cut + 1);
+        memcpy(url->data + cut, part.data, part.len);
+        url->len += part.len;
     }
-    const char *mark = strchr(url->data, '?');
-    const char *join = !mark ? "?" : mark[1] == 0 || url->data[url->len - 1] == '&' ? "" : "&";
-    bool ok = buf_puts(url, join) && encode(url, name) && buf_puts(url, "=") && encode(url, value) &&
-              (!fragment || buf_puts(url, fragment));
-    free(fragment);
+    buf_free(&part);
     return ok;
 }

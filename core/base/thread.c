@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 
 bool thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *arg)
 {
@@ -14,6 +15,8 @@ bool thread_start(pthread_t *out, const char *name, void *(*fn)(void *), void *a
         errno = rc;
         return false;
     }
-    pthread_setname_np(*out, name);
+    char cut[16]; /* the kernel takes 15 characters or nothing */
+    snprintf(cut, sizeof cut, "%s", name);
+    pthread_setname_np(*out, cut);
     return true;
 }

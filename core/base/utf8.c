@@ -65,3 +65,26 @@ bool utf8_valid(const void *data, size_t len)
     struct utf8 u = {0};
     return utf8_feed(&u, data, len) && utf8_complete(&u);
 }
+
+size_t utf8_char_len(const void *data, size_t len)
+{
+    const unsigned char *p = data;
+    uint32_t state;
+    if (len == 0)
+        return 0;
+    if (p[0] < 0x80)
+        return 1;
+    if (!lead(p[0], &state))
+        return 0;
+    size_t n = 1 + (state >> 16);
+    return n <= len && utf8_valid(p, n) ? n : 0;
+}
+
+size_t utf8_clip(const void *data, size_t len, size_t max)
+{
+    const unsigned char *p = data;
+    size_t at = 0, n;
+    while (at < len && (n = utf8_char_len(p + at, len - at)) > 0 && n <= max - at)
+        at += n;
+    return at;
+}

@@ -44,6 +44,8 @@ static bool format_parse(struct wav *w, const unsigned char *p, size_t len, char
         snprintf(err, errlen, "%u channels", w->channels);
     else if (w->sample_rate < 1 || w->sample_rate > 1000000)
         snprintf(err, errlen, "sample rate %u", w->sample_rate);
+    else if (le16(p + 12) != 0 && le16(p + 12) != w->channels * ((w->bits + 7) / 8))
+        snprintf(err, errlen, "frames of %u bytes for %u channels of %u bits", le16(p + 12), w->channels, w->bits);
     else if (w->is_float ? w->bits != 32 && w->bits != 64 : w->bits == 0 || w->bits % 8 || w->bits > 32)
         snprintf(err, errlen, "%u bits a sample", w->bits);
     else
@@ -80,8 +82,8 @@ bool wav_parse(struct wav *w, const void *bytes, size_t len, char *err, size_t e
             size_t frame = (size_t)w->channels * (w->bits / 8);
             w->data = body;
             w->len = n - n % frame;
-            /* 0 and ~0 are what recorders leave that were cut off: all that is there counts. */
-            if (size == 0 || size == UINT32_MAX)
+            /* Recorders that could not seek back leave ~0, or 0 in both headers: all that is there counts. */
+            if (size == UINT32_MAX || (size == 0 && (uint64_t)le32(p + 4) + 8 <= at + 8))
                 w->len = there - there % frame;
             else
                 w->truncated = size > there;

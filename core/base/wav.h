@@ -12,8 +12,8 @@ struct wav {
     unsigned channels, sample_rate, bits;
     bool is_float;
     const unsigned char *data; /* into the caller's bytes */
-    size_t len;                /* whole frames; clipped to what is there when the header lies */
-    bool truncated;            /* the header promised more */
+    size_t len;     /* whole frames; clipped to what is there when the header lies, all of it when it does not know */
+    bool truncated; /* the header promised more */
 };
 
 /* false with a reason a user can act on ("not a RIFF file", "no fmt chunk", "format 85 is not PCM", ...). */

@@ -11,6 +11,8 @@
 #define RSV 0x70
 #define MASKED 0x80
 
+#define MESSAGE_KEEP 8192 /* bytes of buffer that stay between messages */
+
 /* ----------------------------------------------------------------------- masking */
 
 void ws_mask(unsigned char *data, size_t len, const uint8_t mask[4], unsigned at)
@@ -130,6 +132,15 @@ static int control_done(struct ws_parser *p, struct ws_event *ev)
     return 1;
 }
 
+/* The event that lay in the buffer has been taken. An idle connection keeps little memory. */
+static void message_forget(struct ws_parser *p)
+{
+    if (p->message.cap > MESSAGE_KEEP)
+        buf_free(&p->message);
+    else
+        buf_clear(&p->message);
+}
+
 static int message_done(struct ws_parser *p, struct ws_event *ev, unsigned char *data, size_t len)
 {
     if (p->message_op == WS_TEXT && !utf8_complete(&p->utf8))
@@ -140,7 +151,7 @@ static int message_done(struct ws_parser *p, struct ws_event *ev, unsigned char 
     return 1;
 }
 
-/* A data frame's header is whole. Starts its message, or goes on with it. NULL, or the close code's reason. */
+/* A data frame's header is whole: starts its message, or goes on with it. 0 or -1; before any payload has come. */
 static int data_begin(struct ws_parser *p, struct ws_event *ev)
 {
     if (p->opcode != WS_CONT) {
@@ -153,7 +164,7 @@ static int data_begin(struct ws_parser *p, struct ws_event *ev)
 }
 
 /* Payload bytes of the frame under way: n of them at `in`, unmasked here. */
-static int payload(struct ws_parser *p, unsigned char *in, size_t n, bool whole, struct ws_event *ev)
+static int payload(struct ws_parser *p, unsigned char *in, size_t n, struct ws_event *ev)
 {
     if (p->server) {
         ws_mask(in, n, p->mask, p->mask_at);
@@ -167,7 +178,7 @@ static int payload(struct ws_parser *p, unsigned char *in, size_t n, bool whole,
     }
     if (p->message_op == WS_TEXT && !utf8_feed(&p->utf8, in, n))
         return broken(p, ev, WS_CODE_BAD_UTF8, "text is not UTF-8");
-    if (whole && p->fin && p->message.len == 0) { /* in one piece: not copied */
+    if (p->left == 0 && p->fin && p->message.len == 0) { /* came in one piece: not copied */
         frame_done(p);
         return message_done(p, ev, in, n);
     }
@@ -189,9 +200,8 @@ int ws_parse(struct ws_parser *p, unsigned char *in, size_t len, size_t *used, s
     if (p->failed)
         return broken(p, ev, p->failed, "stream is broken");
     if (p->message_op == 0)
-        buf_clear(&p->message); /* the event that lay in it has been taken */
+        message_forget(p);
     while (rc == 0) {
-        bool fresh = false;
         if (p->head_len < p->head_need) {
             while (p->head_len < p->head_need && at < len) {
                 p->head[p->head_len++] = in[at++];
@@ -209,12 +219,11 @@ int ws_parse(struct ws_parser *p, unsigned char *in, size_t len, size_t *used, s
                 rc = data_begin(p, ev);
             if (rc)
                 break;
-            fresh = true;
         }
         if (p->left > 0 && at == len)
             break;
         size_t n = p->left < len - at ? (size_t)p->left : len - at;
-        rc = payload(p, in + at, n, fresh && n == p->left, ev);
+        rc = payload(p, in + at, n, ev);
         at += n;
     }
     *used = at;
@@ -260,12 +269,9 @@ bool ws_build(struct buf *out, enum ws_opcode op, const void *data, size_t len, 
 
 size_t ws_close_payload(unsigned char out[WS_MAX_CONTROL], uint16_t code, const char *reason)
 {
-    size_t n = reason ? strlen(reason) : 0;
-    if (n > WS_MAX_REASON) {
-        n = WS_MAX_REASON;
-        while (n > 0 && ((unsigned char)reason[n] & 0xc0) == 0x80)
-            n--;
-    }
+    if (!ws_code_valid(code))
+        return 0;
+    size_t n = reason ? utf8_clip(reason, strlen(reason), WS_MAX_REASON) : 0;
     out[0] = (unsigned char)(code >> 8);
     out[1] = (unsigned char)code;
     if (n)

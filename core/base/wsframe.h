@@ -82,11 +82,12 @@ size_t ws_header(unsigned char out[WS_MAX_HEADER], enum ws_opcode op, uint64_t l
 void ws_mask(unsigned char *data, size_t len, const uint8_t mask[4], unsigned at);
 /* Appends a whole frame. masked: with a fresh random mask (the client's duty). false: the bound of out. */
 bool ws_build(struct buf *out, enum ws_opcode op, const void *data, size_t len, bool masked);
-/* Payload of a Close frame; returns its length (reason cut at a character within WS_MAX_REASON). */
+/* Payload of a Close frame; returns its length. The reason (may be NULL) is cut at a character within WS_MAX_REASON and
+ * before the first byte that is no UTF-8. Empty for a code that must not be sent. */
 size_t ws_close_payload(unsigned char out[WS_MAX_CONTROL], uint16_t code, const char *reason);
 /* May this code stand in a Close frame (RFC 6455 section 7.4, IANA registry)? */
 bool ws_code_valid(uint16_t code);
-/* Sec-WebSocket-Accept for a key: 28 characters and NUL. */
+/* Sec-WebSocket-Accept for a key that ws_key_valid() took: 28 characters and NUL. */
 void ws_accept_key(const char *key, size_t key_len, char out[32]);
 /* Is it 16 bytes in base64 (24 characters)? */
 bool ws_key_valid(const char *key, size_t len);
