@@ -282,7 +282,7 @@ void value_clear(struct conf_value *v)
 {
     if (!v->option)
         return;
-    switch (v->option->type) {
+    switch (v->type) {
     case OMID_OPT_LIST:
         list_free(&v->v.list);
         break;

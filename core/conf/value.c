@@ -160,7 +160,7 @@ bool load_value(struct load *l, const char *path, const char *title, const struc
                 struct conf_value *v)
 {
     char err[512];
-    *v = (struct conf_value){.option = option};
+    *v = (struct conf_value){.option = option, .type = option->type};
     const struct outline_item *it = load_find(l, path, title, option->name);
     if (it) {
         v->file = it->file;
