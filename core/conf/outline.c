@@ -69,18 +69,28 @@ static void blank(char *text, size_t begin, size_t end)
     }
 }
 
-/* The rest of the line is not looked at: one fault per line is enough where the structure is lost. */
-static void skip_line(struct reader *r, size_t from)
-{
-    size_t n = strcspn(r->lex.text + r->lex.at, "\n");
-    blank(r->lex.text, from, r->lex.at + n);
-    r->lex.at += n;
-}
-
 static void rewind_to(struct reader *r, const struct lex_token *t)
 {
     r->lex.at = t->begin;
     r->lex.line = t->line;
+}
+
+/* The rest of the line is not looked at: one fault per line is enough where the structure is lost. But the brace that
+ * closes the section around it counts. */
+static void skip_line(struct reader *r, size_t from)
+{
+    unsigned open = 0;
+    int line = r->lex.line;
+    for (;;) {
+        struct lex_token t = lex_next(&r->lex);
+        if (t.type == LEX_END || t.line != line || (t.type == LEX_CLOSE && open == 0)) {
+            rewind_to(r, &t);
+            break;
+        }
+        open += t.type == LEX_OPEN;
+        open -= t.type == LEX_CLOSE;
+    }
+    blank(r->lex.text, from, r->lex.at);
 }
 
 static char *word_of(const struct reader *r, const struct lex_token *t)
