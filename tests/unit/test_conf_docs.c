@@ -254,7 +254,7 @@ static bool same(const struct conf_value *a, const struct conf_value *b)
 static void check_sample(const struct outline *o, const char *path, const char *title, const struct omid_option *option)
 {
     char err[300], key[200];
-    struct conf_value v = {.option = option}, def = {.option = option};
+    struct conf_value v = {.option = option, .type = option->type}, def = v;
     const struct outline_item *it = sample_find(o, path, title, option);
     outline_key_name(key, sizeof(key), path, title, option->name);
     if (!it) {
