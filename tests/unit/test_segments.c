@@ -1,0 +1,386 @@
+/* How segments combine: a table of cases, and properties over random transcripts: no text lost or doubled, time never
+ * backwards. */
+#include <CUnit/Basic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "session/extract.h"
+#include "session/params.h"
+#include "session/segments.h"
+
+#define P "p1"
+
+static struct segment *make(int speaker, const char *text, double start, double end)
+{
+    struct segment *s = segment_new(text, speaker, false, start, end, P);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+    return s;
+}
+
+/* "0:Hello there.|1:Yes" */
+static void show(const struct segment_list *l, char *out, size_t len)
+{
+    size_t at = 0;
+    out[0] = 0;
+    for (size_t i = 0; i < l->n; i++)
+        at += (size_t)snprintf(out + at, len - at, "%s%d:%s", i ? "|" : "", l->item[i]->speaker_id, l->item[i]->text);
+}
+
+struct one {
+    int speaker;
+    const char *text;
+    double start, end;
+};
+static const struct {
+    const char *what;
+    struct one stored[3], batch[4];
+    const char *want;
+    unsigned deleted;
+} cases[] = {
+    {"first words", {{0}}, {{0, "hello", 0, 1}}, "0:hello", 0},
+    {"same speaker, close by", {{0, "Hello", 0, 1}}, {{0, "There", 2, 3}}, "0:Hello There", 0},
+    {"gap of 3 s", {{0, "Hello.", 0, 1}}, {{0, "There", 4, 5}}, "0:Hello.|0:There", 0},
+    {"just under 3 s", {{0, "Hello.", 0, 1}}, {{0, "There", 3.999, 5}}, "0:Hello. There", 0},
+    {"open sentence goes on in lower case, whatever the gap",
+     {{0, "Hello", 0, 1}},
+     {{0, "there", 60, 61}},
+     "0:Hello there",
+     0},
+    {"open sentence, upper case, far", {{0, "Hello", 0, 1}}, {{0, "There", 60, 61}}, "0:Hello|0:There", 0},
+    {"lower case of another script",
+     {{0, "\xd0\x94\xd0\xb0", 0, 1}},
+     {{0, "\xd0\xbd\xd0\xb5\xd1\x82", 60, 61}},
+     "0:\xd0\x94\xd0\xb0 \xd0\xbd\xd0\xb5\xd1\x82",
+     0},
+    {"125 characters and ended: a new segment",
+     {{0,
+       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+       "aaaaaaaaaaaaa.",
+       0, 1}},
+     {{0, "b", 1, 2}},
+     "0:"
+     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+     "aaaaaaaaaaa.|0:b",
+     0},
+    {"125 characters and open: appended",
+     {{0,
+       "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+       "aaaaaaaaaaaaaa",
+       0, 1}},
+     {{0, "B", 1, 2}},
+     "0:"
+     "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+     "aaaaaaaaaaaa B",
+     0},
+    {"another speaker after a whole sentence", {{0, "Hello.", 0, 1}}, {{1, "Hi", 1, 2}}, "0:Hello.|1:Hi", 0},
+    {"short start of b belongs to a's sentence",
+     {{0, "I would like to go", 0, 1}},
+     {{1, "home. Are you sure", 1, 2}},
+     "0:I would like to go home.|1:Are you sure",
+     0},
+    {"b has no more text: it keeps its own",
+     {{0, "I would like to go", 0, 1}},
+     {{1, "home.", 1, 2}},
+     "0:I would like to go|1:home.",
+     0},
+    {"a's short fragment belongs to b",
+     {{0, "Fine. So", 0, 1}},
+     {{1, "what do you want to do today?", 1, 2}},
+     "0:Fine.|1:So what do you want to do today?",
+     0},
+    {"an emptied a is deleted and told",
+     {{0, "So", 0, 1}},
+     {{1, "what do you want?", 1, 2}},
+     "1:So what do you want?",
+     1},
+    {"an emptied one of the batch is not told",
+     {{0}},
+     {{0, "So", 0, 1}, {1, "what do you want?", 1, 2}},
+     "1:So what do you want?",
+     0},
+    {"batch is sorted", {{0}}, {{1, "Second.", 5, 6}, {0, "First.", 0, 1}}, "0:First.|1:Second.", 0},
+    {"batch combines among itself",
+     {{0}},
+     {{0, "one", 0, 1}, {0, "two", 1, 2}, {0, "three", 2, 3}},
+     "0:one two three",
+     0},
+    {"tail only: an older one is left alone",
+     {{0, "One", 0, 1}, {1, "Two.", 1, 2}},
+     {{0, "Three", 2, 3}},
+     "0:One|1:Two.|0:Three",
+     0},
+    {"tidied", {{0}}, {{0, "  a  b , c .  Why ? ", 0, 1}}, "0:a b, c. Why?", 0},
+    {"empty text is nothing", {{0}}, {{0, "   ", 0, 1}}, "", 0},
+};
+
+static void test_cases(void)
+{
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        struct segment_list stored = {0}, batch = {0};
+        struct id_list deleted = {0};
+        char got[2048];
+        for (size_t k = 0; k < 3 && cases[i].stored[k].text; k++)
+            segment_list_push(&stored, make(cases[i].stored[k].speaker, cases[i].stored[k].text,
+                                            cases[i].stored[k].start, cases[i].stored[k].end));
+        for (size_t k = 0; k < 4 && cases[i].batch[k].text; k++)
+            segment_list_push(&batch, make(cases[i].batch[k].speaker, cases[i].batch[k].text, cases[i].batch[k].start,
+                                           cases[i].batch[k].end));
+        for (size_t k = 0; k < stored.n; k++)
+            stored.item[k]->unseen = 0;
+        CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+        show(&stored, got, sizeof got);
+        if (strcmp(got, cases[i].want) != 0 || deleted.n != cases[i].deleted)
+            printf("\n%s: got \"%s\" (%zu deleted), want \"%s\"\n", cases[i].what, got, deleted.n, cases[i].want);
+        CU_ASSERT_STRING_EQUAL(got, cases[i].want);
+        CU_ASSERT_EQUAL(deleted.n, cases[i].deleted);
+        CU_ASSERT_EQUAL(batch.n, 0);
+        segment_list_free(&stored);
+        segment_list_free(&batch);
+        id_list_free(&deleted);
+    }
+}
+
+static void test_other_provider_stays_apart(void)
+{
+    struct segment_list stored = {0}, batch = {0};
+    struct id_list deleted = {0};
+    segment_list_push(&stored, make(0, "one", 0, 1));
+    segment_list_push(&batch, segment_new("two", 0, false, 1, 2, "p2"));
+    CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+    CU_ASSERT_EQUAL(stored.n, 2);
+    segment_list_free(&stored);
+    segment_list_free(&batch);
+    id_list_free(&deleted);
+}
+
+static void test_owner_on_two_speakers(void)
+{
+    struct segment_list stored = {0}, batch = {0};
+    struct id_list deleted = {0};
+    segment_list_push(&stored, segment_new("one", 0, true, 0, 1, P));
+    segment_list_push(&batch, segment_new("two", 3, true, 1, 2, P));
+    CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+    CU_ASSERT_EQUAL(stored.n, 1);
+    CU_ASSERT_STRING_EQUAL(stored.item[0]->text, "one two");
+    CU_ASSERT_DOUBLE_EQUAL(stored.item[0]->end, 2, 1e-9);
+    segment_list_free(&stored);
+    segment_list_free(&batch);
+    id_list_free(&deleted);
+}
+
+/* Only what changed is told again. */
+static void test_unseen(void)
+{
+    struct segment_list stored = {0}, batch = {0};
+    struct id_list deleted = {0};
+    segment_list_push(&stored, make(0, "Old.", 0, 1));
+    segment_list_push(&stored, make(1, "Tail", 1, 2));
+    stored.item[0]->unseen = stored.item[1]->unseen = 0;
+    segment_list_push(&batch, make(1, "more.", 2, 3));
+    segment_list_push(&batch, make(0, "New.", 3, 4));
+    CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+    CU_ASSERT_EQUAL(stored.n, 3);
+    CU_ASSERT_EQUAL(stored.item[0]->unseen, 0);
+    CU_ASSERT_EQUAL(stored.item[1]->unseen, SEGMENT_ALL);
+    CU_ASSERT_EQUAL(stored.item[2]->unseen, SEGMENT_ALL);
+    segment_list_free(&stored);
+    segment_list_free(&batch);
+    id_list_free(&deleted);
+}
+
+/* ------------------------------------------------------------------- properties */
+
+static unsigned long long seed = 88172645463325252ull;
+static unsigned rnd(unsigned n)
+{
+    seed ^= seed << 13;
+    seed ^= seed >> 7;
+    seed ^= seed << 17;
+    return (unsigned)(seed % n);
+}
+
+/* Every word carries a number of its own. */
+static void test_nothing_lost_or_doubled(void)
+{
+    for (unsigned round = 0; round < 300; round++) {
+        struct segment_list stored = {0}, batch = {0};
+        struct id_list deleted = {0};
+        unsigned words = 0;
+        double now = 0;
+        for (unsigned b = 0; b < 12; b++) {
+            unsigned n = rnd(5);
+            for (unsigned k = 0; k < n; k++) {
+                char text[512] = "";
+                size_t at = 0;
+                for (unsigned w = 1 + rnd(6); w > 0; w--)
+                    at += (size_t)snprintf(text + at, sizeof text - at, " %c%u%s", rnd(2) ? 'w' : 'W', words++,
+                                           rnd(4) ? "" : &".\0?\0!"[2 * rnd(3)]);
+                double len = 0.1 + rnd(30) / 10.;
+                CU_ASSERT_TRUE(segment_list_push(&batch, make((int)rnd(3), text, now + rnd(10) / 10., now + len + 1)));
+                now += len + rnd(40) / 10.;
+            }
+            CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+        }
+        unsigned char *seen = calloc(words + 1, 1);
+        unsigned count = 0;
+        for (size_t i = 0; i < stored.n; i++) {
+            const struct segment *s = stored.item[i];
+            CU_ASSERT_TRUE(s->text[0] != 0);
+            CU_ASSERT_TRUE(s->end >= s->start);
+            CU_ASSERT_TRUE(i == 0 || stored.item[i - 1]->start <= s->start);
+            for (const char *p = s->text; *p; p++) {
+                if (*p == 'w' || *p == 'W') {
+                    unsigned id = (unsigned)strtoul(p + 1, NULL, 10);
+                    CU_ASSERT_TRUE_FATAL(id < words);
+                    CU_ASSERT_EQUAL(seen[id], 0);
+                    seen[id] = 1;
+                    count++;
+                }
+            }
+        }
+        CU_ASSERT_EQUAL(count, words);
+        for (size_t i = 0; i < deleted.n; i++)
+            CU_ASSERT_PTR_NULL(segment_list_find(&stored, deleted.id[i]));
+        free(seen);
+        segment_list_free(&stored);
+        segment_list_free(&batch);
+        id_list_free(&deleted);
+    }
+}
+
+/* --------------------------------------------------------------------- parameters */
+
+static void test_params(void)
+{
+    static const struct {
+        const char *query, *fault; /* the parameter a fault must name; NULL: fine */
+    } table[] = {
+        {"", NULL},
+        {"sample_rate=16000&codec=pcm16&language=en", NULL},
+        {"sample_rate=abc", "sample_rate"},
+        {"sample_rate=", "sample_rate"},
+        {"sample_rate=16000.5", "sample_rate"},
+        {"sample_rate=99999999999999999999", "sample_rate"},
+        {"sample_rate=7", NULL}, /* parses; refused with a close code */
+        {"channels=0", "channels"},
+        {"channels=9", "channels"},
+        {"channels=x", "channels"},
+        {"conversation_timeout=-1", NULL},
+        {"conversation_timeout=soon", "conversation_timeout"},
+        {"include_speech_profile=maybe", "include_speech_profile"},
+        {"include_speech_profile=False", NULL},
+        {"custom_stt=on", "custom_stt"},
+        {"custom_stt=enabled", NULL},
+        {"uid=somebody&unknown=1", NULL},
+        {"language=%zz", "language"},
+        {"source=%ff", "source"},
+        {"codec=mp3", NULL},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
+        struct listen_params p;
+        char err[128] = "";
+        bool ok = listen_params_parse(&p, table[i].query, err, sizeof err);
+        if (ok != !table[i].fault || (table[i].fault && !strstr(err, table[i].fault)))
+            printf("\n%s: %s \"%s\"\n", table[i].query, ok ? "taken" : "refused", err);
+        CU_ASSERT_EQUAL(ok, !table[i].fault);
+        CU_ASSERT_TRUE(!table[i].fault || strstr(err, table[i].fault));
+    }
+}
+
+static void test_params_values(void)
+{
+    struct listen_params p;
+    char err[128];
+    struct conf conf = {.listen = {.conversation_timeout_ms = 120000, .conversation_timeout_floor_ms = 120000}};
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "", err, sizeof err));
+    CU_ASSERT_EQUAL(p.sample_rate, 8000);
+    CU_ASSERT_EQUAL(p.codec, CODEC_PCM8);
+    CU_ASSERT_STRING_EQUAL(p.language, "en");
+    CU_ASSERT_STRING_EQUAL(p.source, "omi");
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000);
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "language=auto&conversation_timeout=5", err, sizeof err));
+    CU_ASSERT_STRING_EQUAL(p.language, "multi");
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000); /* the floor */
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=-1", err, sizeof err));
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=99999", err, sizeof err));
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=600", err, sizeof err));
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 600000);
+}
+
+/* ------------------------------------------------------------------------ summary */
+
+static void test_extract(void)
+{
+    struct store_segment s[] = {
+        {.id = "a", .text = "Hello there.", .speaker = "SPEAKER_00"},
+        {.id = "b",
+         .text = "the garden needs water, and the garden needs new roses this summer.",
+         .speaker = "SPEAKER_01"},
+        {.id = "c", .text = "Okay. We buy roses for the garden tomorrow.", .speaker = "SPEAKER_00"},
+        {.id = "d", .text = "Bye.", .speaker = "SPEAKER_00"},
+    };
+    struct store_conversation c = {.segment = s, .n_segments = 4};
+    struct buf out = BUF_INIT(0);
+    char err[64];
+    CU_ASSERT_TRUE_FATAL(extract_summary(&c, &out));
+    yajl_val v = json_parse(out.data, out.len, 0, err, sizeof err);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+    const char *title = json_str(v, "title"), *overview = json_str(v, "overview");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(title);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(strstr(title, "garden"));
+    CU_ASSERT_TRUE(strlen(title) <= 60);
+    CU_ASSERT_TRUE(title[0] >= 'A' && title[0] <= 'Z');
+    CU_ASSERT_PTR_NOT_NULL_FATAL(strstr(overview, "roses"));
+    CU_ASSERT_STRING_EQUAL(json_str(v, "source"), "extractive");
+    CU_ASSERT_PTR_NOT_NULL(json_array(v, "action_items"));
+    json_free(&v);
+    buf_free(&out);
+}
+
+/* What strangers say: no sentence end at all, nothing at all, other scripts, very long. */
+static void test_extract_odd(void)
+{
+    char *longest = malloc(400001);
+    for (unsigned i = 0; i < 400000; i++)
+        longest[i] = i % 7 == 6 ? ' ' : "\xd0\xb6"[i & 1];
+    longest[400000] = 0;
+    const char *texts[] = {"", "   ", "...", "word", "\xe4\xbd\xa0\xe5\xa5\xbd\xe4\xb8\x96\xe7\x95\x8c", longest};
+    for (size_t i = 0; i < sizeof texts / sizeof texts[0]; i++) {
+        struct store_segment s = {.id = "a", .text = texts[i], .speaker = "SPEAKER_00"};
+        struct store_conversation c = {.segment = &s, .n_segments = 1};
+        struct buf out = BUF_INIT(0);
+        char err[64];
+        CU_ASSERT_TRUE_FATAL(extract_summary(&c, &out));
+        yajl_val v = json_parse(out.data, out.len, 0, err, sizeof err);
+        CU_ASSERT_PTR_NOT_NULL(v);
+        json_free(&v);
+        buf_free(&out);
+    }
+    free(longest);
+}
+
+int main(void)
+{
+    if (CU_initialize_registry() != CUE_SUCCESS)
+        return 1;
+    CU_pSuite s = CU_add_suite("segments", NULL, NULL);
+    CU_add_test(s, "table of cases", test_cases);
+    CU_add_test(s, "another provider stays apart", test_other_provider_stays_apart);
+    CU_add_test(s, "the owner on two speakers is one", test_owner_on_two_speakers);
+    CU_add_test(s, "only what changed is unseen", test_unseen);
+    CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
+    s = CU_add_suite("parameters", NULL, NULL);
+    CU_add_test(s, "faults name their parameter", test_params);
+    CU_add_test(s, "defaults, floor and cap", test_params_values);
+    s = CU_add_suite("extractive summary", NULL, NULL);
+    CU_add_test(s, "title and overview", test_extract);
+    CU_add_test(s, "odd texts", test_extract_odd);
+    CU_basic_set_mode(CU_BRM_NORMAL);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed != 0;
+}
