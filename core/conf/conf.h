@@ -107,7 +107,7 @@ struct conf {
 struct conf_value {
     const struct omid_option *option; /* in the plugin's file: not to be read once that is closed */
     enum omid_opt_type type;          /* the same as option's: conf_free() may come after the plugin was closed */
-    bool set; /* in the file or the environment; else the default */
+    bool set;                         /* in the file or the environment; else the default */
     const char *file;
     int line; /* 0: not in the file */
     union {
