@@ -31,7 +31,7 @@ const char *ingress_refused_name(enum refused_reason why)
     return refused_names[why];
 }
 
-void ingress_metrics_init(void)
+static void make_metrics(void)
 {
     struct ingress_metrics *m = &ingress_metrics;
 
@@ -59,4 +59,10 @@ void ingress_metrics_init(void)
     m->answers_late = metric_counter("omid_ingress_answers_late_total", "HTTP requests answered with 504.");
     m->protocol_errors = metric_counter("omid_ingress_protocol_errors_total",
                                         "WebSocket connections failed for a fault of the client's framing or size.");
+}
+
+void ingress_metrics_init(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, make_metrics);
 }

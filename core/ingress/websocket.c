@@ -139,16 +139,16 @@ static void prepare_close(struct websocket *ws, uint16_t code, const char *reaso
 
 static void resume_reading(struct websocket *ws);
 
-/* Ours first: what is queued, then Close, then the client's Close. */
-static void begin_close(struct websocket *ws, uint16_t code, const char *reason)
+/* Ours first: what is queued, then Close, then the client's Close. A client that is not read now (its way up is full)
+ * is read again when our Close is out, not earlier: what it sends has no use any more. bound_ms: until our Close is
+ * written; from then on it has WEBSOCKET_CLOSE_MS. */
+static void begin_close(struct websocket *ws, uint16_t code, const char *reason, uint32_t bound_ms)
 {
     if (ws->state != WEBSOCKET_OPEN)
         return;
     websocket_set_state(ws, WEBSOCKET_CLOSING);
-    ws->end_ms = ws->t->now_ms + TCP_UNACKED_MS; /* for what is queued; less once Close is written */
+    ws->end_ms = ws->t->now_ms + bound_ms;
     prepare_close(ws, code, reason);
-    if (ws->paused)
-        resume_reading(ws);
     arm(ws);
 }
 
@@ -300,6 +300,8 @@ static void on_written(h2o_socket_t *sock, const char *err)
         die(ws, WS_CODE_NORMAL);
     else if (ws->close_sent && ws->state == WEBSOCKET_FAILED)
         shutdown(h2o_socket_get_fd(sock), SHUT_WR);
+    else if (ws->close_sent && ws->paused)
+        resume_reading(ws);
     else
         touch(ws);
 }
@@ -342,7 +344,7 @@ static void on_message(struct websocket *ws, const struct ws_event *ev)
     case CHANNEL_CLOSED:
         metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
         tell_closed(ws, WS_CODE_TRY_LATER);
-        begin_close(ws, WS_CODE_TRY_LATER, "out of memory");
+        begin_close(ws, WS_CODE_TRY_LATER, "out of memory", TCP_UNACKED_MS);
         break;
     }
 }
@@ -452,7 +454,7 @@ void websocket_down(struct websocket *ws, struct channel_down *d)
         touch(ws);
         return;
     case DOWN_CLOSE:
-        begin_close(ws, d->code, (const char *)d->data);
+        begin_close(ws, d->code, (const char *)d->data, TCP_UNACKED_MS);
         break;
     case DOWN_RESUME:
         channel_down_free(d); /* first: see channel.h */
@@ -495,9 +497,9 @@ void websocket_timer(struct websocket *ws)
             die(ws, WS_CODE_ABNORMAL);
     } else if (ws->paused && now - ws->paused_ms >= conf->listen.up_stall_ms) {
         metric_add(ingress_metrics.stalls, 1);
-        log_notice("ingress", "the way up stayed full", LS("path", ws->client->peer));
+        log_notice("ingress", "the way up stayed full", LS("peer", ws->client->peer));
         tell_closed(ws, WS_CODE_TRY_LATER);
-        begin_close(ws, WS_CODE_TRY_LATER, "overloaded, try again later");
+        begin_close(ws, WS_CODE_TRY_LATER, "overloaded, try again later", WEBSOCKET_CLOSE_MS);
     } else if (!ws->paused && now - ws->heard_ms >= conf->ingress.receive_timeout_ms) {
         metric_add(ingress_metrics.stalls, 1);
         die(ws, WS_CODE_ABNORMAL);
@@ -515,7 +517,7 @@ void websocket_stop(struct websocket *ws)
     if (ws->state != WEBSOCKET_OPEN)
         return;
     tell_closed(ws, WS_CODE_GOING_AWAY);
-    begin_close(ws, WS_CODE_GOING_AWAY, "going away");
+    begin_close(ws, WS_CODE_GOING_AWAY, "going away", TCP_UNACKED_MS);
 }
 
 void websocket_cut(struct websocket *ws)
