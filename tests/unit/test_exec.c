@@ -1,0 +1,316 @@
+#include <CUnit/Basic.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/metrics.h"
+#include "lane/exec/exec.h"
+
+#define WAIT_MS 10000
+
+/* A job that runs until its gate is opened, and tells what became of it. */
+struct probe {
+    int gate; /* reading end of a pipe; -1: none */
+    char thread[16];
+    _Atomic int runs, done, done_ran;
+    struct loop *loop; /* where done() must come */
+    bool wrong_thread;
+};
+
+static void probe_run(void *arg)
+{
+    struct probe *p = arg;
+    char c;
+    pthread_getname_np(pthread_self(), p->thread, sizeof(p->thread));
+    p->runs++;
+    if (p->gate >= 0) {
+        while (read(p->gate, &c, 1) > 0) {
+        }
+    }
+}
+
+static void probe_done(void *arg, bool ran)
+{
+    struct probe *p = arg;
+    if (p->loop != NULL && !loop_is_current(p->loop))
+        p->wrong_thread = true;
+    p->done_ran += ran;
+    p->done++;
+}
+
+static int submit(struct exec *e, const char *owner, enum omid_pool pool, struct probe *p)
+{
+    const struct omid_work w = {sizeof(w), pool, "probe", probe_run, probe_done, p};
+    return exec_submit(e, owner, p->loop, &w);
+}
+
+static bool wait_for(_Atomic int *v, int n)
+{
+    for (uint64_t until = clock_mono_ms() + WAIT_MS; *v < n;) {
+        if (clock_mono_ms() > until)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return *v == n;
+}
+
+static struct exec *new_exec(unsigned threads, unsigned queue)
+{
+    const struct exec_config c = {.threads = {threads, threads, threads}, .queue = queue};
+    return exec_new(&c);
+}
+
+static void stop_and_free(struct exec *e)
+{
+    CU_ASSERT_EQUAL(exec_stop(e, clock_mono_ms() + WAIT_MS), 0);
+    exec_free(&e);
+    CU_ASSERT_PTR_NULL(e);
+}
+
+static void test_names_and_loop(void)
+{
+    struct loop *loop = loop_new("reactor_0");
+    CU_ASSERT_TRUE_FATAL(loop_start(loop));
+    struct exec *e = new_exec(2, 16);
+    static const char *const names[] = {"critical_0", "storage_0", "blocking_0"};
+    for (int pool = 0; pool < 3; pool++) {
+        struct probe p = {.gate = -1, .loop = loop};
+        CU_ASSERT_EQUAL(submit(e, "a", (enum omid_pool)pool, &p), OMID_OK);
+        CU_ASSERT_TRUE(wait_for(&p.done, 1));
+        CU_ASSERT_EQUAL(p.done_ran, 1);
+        CU_ASSERT_FALSE(p.wrong_thread);
+        CU_ASSERT_STRING_EQUAL(p.thread, names[pool]);
+    }
+    stop_and_free(e);
+    loop_stop(loop);
+    loop_free(&loop);
+}
+
+static void test_arguments(void)
+{
+    struct exec *e = new_exec(1, 16);
+    struct probe p = {.gate = -1};
+    struct omid_work w = {sizeof(w), OMID_POOL_STORAGE, "x", probe_run, probe_done, &p};
+    w.size = 4;
+    CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, &w), OMID_EINVAL);
+    w.size = sizeof(w);
+    w.pool = (enum omid_pool)3;
+    CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, &w), OMID_EINVAL);
+    w.pool = OMID_POOL_STORAGE;
+    w.run = NULL;
+    CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, &w), OMID_EINVAL);
+    CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, NULL), OMID_EINVAL);
+    stop_and_free(e);
+}
+
+/* Threads come with the work, up to the number, and one owner gets a quarter of the queue. */
+static void test_bounds(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(2, 8);
+    struct probe busy[2] = {{.gate = gate[0]}, {.gate = gate[0]}}, wait[9];
+    for (int i = 0; i < 2; i++) {
+        CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_BLOCKING, &busy[i]), OMID_OK);
+        CU_ASSERT_TRUE(wait_for(&busy[i].runs, 1));
+    }
+    CU_ASSERT_STRING_EQUAL(busy[1].thread, "blocking_1");
+    for (int i = 0; i < 9; i++)
+        wait[i] = (struct probe){.gate = -1};
+    static const char *const owner[] = {"a", "a", "b", "b", "c", "c", "d", "d", "e"};
+    for (int i = 0; i < 8; i++)
+        CU_ASSERT_EQUAL(submit(e, owner[i], OMID_POOL_BLOCKING, &wait[i]), i < 8 ? OMID_OK : OMID_EFULL);
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_BLOCKING, &wait[8]), OMID_EFULL); /* share */
+    CU_ASSERT_EQUAL(submit(e, "e", OMID_POOL_BLOCKING, &wait[8]), OMID_EFULL); /* queue */
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_STORAGE, &wait[8]), OMID_OK);     /* another pool has its own */
+    CU_ASSERT_TRUE(wait_for(&wait[8].done, 1));
+    CU_ASSERT_EQUAL(wait[0].runs, 0);
+
+    struct buf b = BUF_INIT(0);
+    CU_ASSERT_TRUE(metrics_render(&b));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "omid_exec_running{pool=\"blocking\"} 2"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "omid_exec_waiting{pool=\"blocking\"} 8"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "omid_exec_refused_total{pool=\"blocking\"} 2"));
+    buf_free(&b);
+
+    close(gate[1]);
+    for (int i = 0; i < 8; i++) {
+        CU_ASSERT_TRUE(wait_for(&wait[i].done, 1));
+        CU_ASSERT_EQUAL(wait[i].done_ran, 1);
+    }
+    /* The share is free again. */
+    struct probe again = {.gate = -1};
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_BLOCKING, &again), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&again.done, 1));
+    stop_and_free(e);
+    close(gate[0]);
+}
+
+struct closer {
+    int fd;
+};
+
+static void *close_later(void *arg)
+{
+    struct closer *c = arg;
+    nanosleep(&(struct timespec){.tv_nsec = 30000000}, NULL);
+    close(c->fd);
+    return NULL;
+}
+
+/* Waiting work is handed back unrun; running work is waited for. */
+static void test_stop(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(1, 16);
+    struct probe busy = {.gate = gate[0]}, wait[3] = {{.gate = -1}, {.gate = -1}, {.gate = -1}};
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_CRITICAL, &busy), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&busy.runs, 1));
+    for (int i = 0; i < 3; i++)
+        CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_CRITICAL, &wait[i]), OMID_OK);
+    struct closer c = {gate[1]};
+    pthread_t t;
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&t, NULL, close_later, &c), 0);
+    CU_ASSERT_EQUAL(exec_stop(e, clock_mono_ms() + WAIT_MS), 0);
+    CU_ASSERT_EQUAL(busy.done, 1);
+    CU_ASSERT_EQUAL(busy.done_ran, 1);
+    for (int i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(wait[i].runs, 0);
+        CU_ASSERT_EQUAL(wait[i].done, 1);
+        CU_ASSERT_EQUAL(wait[i].done_ran, 0);
+    }
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_CRITICAL, &busy), OMID_ECLOSED);
+    exec_free(&e);
+    pthread_join(t, NULL);
+    close(gate[0]);
+}
+
+/* What does not end is left behind in time, counted, and its result is ignored. */
+static void test_abandon(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(1, 16);
+    struct probe *stuck = calloc(1, sizeof(*stuck)); /* its thread may outlive this function */
+    stuck->gate = gate[0];
+    struct probe waits = {.gate = -1};
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_STORAGE, stuck), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&stuck->runs, 1));
+    CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_STORAGE, &waits), OMID_OK);
+    uint64_t began = clock_mono_ms();
+    CU_ASSERT_EQUAL(exec_stop(e, began + 50), 1);
+    uint64_t took = clock_mono_ms() - began;
+    CU_ASSERT_TRUE(took >= 50 && took < 5000);
+    CU_ASSERT_EQUAL(waits.done, 1);
+    CU_ASSERT_EQUAL(waits.done_ran, 0);
+    struct exec *seen = e;
+    exec_free(&e); /* leaked on purpose */
+    close(gate[1]);
+    /* The thread ends by itself; done() never came. */
+    for (uint64_t until = clock_mono_ms() + WAIT_MS; clock_mono_ms() < until;) {
+        struct buf b = BUF_INIT(0);
+        struct json_w w;
+        json_w_start(&w, &b);
+        exec_status(seen, &w);
+        bool ended = strstr(b.data, "\"threads\":1") == NULL;
+        buf_free(&b);
+        if (ended)
+            break;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    CU_ASSERT_EQUAL(stuck->done, 0);
+    free(stuck);
+    close(gate[0]);
+    exec_free(&seen); /* now nobody uses it */
+}
+
+struct storm {
+    struct exec *exec;
+    struct loop *loop;
+    const char *owner;
+    _Atomic int *taken, *runs, *done;
+};
+
+static void storm_run(void *arg)
+{
+    struct storm *s = arg;
+    ++*s->runs;
+}
+
+static void storm_done(void *arg, bool ran)
+{
+    (void)ran;
+    struct storm *s = arg;
+    ++*s->done;
+}
+
+static void *storm_thread(void *arg)
+{
+    struct storm *s = arg;
+    for (int i = 0; i < 3000; i++) {
+        const struct omid_work w = {sizeof(w), (enum omid_pool)(i % 3), "storm", storm_run, storm_done, s};
+        int rc = exec_submit(s->exec, s->owner, s->loop, &w);
+        if (rc == OMID_OK)
+            ++*s->taken;
+        else if (rc != OMID_EFULL && rc != OMID_ECLOSED)
+            abort();
+    }
+    return NULL;
+}
+
+/* Submitters, workers and the end at the same time: every accepted job gets its done(), once. */
+static void test_storm(void)
+{
+    for (int round = 0; round < 5; round++) {
+        _Atomic int taken = 0, runs = 0, done = 0;
+        struct loop *loop = loop_new("reactor_0");
+        CU_ASSERT_TRUE_FATAL(loop_start(loop));
+        struct exec *e = new_exec(3, 64);
+        struct storm s[3];
+        pthread_t t[3];
+        static const char *const owners[] = {"a", "b", "c"};
+        for (int i = 0; i < 3; i++) {
+            s[i] = (struct storm){e, loop, owners[i], &taken, &runs, &done};
+            CU_ASSERT_EQUAL_FATAL(pthread_create(&t[i], NULL, storm_thread, &s[i]), 0);
+        }
+        while (taken < 500)
+            nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+        if (round % 2 == 0)
+            CU_ASSERT_EQUAL(exec_stop(e, clock_mono_ms() + WAIT_MS), 0);
+        for (int i = 0; i < 3; i++)
+            pthread_join(t[i], NULL);
+        if (round % 2 != 0)
+            CU_ASSERT_EQUAL(exec_stop(e, clock_mono_ms() + WAIT_MS), 0);
+        loop_stop(loop);
+        CU_ASSERT_EQUAL(done, taken);
+        CU_ASSERT_TRUE(runs <= taken);
+        exec_free(&e);
+        loop_free(&loop);
+    }
+}
+
+int main(void)
+{
+    static CU_TestInfo tests[] = {
+        {"named threads, done() on the loop", test_names_and_loop},
+        {"unusable work is refused", test_arguments},
+        {"queue, share and threads are bounded", test_bounds},
+        {"stop hands back what waits and waits for what runs", test_stop},
+        {"stop abandons what does not end", test_abandon},
+        {"every accepted job is done once", test_storm},
+        CU_TEST_INFO_NULL,
+    };
+    static CU_SuiteInfo suites[] = {{"exec", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
+        return 2;
+    CU_basic_set_mode(CU_BRM_NORMAL);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed > 0;
+}
