@@ -242,7 +242,7 @@ static bool start_threads(struct daemon *d)
     d->n_loops = c->daemon.reactors;
     omid_assert(d->n_loops >= 1 && d->n_loops <= MAX_REACTORS);
     for (unsigned i = 0; i < d->n_loops; i++) {
-        char name[16];
+        char name[24];
         snprintf(name, sizeof name, "reactor_%u", i);
         d->loop[i] = loop_new(name);
         if (!d->loop[i])
