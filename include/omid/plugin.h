@@ -301,15 +301,16 @@ struct omid_route {
     const char *method; /* an HTTP method; NULL for a WebSocket route */
     enum omid_route_auth auth;
 
-    /* HTTP: answer now or later with respond(), exactly once. */
+    /* HTTP: answer now or later with respond(), exactly once. An error without an answer: 500. Left unanswered for
+     * 60 s: 504 (respond() is still due). */
     int (*request)(void *state, struct omid_exchange *ex, const struct omid_request *req);
 
-    /* WebSocket. open() may set *user; an error refuses with 1011. */
+    /* WebSocket. open() may set *user; an error refuses with 1011, and nothing more is called. May be NULL. */
     int (*open)(void *state, struct omid_conn *conn, const struct omid_request *req, void **user);
     /* OMID_OK: the message is taken. OMID_EFULL: not taken; it is handed over again when the way
-     * back has room, and until then the client is not read. Any other: closed with 1011. */
+     * back has room (after a while, if it has), and until then the client is not read. Any other: closed with 1011. */
     int (*message)(void *user, struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
-    /* The last callback of the connection; code is the close code as seen from here. */
+    /* The last callback of the connection; code is the close code as seen from here. May be NULL. */
     void (*closed)(void *user, struct omid_conn *conn, uint16_t code);
 };
 
@@ -459,7 +460,7 @@ struct omid_host {
 
     /* --- configure(): main thread --- */
 
-    /* The value of an option of the table, default included. A wrong name or type asserts. Strings and lists
+    /* The value of an option of the table, default included. A wrong name or type fails configure(). Strings and lists
      * live as long as the module's configuration: until unconfigure() returns. NULL: absent. */
     bool (*conf_bool)(struct omid_module *mod, const char *key);
     int64_t (*conf_int)(struct omid_module *mod, const char *key); /* INT, DURATION (ms), SIZE (bytes) */
