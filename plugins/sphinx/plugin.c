@@ -271,8 +271,7 @@ static void sphinx_drain(void *state)
 {
     struct sphinx_instance *si = state;
     si->draining = true;
-    if (si->first == NULL)
-        si->host->drained(si->inst);
+    instance_check_drained(si);
 }
 
 static void sphinx_stop(void *state)

@@ -144,11 +144,13 @@ struct sphinx_instance {
     struct omid_timer *second; /* runs while there are streams: utterances nobody ends */
     unsigned refs;             /* start()'s, one per stream, one for a preload */
     unsigned tick;             /* number of the walk over the streams that goes on */
-    bool draining, stopped;
+    bool draining, drained, stopped;
 };
 #define SPHINX_INSTANCE_MAGIC UINT32_C(0x53504849)
 
 extern const struct omid_stt_role sphinx_role;
 void instance_unref(struct sphinx_instance *si);
+/* Tells the host, once, when no stream and no preload is left. */
+void instance_check_drained(struct sphinx_instance *si);
 
 #endif

@@ -12,6 +12,8 @@
 #define POLL_MS 5
 /* A client that stops sending in the middle of a sentence (mute) gets what was said after this long. */
 #define MUTE_MS 2000
+/* Samples handed over in one call: beyond it the caller is at fault. */
+#define PIECE_MAX ((size_t)1 << 24)
 
 enum stream_state {
     STREAM_OPENING, /* no decoder yet */
@@ -34,9 +36,9 @@ struct stream {
     struct decoding dec;    /* the job's while JOB_RUNNING */
     bool job_ok, job_began; /* written by the job, read in done() */
 
-    /* waiting audio: a ring at the stream's rate */
+    /* waiting audio: a ring at the stream's rate; larger than its bound only while a single larger piece is in it */
     int16_t *ring;
-    size_t ring_cap, ring_at, ring_len;
+    size_t ring_bound, ring_cap, ring_at, ring_len;
     uint64_t received; /* samples, since the begin */
     uint64_t taken;    /* samples, by jobs */
     bool finalize;
@@ -78,10 +80,20 @@ static void found_clear(struct decoding *dec)
     dec->found_tail = &dec->found;
 }
 
+void instance_check_drained(struct sphinx_instance *si)
+{
+    if (!si->draining || si->drained || si->stopped || si->refs > 1)
+        return;
+    si->drained = true;
+    si->host->drained(si->inst);
+}
+
 void instance_unref(struct sphinx_instance *si)
 {
     sphinx_assert(si->magic == SPHINX_INSTANCE_MAGIC && si->refs > 0);
-    if (--si->refs > 0)
+    si->refs--;
+    instance_check_drained(si);
+    if (si->refs > 0)
         return;
     shared_unref(&si->shared);
     si->magic = 0;
@@ -113,8 +125,6 @@ static void stream_free(struct stream *s)
             si->host->timer_stop(&si->second);
         if (si->poll != NULL)
             si->host->timer_stop(&si->poll);
-        if (si->draining)
-            si->host->drained(si->inst);
     }
     instance_unref(si);
 }
@@ -221,7 +231,7 @@ static void job_done(void *arg, bool ran)
         s->unfinished = !s->dec.end_utterance;
         stream_report(s);
         found_clear(&s->dec);
-        if (!s->released && s->want_writable && s->ring_len <= s->ring_cap / 2) {
+        if (!s->released && s->want_writable && s->ring_len <= s->ring_bound / 2) {
             s->want_writable = false;
             si->host->stt_writable(s->stt);
         }
@@ -401,7 +411,7 @@ static struct stream *stream_new(struct sphinx_instance *si, uint32_t rate)
     struct stream *s = calloc(1, sizeof(*s));
     if (s == NULL)
         return NULL;
-    s->ring_cap = (size_t)((uint64_t)rate * si->shared->conf.buffer_ms / 1000);
+    s->ring_bound = s->ring_cap = (size_t)((uint64_t)rate * si->shared->conf.buffer_ms / 1000);
     s->ring = malloc(s->ring_cap * sizeof(int16_t));
     s->dec.slice = malloc(((size_t)rate * SLICE_MS / 1000 + 1) * sizeof(int16_t));
     if (s->ring == NULL || s->dec.slice == NULL) {
@@ -455,18 +465,46 @@ static int role_open(void *state, const struct omid_stt_params *params, struct o
     return OMID_OK;
 }
 
+/* Room for `samples` more; and no more memory than the bound needs, once a larger piece is gone. */
+static bool ring_fit(struct stream *s, size_t samples)
+{
+    if (s->ring_len == 0 && s->ring_cap > s->ring_bound) {
+        int16_t *smaller = realloc(s->ring, s->ring_bound * sizeof(int16_t));
+        if (smaller != NULL) {
+            s->ring = smaller;
+            s->ring_cap = s->ring_bound;
+        }
+        s->ring_at = 0;
+    }
+    if (samples <= s->ring_cap - s->ring_len)
+        return true;
+    sphinx_assert(s->ring_len == 0);
+    int16_t *larger = realloc(s->ring, samples * sizeof(int16_t));
+    if (larger == NULL) {
+        s->si->host->log(s->si->mod, OMID_LOG_ERROR, "no memory for %zu samples", samples);
+        return false;
+    }
+    s->ring = larger;
+    s->ring_cap = samples;
+    s->ring_at = 0;
+    return true;
+}
+
 static int role_audio(void *stream, const int16_t *pcm, size_t samples)
 {
     struct stream *s = stream_check(stream);
     if (s->state != STREAM_READY)
         return OMID_ECLOSED;
-    if (samples > s->ring_cap)
+    if (samples > PIECE_MAX)
         return OMID_EINVAL;
-    if (samples > s->ring_cap - s->ring_len) {
+    /* A piece beyond the bound is taken when nothing else waits: refused, it would come again as it is. */
+    if (s->ring_len > 0 && s->ring_len + samples > s->ring_bound) {
         s->want_writable = true;
         s->si->host->counter_add(s->si->shared->count.audio_refused, 1);
         return OMID_EFULL;
     }
+    if (!ring_fit(s, samples))
+        return OMID_ERR;
     size_t at = (s->ring_at + s->ring_len) % s->ring_cap;
     size_t first = s->ring_cap - at;
     if (first > samples)

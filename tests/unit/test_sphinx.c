@@ -348,9 +348,9 @@ static void waiting_audio_is_bounded(void)
     int n = 0;
     while (n < 100 && role->audio(stream, second, 16000) == OMID_OK)
         n++;
-    CU_ASSERT_EQUAL(n, 11);                                                /* 10 s wait, 1 s is with the job */
-    CU_ASSERT_EQUAL(role->audio(stream, minute, 16000 * 60), OMID_EINVAL); /* would never fit */
-    CU_ASSERT_EQUAL(mock_count(r.m, "audio_refused", NULL), 1);
+    CU_ASSERT_EQUAL(n, 11); /* 10 s wait, 1 s is with the job */
+    CU_ASSERT_EQUAL(role->audio(stream, minute, 16000 * 60), OMID_EFULL);
+    CU_ASSERT_EQUAL(mock_count(r.m, "audio_refused", NULL), 2);
     CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 1); /* one job per stream */
     for (int i = 0; i < 5; i++) {
         CU_ASSERT_EQUAL(stt.writable, 0);
@@ -361,9 +361,18 @@ static void waiting_audio_is_bounded(void)
     CU_ASSERT_EQUAL(stt.writable, 1);
     while (mock_exec_run(r.m, true))
         ;
+    /* A piece beyond the bound is taken when nothing else waits, and then nothing more. */
+    CU_ASSERT_EQUAL(role->audio(stream, minute, 16000 * 60), OMID_OK);
+    CU_ASSERT_EQUAL(role->audio(stream, second, 1), OMID_EFULL);
+    while (mock_exec_run(r.m, true))
+        ;
+    CU_ASSERT_EQUAL(stt.writable, 2);
+    CU_ASSERT_EQUAL(role->audio(stream, second, 16000), OMID_OK);
+    while (mock_exec_run(r.m, true))
+        ;
     mock_exec_mode(r.m, MOCK_EXEC_THREADS);
     close_and_wait(&r, stream, &stt);
-    CU_ASSERT_DOUBLE_EQUAL(stt.transcribed, 11.0, 0.05);
+    CU_ASSERT_DOUBLE_EQUAL(stt.transcribed, 72.0, 0.05);
     free(second);
     free(minute);
     rig_down(&r);
@@ -665,6 +674,19 @@ static void drain_waits_for_the_streams(void)
     rig_down(&r);
 }
 
+static void drain_waits_for_the_preload(void)
+{
+    struct mock *m = mock_new(&omid_plugin);
+    mock_exec_mode(m, MOCK_EXEC_HELD);
+    CU_ASSERT_EQUAL_FATAL(mock_configure(m), OMID_OK);
+    struct rig r = {.m = m, .inst = mock_start(m)};
+    mock_drain(r.inst);
+    CU_ASSERT_EQUAL(mock_drained(r.inst), 0);
+    CU_ASSERT_TRUE(mock_exec_run(m, false));
+    CU_ASSERT_EQUAL(mock_drained(r.inst), 1);
+    rig_down(&r);
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {
@@ -686,6 +708,7 @@ int main(void)
         {"a damaged model ends the stream", a_damaged_model_ends_the_stream_not_the_daemon},
         {"preload serves the first stream", preload_serves_the_first_stream},
         {"drain waits for the streams", drain_waits_for_the_streams},
+        {"drain waits for the preload", drain_waits_for_the_preload},
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"sphinx", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
