@@ -155,8 +155,23 @@ static void check_pairs(struct load *l)
                    "is not longer than ping_interval: silent but live clients will be torn down");
 }
 
+/* Under systemd the unit's StateDirectory= and RuntimeDirectory= are the defaults: the only places its sandbox lets the
+ * daemon write to (systemd.exec(5)). */
+static void from_service_manager(struct load *l, const char *key, const char *variable, char **dir)
+{
+    const char *given = getenv(variable);
+    if (!given || given[0] != '/' || load_find(l, "daemon", NULL, key))
+        return;
+    char *first = strndup(given, strcspn(given, ":"));
+    omid_assert(first);
+    free(*dir);
+    *dir = first;
+}
+
 void load_expand_dirs(struct load *l)
 {
+    from_service_manager(l, "state_dir", "STATE_DIRECTORY", &l->c->daemon.state_dir);
+    from_service_manager(l, "run_dir", "RUNTIME_DIRECTORY", &l->c->daemon.run_dir);
     expand_home(l, "state_dir", &l->c->daemon.state_dir);
     expand_home(l, "run_dir", &l->c->daemon.run_dir);
     expand_home(l, "plugin_dir", &l->c->daemon.plugin_dir);

@@ -365,6 +365,19 @@ static const struct omid_plugin *any_plugin(void *arg, const char *name, const c
     return &plugins[(*n)++];
 }
 
+/* The directories that systemd made for the unit are the defaults; the file still wins. */
+static void test_service_manager(void)
+{
+    setenv("STATE_DIRECTORY", "/var/lib/one:/var/lib/two", 1);
+    setenv("RUNTIME_DIRECTORY", "/run/one", 1);
+    struct conf *c = load_fatal("daemon { run_dir = \"/tmp/mine\" }\n");
+    CU_ASSERT_STRING_EQUAL(c->daemon.state_dir, "/var/lib/one");
+    CU_ASSERT_STRING_EQUAL(c->daemon.run_dir, "/tmp/mine");
+    conf_free(&c);
+    unsetenv("STATE_DIRECTORY");
+    unsetenv("RUNTIME_DIRECTORY");
+}
+
 static void test_embedded(void)
 {
     size_t n = 0;
@@ -495,6 +508,7 @@ int main(void)
     CU_add_test(s, "lanes", test_lanes);
     CU_add_test(s, "left out", test_left_out);
     CU_add_test(s, "directories", test_directories);
+    CU_add_test(s, "directories of the service manager", test_service_manager);
     CU_add_test(s, "embedded", test_embedded);
     CU_add_test(s, "units", test_units);
     CU_add_test(s, "table", test_table);
