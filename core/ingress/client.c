@@ -6,11 +6,13 @@
  * the turn. A connection is ended from outside with shutdown(2): its owner then reads the end of file and closes.
  */
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <unistd.h>
 
 #include "base/log.h"
 #include "ingress/private.h"
@@ -127,29 +129,6 @@ static void count_out(struct client *c)
     c->key[0] = '\0';
 }
 
-static void on_close(void *data)
-{
-    struct client *c = data;
-    CHECK_MAGIC(c, CLIENT_MAGIC);
-    struct ingress_thread *t = c->t;
-
-    omid_assert(c->ws == NULL && c->exchange == NULL);
-    count_out(c);
-    if (c->state == CLIENT_LINGERING)
-        t->n_lingering--;
-    if (c->control)
-        t->n_control--;
-    if (t->opening == c)
-        t->opening = NULL;
-    timer_clear(&t->timers, &c->timer);
-    list_remove(&c->link);
-    list_remove(&c->watch_link);
-    t->n_clients--;
-    metric_add(ingress_metrics.connections, -1);
-    c->magic = OMID_MAGIC_DEAD;
-    free(c);
-}
-
 /* ------------------------------------------------------------ lingering */
 
 static void on_discard(h2o_socket_t *sock, const char *err)
@@ -187,6 +166,61 @@ static void linger(struct client *c, const h2o_iovec_t *answer)
     h2o_socket_write(c->sock, &buf, 1, on_answer_written);
 }
 
+static void drop_linger_fd(struct client *c)
+{
+    if (c->linger_fd >= 0)
+        close(c->linger_fd);
+    c->linger_fd = -1;
+}
+
+static void on_close(void *data);
+
+/* h2o has closed the socket of a request that it refused itself (413, 400). The connection lives on in our own
+ * descriptor until the client has had the time to read why. */
+static bool linger_on(struct client *c)
+{
+    struct ingress_thread *t = c->t;
+
+    if (c->linger_fd < 0 || c->state != CLIENT_READING || t->stopping || t->n_lingering >= CLIENT_LINGERING_MAX)
+        return false;
+    shutdown(c->linger_fd, SHUT_WR);
+    c->sock = h2o_evloop_socket_create(t->loop, c->linger_fd, H2O_SOCKET_FLAG_IS_ACCEPTED_CONNECTION);
+    c->linger_fd = -1;
+    c->reading = NULL;
+    c->sock->on_close.cb = on_close;
+    c->sock->on_close.data = c;
+    client_set_state(c, CLIENT_LINGERING);
+    timer_set(&t->timers, &c->timer, t->now_ms + CLIENT_LINGER_MS);
+    h2o_socket_read_start(c->sock, on_discard);
+    return true;
+}
+
+static void on_close(void *data)
+{
+    struct client *c = data;
+    CHECK_MAGIC(c, CLIENT_MAGIC);
+    struct ingress_thread *t = c->t;
+
+    omid_assert(c->ws == NULL && c->exchange == NULL);
+    if (t->opening == c)
+        t->opening = NULL;
+    if (linger_on(c))
+        return;
+    drop_linger_fd(c);
+    count_out(c);
+    if (c->state == CLIENT_LINGERING)
+        t->n_lingering--;
+    if (c->control)
+        t->n_control--;
+    timer_clear(&t->timers, &c->timer);
+    list_remove(&c->link);
+    list_remove(&c->watch_link);
+    t->n_clients--;
+    metric_add(ingress_metrics.connections, -1);
+    c->magic = OMID_MAGIC_DEAD;
+    free(c);
+}
+
 /* ------------------------------------------------------------ reading */
 
 /* Has the head come to its end? Stores how far was searched. */
@@ -214,6 +248,21 @@ static bool head_complete(struct client *c, size_t *end)
     return false;
 }
 
+/* h2o answers without having asked us, and does not read on: it refuses the request, or has sent 100 (Continue),
+ * which client_request_begin() finds out. */
+static void refused_by_h2o(struct client *c)
+{
+    drop_linger_fd(c);
+    c->linger_fd = fcntl(h2o_socket_get_fd(c->sock), F_DUPFD_CLOEXEC, 0);
+}
+
+void client_request_begin(struct client *c)
+{
+    CHECK_MAGIC(c, CLIENT_MAGIC);
+    drop_linger_fd(c);
+    client_set_state(c, CLIENT_BUSY);
+}
+
 static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct client *c = sock->on_close.data;
@@ -229,7 +278,13 @@ static void on_read(h2o_socket_t *sock, const char *err)
             return;
         }
     }
-    c->reading(sock, err); /* may free c */
+    /* It may free c. */
+    struct ingress_thread *t = c->t;
+    t->opening = c;
+    c->reading(sock, err);
+    if (t->opening == c && c->state == CLIENT_READING && sock->_cb.read == NULL && h2o_socket_is_writing(sock))
+        refused_by_h2o(c);
+    t->opening = NULL;
 }
 
 static void watch(struct client *c)
@@ -392,6 +447,7 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
     c->magic = CLIENT_MAGIC;
     c->t = t;
     c->sock = sock;
+    c->linger_fd = -1;
     c->control = control;
     c->timer.fn = on_timer;
     list_init(&c->watch_link);

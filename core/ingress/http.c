@@ -209,7 +209,7 @@ static struct exchange *exchange_begin(h2o_req_t *req)
     ex->client = c;
     ex->req = req;
     c->exchange = ex;
-    client_set_state(c, CLIENT_BUSY);
+    client_request_begin(c);
     timer_set(&c->t->timers, &c->timer, c->t->now_ms + EXCHANGE_ANSWER_MS);
     return ex;
 }

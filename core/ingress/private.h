@@ -119,7 +119,7 @@ struct ingress_thread {
     size_t n_clients, n_lingering, n_control;
     uint64_t now_ms; /* monotonic, of this turn */
     unsigned round_robin;
-    struct client *opening; /* within h2o_http1_accept() */
+    struct client *opening; /* is it still there after a call into h2o? on_close() says no */
     bool paused, stopping;
 };
 
@@ -173,6 +173,7 @@ struct client {
     h2o_socket_cb reading;
     size_t scanned; /* bytes of the head that were searched for its end */
     bool head_done;
+    int linger_fd; /* h2o refused the request and will close: our own descriptor of the connection; else -1 */
 
     struct exchange *exchange; /* CLIENT_BUSY */
     struct websocket *ws;      /* CLIENT_WEBSOCKET */
@@ -181,7 +182,8 @@ struct client {
 void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control);
 void client_set_state(struct client *c, enum client_state state);
 struct client *client_of(h2o_req_t *req);
-void client_request_done(struct client *c);  /* h2o is done with a request */
+void client_request_begin(struct client *c); /* our handler has it */
+void client_request_done(struct client *c);  /* h2o is done with it */
 void client_watch(struct ingress_thread *t); /* end of turn */
 /* Cuts the connection from outside of its socket's callbacks; whoever owns the socket sees the end of file. */
 void client_cut(struct client *c);
