@@ -26,8 +26,11 @@ struct queue_config {
     size_t n_retry;
     double jitter;
     uint32_t name_keep_ms; /* how long a finished name still answers with its first id */
-    /* Unix ms and a random number in 0..1: driven by tests; NULL: the real ones */
+    /* Unix ms and a random number in 0..1: driven by tests; NULL: the real ones. Who drives the clock calls
+     * queue_wake() after setting it. */
     int64_t (*now)(void);
+    /* Monotonic ms, for leases and waits; NULL: the real one, or `now` where that is driven. */
+    int64_t (*mono)(void);
     double (*random)(void);
 };
 
@@ -43,6 +46,8 @@ struct queue *queue_open(const struct queue_config *config, bool *set_aside, cha
 bool queue_start(struct queue *q, queue_dispatch_fn dispatch, void *arg);
 /* No more claims. Enqueues and finishes still work. */
 void queue_pause(struct queue *q);
+/* Any thread: looks again at once (a driven clock was set). */
+void queue_wake(struct queue *q);
 /* Commits everything, ends the thread. Claims not finished stay leased on disk and are free at the next start. */
 void queue_stop(struct queue *q);
 void queue_free(struct queue **q);
@@ -51,16 +56,21 @@ void queue_free(struct queue **q);
 int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
                   omid_enqueued_cb cb, void *arg);
 /* cb(OMID_OK) on `loop` when everything enqueued by the calling thread before this call is on disk; OMID_ERR if any
- * of the commits since the last fence failed. */
+ * of them since that thread's last fence is not (the disk failed, or a bound refused it, also within the call). */
 int queue_fence(struct queue *q, struct loop *loop, void (*cb)(void *arg, int result), void *arg);
 
 const char *queue_claim_owner(const struct queue_claim *c);
 const struct omid_job_view *queue_claim_view(const struct queue_claim *c);
-/* Any thread. Frees the claim. A claim whose lease has run out meanwhile changes nothing (counted). */
+/* Any thread, also after queue_free(). Frees the claim. A claim whose lease has run out meanwhile changes nothing
+ * (counted). OMID_JOB_WAIT holds the whole target back for retry_after_s (at least 1 s) or until one of its jobs is
+ * done: an open breaker is not asked for each job of a backlog. */
 void queue_finish(struct queue_claim **c, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
 
 struct queue_counts {
-    uint64_t ready, delayed, leased, dead, done, bytes;
+    uint64_t ready, delayed; /* delayed: after a failed attempt, or for a time that was asked for */
+    uint64_t leased, dead;
+    uint64_t done;  /* since the start */
+    uint64_t bytes; /* payload of ready, delayed and leased */
 };
 void queue_counts(struct queue *q, struct queue_counts *out); /* any thread; as of the last commit */
 /* "" when the last commit succeeded, else why not (disk full, ...). Any thread. For /readyz. */

@@ -1,0 +1,112 @@
+/* The state in memory from the file, at the start. */
+#include <stdio.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "lane/queue/queue_int.h"
+
+/* What a former process had in hand: an attempt was made, its end is unknown. */
+static bool free_leases(struct queue *q)
+{
+    char sql[512];
+    int64_t n = db_int(q->db, "SELECT count(*) FROM lease", -1);
+    if (n < 0)
+        return false;
+    if (n == 0)
+        return true;
+    snprintf(sql, sizeof(sql),
+             "UPDATE job SET attempt = attempt + 1, lost = lost + 1 WHERE state = 0 AND id IN (SELECT id FROM lease);"
+             "UPDATE job SET state = 1, died = %lld, last_error = 'the daemon ended during the attempt'"
+             " WHERE state = 0 AND id IN (SELECT id FROM lease) AND attempt - min(lost, %d) > %zu;"
+             "DELETE FROM lease",
+             (long long)queue_wall(q), QUEUE_LOST_GRACE, q->c.n_retry);
+    log_info("queue", "leases of a former process freed", LI("jobs", n));
+    return db_exec(q->db, sql);
+}
+
+/* The wall clock may have been wrong when these were written, or is it now: no delay of our own can be longer than
+ * the longest of the schedule, and a first attempt has none. Times that a caller named stay. */
+static bool clamp_delays(struct queue *q)
+{
+    char sql[256];
+    double longest = 0;
+    int64_t now = queue_wall(q);
+    for (size_t i = 0; i < q->c.n_retry; i++)
+        longest = q->retry_ms[i] > longest ? q->retry_ms[i] : longest;
+    int64_t most = now + (int64_t)(longest * (2 + q->c.jitter)) + 1000;
+    snprintf(sql, sizeof(sql),
+             "UPDATE job SET not_before = %lld WHERE state = 0 AND not_before > %lld AND wall = 0"
+             " AND (attempt = 0 OR not_before > %lld)",
+             (long long)now, (long long)now, (long long)most);
+    return db_exec(q->db, sql);
+}
+
+static bool load_targets(struct queue *q)
+{
+    static const char sql[] =
+        "SELECT t.id, t.owner, t.name, j.n, j.due FROM (SELECT target, count(*) AS n, min(not_before) AS due"
+        " FROM job WHERE state = 0 GROUP BY target) j JOIN target t ON t.id = j.target";
+    sqlite3_stmt *st = NULL;
+    uint64_t total = 0;
+    int r = -1;
+    if (!db_prepare(q->db, sql, &st))
+        return false;
+    while ((r = db_step(q->db, st)) > 0) {
+        struct queue_target *t = queue_target_add(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), db_col_str(st, 2));
+        if (t == NULL) {
+            db_set_error(q->db, "no memory");
+            r = -1;
+            break;
+        }
+        t->on_disk = true;
+        t->ready = (uint64_t)sqlite3_column_int64(st, 3);
+        t->next_due = sqlite3_column_int64(st, 4);
+        total += t->ready;
+        queue_target_update(q, t);
+    }
+    sqlite3_finalize(st);
+    atomic_store(&q->waiting, total);
+    return r == 0;
+}
+
+static bool load_counts(struct queue *q)
+{
+    struct {
+        const char *sql;
+        atomic_uint_fast64_t *to;
+    } counts[] = {
+        {"SELECT count(*) FROM job WHERE state = 0 AND (attempt > 0 OR wall = 1)", &q->delayed},
+        {"SELECT count(*) FROM job WHERE state = 1", &q->dead},
+        {"SELECT total(length(payload)) FROM job WHERE state = 0", &q->bytes},
+        {"SELECT count(*) FROM name WHERE expires IS NOT NULL", &q->names},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+        int64_t n = db_int(q->db, counts[i].sql, -1);
+        if (n < 0)
+            return false;
+        atomic_store(counts[i].to, (uint64_t)n);
+    }
+    q->next_target = db_int(q->db, "SELECT ifnull(max(id), 0) + 1 FROM target", -1);
+    q->next_id = db_int(q->db,
+                        "SELECT max(ifnull((SELECT value FROM meta WHERE key = 'next_id'), 1),"
+                        " ifnull((SELECT max(id) + 1 FROM job), 1))",
+                        -1);
+    q->reserved_id = q->next_id;
+    return q->next_target > 0 && q->next_id > 0;
+}
+
+bool queue_load(struct queue *q)
+{
+    uint64_t began = clock_mono_ms();
+    if (!db_begin(q->db))
+        return false;
+    if (!free_leases(q) || !clamp_delays(q) || !db_run(q->db, db_stmt(q->db, QS_TARGETS_PURGE))) {
+        db_rollback(q->db);
+        return false;
+    }
+    if (!db_commit(q->db) || !load_targets(q) || !load_counts(q))
+        return false;
+    log_info("queue", "open", LS("file", q->path), LU("jobs", atomic_load(&q->waiting)),
+             LU("dead", atomic_load(&q->dead)), LU("ms", clock_mono_ms() - began));
+    return true;
+}

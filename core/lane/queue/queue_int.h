@@ -1,0 +1,235 @@
+/*
+ * The inside of the durable lane, shared by the files of this folder.
+ *
+ * On disk: one row per job that is ready or dead; a lease is a row of its own in a small table, so that claiming and
+ * finishing touch no big row and no big index. In memory: a struct per target with jobs (never per job), so that
+ * a claim costs the same whatever waits, and a target that may not have more in flight is not looked at at all.
+ *
+ * Threads: everything here belongs to the writer's thread, except what says otherwise.
+ */
+#ifndef OMID_LANE_QUEUE_INT_H
+#define OMID_LANE_QUEUE_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/dbwriter.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "lane/queue/queue.h"
+
+#define QUEUE_MAGIC UINT32_C(0x71756575)
+#define CLAIM_MAGIC UINT32_C(0x71636c6d)
+
+#define QUEUE_MAX_PAYLOAD ((size_t)1 << 20)
+#define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
+#define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
+/* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
+#define QUEUE_LOST_GRACE 3
+#define QUEUE_OWNER_RETRY_MS 1000 /* between two offers to an owner that is not there */
+#define QUEUE_MIN_WAIT_MS 1000    /* OMID_JOB_WAIT with 0 s would spin */
+#define QUEUE_DISK_RETRY_MS 1000  /* claims and finishes that could not be written */
+#define QUEUE_PURGE_MS 60000
+#define QUEUE_NEVER INT64_MAX
+
+/* An owner (plugin) with jobs. */
+struct queue_owner {
+    struct list targets_parked;
+    int64_t parked_until;       /* monotonic ms; 0: it takes jobs, as far as is known */
+    struct queue_target *probe; /* offers one job to find out, while parked */
+    struct list link;           /* q->owners_parked, while parked */
+    char name[];
+};
+
+/* Where a target stands. One link, one list at a time; see target_set_state(). */
+enum target_state {
+    TARGET_IDLE,   /* nothing ready: only leased jobs, or about to be freed */
+    TARGET_TIMED,  /* in the heap, by wake_at */
+    TARGET_DUE,    /* in the ring of those served in turn */
+    TARGET_FULL,   /* has all it may have in flight */
+    TARGET_PARKED, /* its owner is not there */
+};
+
+/* What one owner sends to one place. */
+struct queue_target {
+    enum target_state state;
+    struct list link; /* ring, or the owner's parked */
+    size_t heap_at;   /* TARGET_TIMED */
+    int64_t id;
+    struct queue_owner *owner;
+    unsigned pins;      /* operations under way that point here: no change of state, no freeing */
+    uint64_t ready;     /* rows ready on disk that are not leased */
+    unsigned leased;    /* length of claims */
+    struct list claims; /* struct queue_claim.of_target */
+    int64_t next_due;   /* Unix ms of the earliest of ready, or earlier; QUEUE_NEVER: none */
+    int64_t hold_until; /* monotonic ms: told to wait; 0: no */
+    int64_t wake_at;    /* heap's key, monotonic ms */
+    bool on_disk;       /* its row is committed */
+    char *key;          /* in q->targets: owner, newline, target */
+    const char *name;   /* within key */
+};
+
+/* Who decides how the attempt ends. */
+enum claim_state { CLAIM_OUT, CLAIM_FINISHED, CLAIM_EXPIRED };
+
+/* One leased attempt. Two hold it: the writer until its end is on disk, the handler until queue_finish(). */
+struct queue_claim {
+    uint32_t magic;
+    atomic_uint refs;
+    atomic_uint state; /* enum claim_state; moves once, from CLAIM_OUT */
+    struct queue *q;
+    struct db_op op;                 /* of its end, whichever it is */
+    struct queue_target *target;     /* pinned by nothing: a target with leases stays */
+    struct list of_target, of_lease; /* q->leases, oldest first */
+    int64_t lease_until;             /* monotonic ms */
+    uint64_t generation;
+    char *text; /* all strings */
+    const char *owner;
+    void *payload;
+    struct omid_job_view view;
+    unsigned lost; /* attempts so far whose end nobody saw */
+    bool delayed;  /* had waited for a retry, or for a time that was asked for */
+    int64_t not_before;
+    /* the end */
+    enum omid_job_outcome outcome;
+    bool released; /* not an attempt: nobody took it */
+    bool dead;
+    uint32_t retry_after_s;
+    char error[256];
+    int64_t next; /* not_before from now on; decided by run() */
+};
+
+#define QUEUE_FENCE_THREADS 64
+
+struct queue {
+    uint32_t magic;
+    atomic_uint refs; /* the owner's, and one per claim */
+    struct queue_config c;
+    uint32_t *retry_ms;
+    char *path;
+    struct db *db;
+    struct db_writer *writer;
+    queue_dispatch_fn dispatch;
+    void *dispatch_arg;
+    atomic_bool claiming;
+    bool stopped;
+    bool collecting; /* registered with the metrics */
+    int clock_fd;    /* readable when the wall clock was set; -1: driven clock */
+
+    struct map *targets, *owners;
+    struct list ring, owners_parked, leases;
+    size_t n_ring;
+    struct queue_target **heap;
+    size_t n_heap, heap_cap;
+    int64_t drift;         /* wall - monotonic, ms */
+    int64_t retry_at;      /* monotonic ms: after a failed write; 0: no */
+    int64_t purge_at;      /* monotonic ms */
+    struct db_op *returns; /* ends of claims to write in the next turn: failed before, or not taken */
+    bool claims_under_way, upkeep_under_way;
+    unsigned targets_freed; /* since their rows were last purged */
+    int64_t shift;          /* of the wall clock, not yet applied to the rows; ms */
+
+    int64_t next_id, reserved_id; /* ids below reserved_id may be given: the mark is on disk */
+    int64_t next_target;
+    uint64_t generation;
+    /* What the transaction under way adds to; void when it does not commit. */
+    int64_t txn_next_id, txn_reserved_id;
+    uint64_t txn_jobs;
+
+    /* Read by any thread. */
+    atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names; /* waiting: delayed ones too */
+    atomic_uint finishes;                                              /* not yet written */
+    atomic_uint_fast64_t enqueued, duplicates, refused, failed, late, expired, released, evicted_names, evicted_dead;
+    atomic_uint_fast64_t outcome[4];
+
+    /* Threads that had an enqueue not stored since their last fence. */
+    pthread_mutex_t fence_lock;
+    uint64_t fence_failed[QUEUE_FENCE_THREADS];
+    size_t n_fence_failed;
+    bool fence_overflow; /* more than fit: the next fence of anybody fails */
+};
+
+/* schema.c */
+extern const char *const queue_migrations[];
+extern const size_t queue_n_migrations;
+enum queue_stmt {
+    QS_JOB_INSERT,
+    QS_JOB_DELETE,
+    QS_JOB_RETRY,
+    QS_JOB_DEAD,
+    QS_JOB_DUE,
+    QS_JOB_GET,
+    QS_JOBS_SHIFT,
+    QS_DEAD_OLDEST,
+    QS_LEASE_INSERT,
+    QS_LEASE_DELETE,
+    QS_TARGET_GET,
+    QS_TARGETS_PURGE,
+    QS_TARGET_INSERT,
+    QS_NAME_GET,
+    QS_NAME_INSERT,
+    QS_NAME_KEEP,
+    QS_NAME_DROP,
+    QS_NAMES_PURGE,
+    QS_NAMES_EVICT,
+    QS_META_SET,
+    QS_STATEMENTS
+};
+extern const char *const queue_statements[QS_STATEMENTS];
+
+/* clock */
+static inline int64_t queue_min(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+int64_t queue_wall(const struct queue *q);
+int64_t queue_mono(const struct queue *q);
+
+/* load.c: the state in memory from the file; frees the leases of a former process. */
+bool queue_load(struct queue *q);
+
+/* target.c */
+/* Within a transaction: the target, from memory or its row, or a new one whose row is yet to be written. NULL: failed.
+ */
+struct queue_target *queue_target_get(struct queue *q, const char *owner, const char *name);
+struct queue_target *queue_target_add(struct queue *q, int64_t id, const char *owner,
+                                      const char *name); /* NULL: memory */
+/* Puts it where it belongs after any change; frees it when nothing of it is left. */
+void queue_target_update(struct queue *q, struct queue_target *t);
+void queue_targets_update_all(struct queue *q); /* after the clock was set */
+void queue_owner_park(struct queue *q, struct queue_owner *o);
+void queue_owner_unpark(struct queue *q, struct queue_owner *o);
+/* Moves those whose time has come into the ring. */
+void queue_targets_wake(struct queue *q);
+/* Monotonic ms of the next to wake; QUEUE_NEVER: none. */
+int64_t queue_targets_next(const struct queue *q);
+void queue_targets_free(struct queue *q);
+
+/* claim.c */
+struct db_op *queue_claims_prepare(struct queue *q); /* NULL: nothing to claim, or no room */
+bool queue_claims_possible(const struct queue *q);
+void queue_claim_unref(struct queue_claim *c);
+
+/* finish.c */
+/* Milliseconds to the next attempt after `failures` failed ones (1: the first); -1: none is left. */
+int64_t queue_retry_delay(const struct queue_config *c, unsigned failures, uint32_t retry_after_s, double random);
+/* Attempts that count, of `attempt` made. */
+unsigned queue_failures(unsigned attempt, unsigned lost);
+struct db_op *queue_leases_expire(struct queue *q);              /* those that have run out, as operations */
+void queue_claim_return(struct queue *q, struct queue_claim *c); /* nobody took it */
+void queue_finish_init(struct queue_claim *c);
+void queue_claims_detach(struct queue *q); /* after the stop: what is out may come back, and changes nothing */
+
+/* enqueue.c */
+void queue_fence_note(struct queue *q, uint64_t thread);
+
+/* status.c */
+void queue_metrics_collect(void *arg, struct buf *out);
+
+/* upkeep.c */
+struct db_op *queue_upkeep_prepare(struct queue *q);
+void queue_clock_check(struct queue *q);
+
+void queue_unref(struct queue *q);
+
+#endif

@@ -1,0 +1,194 @@
+/* What goes on beside the jobs: names that have expired, dead jobs beyond the bound, pages to give back, and a wall
+ * clock that is set. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/timerfd.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "lane/queue/queue_int.h"
+
+#define PURGE_ROWS 2000  /* per transaction: short enough to wait for */
+#define PURGE_PAGES 2000 /* 8 MiB */
+#define TARGETS_FREED_MAX 10000
+#define JUMP_MS 1000 /* below it, the clock is being slewed */
+
+/* ---------------------------------------------------------------- the wall clock */
+
+void queue_clock_check(struct queue *q)
+{
+    uint64_t ticks;
+    if (q->clock_fd >= 0) {
+        /* ECANCELED says that the clock was set; the drift says by how much. */
+        ssize_t n = read(q->clock_fd, &ticks, sizeof(ticks));
+        if (n < 0) {
+            struct itimerspec far = {.it_value.tv_sec = INT32_MAX};
+            timerfd_settime(q->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, NULL);
+        }
+    }
+    int64_t drift = queue_wall(q) - queue_mono(q), jump = drift - q->drift;
+    q->drift = drift;
+    if (jump > -JUMP_MS && jump < JUMP_MS)
+        return;
+    log_notice("queue", "the wall clock was set", LI("by_ms", jump));
+    q->shift += jump;
+    queue_targets_update_all(q);
+}
+
+/* ---------------------------------------------------------------- upkeep */
+
+struct upkeep_op {
+    struct db_op op;
+    int64_t shift, dead_removed, names_kept, names_purged, names_evicted;
+    bool more, targets;
+};
+
+/* Delays of ours last as long as they were meant to, whatever the clock says; only rows that were not due by either
+ * clock move. */
+static bool shift_delays(struct queue *q, struct upkeep_op *u)
+{
+    u->shift = q->shift;
+    if (u->shift == 0)
+        return true;
+    int64_t now = queue_wall(q), before = now - u->shift;
+    sqlite3_stmt *st = db_stmt(q->db, QS_JOBS_SHIFT);
+    sqlite3_bind_int64(st, 1, u->shift);
+    sqlite3_bind_int64(st, 2, queue_min(now, before));
+    return db_run(q->db, st);
+}
+
+static bool purge_names(struct queue *q, struct upkeep_op *u)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_NAMES_PURGE);
+    sqlite3_bind_int64(st, 1, queue_wall(q));
+    sqlite3_bind_int64(st, 2, PURGE_ROWS);
+    if (!db_run(q->db, st))
+        return false;
+    u->names_purged = db_changes(q->db);
+    u->more = u->more || u->names_purged == PURGE_ROWS;
+    int64_t over = (int64_t)atomic_load(&q->names) - u->names_purged - (int64_t)q->c.max_jobs;
+    if (over <= 0)
+        return true;
+    st = db_stmt(q->db, QS_NAMES_EVICT);
+    sqlite3_bind_int64(st, 1, queue_min(over, PURGE_ROWS));
+    if (!db_run(q->db, st))
+        return false;
+    u->names_evicted = db_changes(q->db);
+    u->more = u->more || over > PURGE_ROWS;
+    return true;
+}
+
+static bool remove_dead(struct queue *q, int64_t id, const char *owner, const char *name)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
+    sqlite3_bind_int64(st, 1, id);
+    if (!db_run(q->db, st))
+        return false;
+    if (name == NULL)
+        return true;
+    st = db_stmt(q->db, QS_NAME_KEEP);
+    db_bind_str(st, 1, name);
+    db_bind_str(st, 2, owner);
+    sqlite3_bind_int64(st, 3, queue_wall(q) + q->c.name_keep_ms);
+    return db_run(q->db, st);
+}
+
+static uint64_t dead_max(const struct queue *q)
+{
+    return q->c.max_jobs / 10 > 1000 ? q->c.max_jobs / 10 : 1000;
+}
+
+/* Dead letters never keep live jobs out: they have a bound of their own, and the oldest go first. */
+static bool evict_dead(struct queue *q, struct upkeep_op *u)
+{
+    uint64_t dead = atomic_load(&q->dead);
+    int r;
+    if (dead <= dead_max(q))
+        return true;
+    sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_OLDEST);
+    sqlite3_bind_int64(st, 1, queue_min((int64_t)(dead - dead_max(q)), PURGE_ROWS));
+    while ((r = db_step(q->db, st)) > 0) {
+        const char *name = db_col_str(st, 2);
+        if (!remove_dead(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), name))
+            return false;
+        u->dead_removed++;
+        u->names_kept += name != NULL;
+    }
+    u->more = u->more || u->dead_removed == PURGE_ROWS;
+    return r == 0;
+}
+
+static bool give_back_pages(struct queue *q)
+{
+    char sql[64];
+    int64_t unused = db_int(q->db, "PRAGMA freelist_count", 0), all = db_int(q->db, "PRAGMA page_count", 0);
+    /* Some room is kept: a queue that fills and empties should not shrink and grow its file all day. */
+    if (unused < PURGE_PAGES || unused < all / 4)
+        return true;
+    snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", PURGE_PAGES);
+    return db_exec(q->db, sql);
+}
+
+static int upkeep_run(void *ctx, struct db_op *op)
+{
+    struct queue *q = ctx;
+    struct upkeep_op *u = container_of(op, struct upkeep_op, op);
+    u->more = false;
+    u->dead_removed = u->names_kept = u->names_purged = u->names_evicted = 0;
+    u->targets = q->targets_freed >= TARGETS_FREED_MAX;
+    if (!shift_delays(q, u) || !purge_names(q, u) || !evict_dead(q, u) || !give_back_pages(q))
+        return OMID_ERR;
+    if (u->targets && !db_run(q->db, db_stmt(q->db, QS_TARGETS_PURGE)))
+        return OMID_ERR;
+    return OMID_OK;
+}
+
+static void upkeep_done(void *ctx, struct db_op *op, int result)
+{
+    struct queue *q = ctx;
+    struct upkeep_op *u = container_of(op, struct upkeep_op, op);
+    q->upkeep_under_way = false;
+    q->purge_at = queue_mono(q) + (result == OMID_OK && u->more ? 0 : QUEUE_PURGE_MS);
+    if (result != OMID_OK) {
+        q->retry_at = queue_mono(q) + QUEUE_DISK_RETRY_MS;
+    } else {
+        atomic_fetch_sub(&q->dead, (uint64_t)u->dead_removed);
+        atomic_fetch_add(&q->evicted_dead, (uint64_t)u->dead_removed);
+        atomic_fetch_add(&q->names, (uint64_t)u->names_kept);
+        atomic_fetch_sub(&q->names, (uint64_t)(u->names_purged + u->names_evicted));
+        atomic_fetch_add(&q->evicted_names, (uint64_t)u->names_evicted);
+        if (u->targets)
+            q->targets_freed = 0;
+        if (u->dead_removed > 0)
+            log_warning("queue", "dead jobs beyond the bound dropped", LI("jobs", u->dead_removed));
+        if (u->shift != 0) {
+            size_t pos = 0;
+            const char *key;
+            void *value;
+            q->shift -= u->shift;
+            /* What is due first has moved for some: looking again corrects it. */
+            while (map_next(q->targets, &pos, &key, &value)) {
+                struct queue_target *t = value;
+                if (t->ready > 0)
+                    t->next_due = queue_min(t->next_due, queue_wall(q));
+            }
+            queue_targets_update_all(q);
+        }
+    }
+    free(u);
+}
+
+/* Only in the wake of other work: an idle queue has nothing to clean, and is not woken for it. */
+struct db_op *queue_upkeep_prepare(struct queue *q)
+{
+    if (q->upkeep_under_way || (q->shift == 0 && queue_mono(q) < q->purge_at))
+        return NULL;
+    struct upkeep_op *u = calloc(1, sizeof(*u));
+    if (u == NULL)
+        return NULL;
+    q->upkeep_under_way = true;
+    u->op.run = upkeep_run;
+    u->op.done = upkeep_done;
+    return &u->op;
+}

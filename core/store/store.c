@@ -1,0 +1,199 @@
+/*
+ * Opening, the life of the thread, what is told to others.
+ *
+ * synchronous=FULL: against kill -9 alone NORMAL would do (a commit is in the kernel's hands by then). At a power cut
+ * NORMAL would take back what was answered: a conversation that was deleted would be there again, one that was
+ * completed would be processed again. Group commit bounds the price to one fsync per commit_ms.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/magic.h"
+#include "store/store_int.h"
+
+/* What may wait for the disk. Segments of 1,000 sessions for minutes; beyond it callers are told. */
+#define INBOX_OPS 100000
+#define INBOX_BYTES ((size_t)64 << 20)
+
+static const double commit_bounds[] = {0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5};
+
+static void collect(void *arg, struct buf *out)
+{
+    struct store *s = arg;
+    struct db_writer_stats st;
+    db_writer_stats(s->writer, &st);
+    buf_printf(out,
+               "# HELP omid_store_operations_total Calls of the store by result.\n"
+               "# TYPE omid_store_operations_total counter\n"
+               "omid_store_operations_total{result=\"ok\"} %llu\n"
+               "omid_store_operations_total{result=\"failed\"} %llu\n"
+               "omid_store_operations_total{result=\"refused\"} %llu\n"
+               "# HELP omid_store_commits_total Transactions of the store by result.\n"
+               "# TYPE omid_store_commits_total counter\n"
+               "omid_store_commits_total{result=\"ok\"} %llu\n"
+               "omid_store_commits_total{result=\"failed\"} %llu\n"
+               "# HELP omid_store_waiting Calls that wait for the store's writer.\n"
+               "# TYPE omid_store_waiting gauge\n"
+               "omid_store_waiting %zu\n",
+               (unsigned long long)(st.ops - st.failed_ops), (unsigned long long)st.failed_ops,
+               (unsigned long long)st.refused, (unsigned long long)st.commits, (unsigned long long)st.failed_commits,
+               st.waiting);
+    buf_puts(out, "# HELP omid_store_conversations Conversations by status.\n# TYPE omid_store_conversations gauge\n");
+    for (int i = 0; i < STORE_STATUSES; i++)
+        buf_printf(out, "omid_store_conversations{status=\"%s\"} %lld\n", store_status_name((enum store_status)i),
+                   (long long)atomic_load(&s->count[i]));
+}
+
+static bool load_counts(struct store *s)
+{
+    char sql[80];
+    for (int i = 0; i < STORE_STATUSES; i++) {
+        snprintf(sql, sizeof(sql), "SELECT count(*) FROM conversation WHERE status = %d", i);
+        int64_t n = db_int(s->db, sql, -1);
+        if (n < 0)
+            return false;
+        atomic_store(&s->count[i], n);
+    }
+    return true;
+}
+
+struct store *store_open(const struct store_config *config, bool *set_aside, char *err, size_t errlen)
+{
+    struct store *s = calloc(1, sizeof(*s));
+    *set_aside = false;
+    if (s == NULL || (s->path = strdup(config->path)) == NULL) {
+        free(s);
+        snprintf(err, errlen, "store: no memory");
+        return NULL;
+    }
+    s->magic = STORE_MAGIC;
+    struct db_config dc = {.path = s->path,
+                           .what = "store",
+                           .application_id = 0x6f6d6973, /* "omis" */
+                           .migrations = store_migrations,
+                           .n_migrations = store_n_migrations,
+                           .statements = store_statements,
+                           .n_statements = SS_STATEMENTS};
+    s->db = db_open(&dc, set_aside, err, errlen);
+    if (s->db == NULL) {
+        store_free(&s);
+        return NULL;
+    }
+    if (!load_counts(s)) {
+        snprintf(err, errlen, "%s", db_error(s->db));
+        store_free(&s);
+        return NULL;
+    }
+    struct db_writer_config wc = {
+        .name = "store_writer",
+        .db = s->db,
+        .commit_ms = config->commit_ms,
+        .max_ops = INBOX_OPS,
+        .max_bytes = INBOX_BYTES,
+        .ctx = s,
+        .commit_seconds = metric_get(METRIC_HISTOGRAM, "omid_store_commit_seconds",
+                                     "Time of one transaction of the store, from begin to on disk.", NULL, 0,
+                                     commit_bounds, ARRAY_LEN(commit_bounds)),
+        .extra_fd = -1,
+    };
+    s->writer = db_writer_new(&wc);
+    if (s->writer == NULL) {
+        snprintf(err, errlen, "store: no memory or descriptors");
+        store_free(&s);
+        return NULL;
+    }
+    metrics_collector_add(collect, s);
+    s->collecting = true;
+    return s;
+}
+
+bool store_start(struct store *s)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    return db_writer_start(s->writer);
+}
+
+void store_stop(struct store *s)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    db_writer_stop(s->writer);
+    s->stopped = true;
+}
+
+void store_free(struct store **sp)
+{
+    struct store *s = *sp;
+    if (s == NULL)
+        return;
+    CHECK_MAGIC(s, STORE_MAGIC);
+    if (s->writer != NULL && !s->stopped)
+        store_stop(s);
+    if (s->collecting)
+        metrics_collector_remove(collect, s);
+    db_writer_free(&s->writer);
+    db_close(&s->db);
+    s->magic = OMID_MAGIC_DEAD;
+    free(s->path);
+    free(s);
+    *sp = NULL;
+}
+
+void store_health(struct store *s, char *err, size_t errlen)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    db_writer_health(s->writer, err, errlen);
+}
+
+/* ---------------------------------------------------------------- calls */
+
+static int call_run(void *ctx, struct db_op *op)
+{
+    struct store_call *c = container_of(op, struct store_call, op);
+    memset(c->delta, 0, sizeof(c->delta));
+    return c->run(ctx, c);
+}
+
+static void call_answer(struct loop *loop, struct loop_msg *msg)
+{
+    struct store_call *c = container_of(msg, struct store_call, msg);
+    (void)loop;
+    c->answer(c);
+    c->drop(c);
+}
+
+static void call_done(void *ctx, struct db_op *op, int result)
+{
+    struct store_call *c = container_of(op, struct store_call, op);
+    struct store *s = ctx;
+    c->result = result;
+    for (int i = 0; result == OMID_OK && i < STORE_STATUSES; i++)
+        atomic_fetch_add(&s->count[i], c->delta[i]);
+    if (c->loop == NULL) {
+        if (result == OMID_ERR)
+            log_warning("store", "a change that nobody waits for was lost: the disk failed");
+        c->drop(c);
+        return;
+    }
+    loop_post(c->loop, &c->msg);
+}
+
+int store_call_post(struct store *s, struct store_call *c, struct loop *loop, void *arg, size_t bytes)
+{
+    c->op.run = call_run;
+    c->op.done = call_done;
+    c->op.bytes = bytes;
+    c->msg.fn = call_answer;
+    c->loop = loop;
+    c->arg = arg;
+    int r = db_writer_post(s->writer, &c->op);
+    if (r != OMID_OK)
+        c->drop(c);
+    return r;
+}
+
+bool store_text_ok(const char *s)
+{
+    return s == NULL || strnlen(s, STORE_MAX_STRING + 1) <= STORE_MAX_STRING;
+}

@@ -1,0 +1,77 @@
+/*
+ * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
+ * json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ *
+ * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
+ */
+#ifndef OMID_STORE_INT_H
+#define OMID_STORE_INT_H
+
+#include <stdatomic.h>
+
+#include "base/dbwriter.h"
+#include "base/loop.h"
+#include "store/store.h"
+
+#define STORE_MAGIC UINT32_C(0x73746f72)
+#define STORE_MAX_STRING ((size_t)1 << 20) /* bytes of any one text */
+#define STORE_MAX_DUE 1000
+#define STORE_STATUSES 5
+
+struct store {
+    uint32_t magic;
+    char *path;
+    struct db *db;
+    struct db_writer *writer;
+    bool stopped, collecting;
+    atomic_int_fast64_t count[STORE_STATUSES]; /* conversations by status; any thread reads */
+    int64_t due_after; /* row of the conversation under way that store_due() told last; writer's thread */
+};
+
+/* schema.c */
+extern const char *const store_migrations[];
+extern const size_t store_n_migrations;
+enum store_stmt {
+    SS_CONV_INSERT,
+    SS_CONV_BY_ID,
+    SS_CONV_IN_PROGRESS,
+    SS_CONV_RESUME,
+    SS_CONV_TIMES,
+    SS_CONV_STATUS,
+    SS_CONV_DELETE,
+    SS_CONV_ROW,
+    SS_DUE_TIMEOUT,
+    SS_DUE_PROCESSING,
+    SS_SEG_PUT,
+    SS_SEG_DELETE,
+    SS_SEG_OF,
+    SS_STATEMENTS
+};
+extern const char *const store_statements[SS_STATEMENTS];
+
+/*
+ * One call: what it was given (copied), what comes out of it, who is told. A topic embeds it first in a struct of its
+ * own. run() may come twice (see dbwriter.h) and must begin by dropping what it had read before.
+ */
+struct store_call {
+    struct db_op op;
+    struct loop_msg msg;
+    struct loop *loop; /* NULL: nobody is told */
+    void *arg;
+    int result;
+    int delta[STORE_STATUSES]; /* what run() changes in store.count, once it is committed */
+    int (*run)(struct store *s, struct store_call *c);
+    void (*answer)(struct store_call *c); /* on the loop; calls the callback. Not called without a loop */
+    void (*drop)(struct store_call *c);   /* frees what it holds and itself */
+};
+/* Posts or drops it. */
+int store_call_post(struct store *s, struct store_call *c, struct loop *loop, void *arg, size_t bytes);
+
+/* conversations.c: reads the row (and its segments); *out NULL when there is none. OMID_OK or OMID_ERR. */
+int store_conversation_read(struct store *s, const char *id, struct store_conversation **out, int64_t *row);
+/* segments.c */
+int store_segments_read(struct store *s, int64_t row, struct store_conversation *c);
+
+bool store_text_ok(const char *s); /* NULL or not too long */
+
+#endif
