@@ -1,5 +1,4 @@
 /* Targets and owners: who may be served now, who later, and when. */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -280,7 +279,9 @@ struct queue_target *queue_target_get(struct queue *q, const char *owner, const 
     char small[512], *key = len <= sizeof(small) ? small : malloc(len);
     if (key == NULL)
         return NULL;
-    snprintf(key, len, "%s\n%s", owner, name);
+    char *at = stpcpy(key, owner);
+    *at++ = '\n';
+    strcpy(at, name);
     struct queue_target *t = map_get(q->targets, key);
     if (key != small)
         free(key);

@@ -1,0 +1,1182 @@
+/* The durable queue: what it promises, and what breaks around it. */
+#include <CUnit/Basic.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "lane/queue/queue_int.h"
+#include "unit_db.h"
+
+static const uint32_t schedule[] = {5000, 300000, 1800000};
+
+/* ---------------------------------------------------------------- a driven clock */
+
+static _Atomic int64_t clock_now, clock_mono;
+static int64_t driven_now(void)
+{
+    return clock_now;
+}
+static int64_t driven_mono(void)
+{
+    return clock_mono;
+}
+static double half(void)
+{
+    return 0.5;
+}
+
+/* ---------------------------------------------------------------- the handler of jobs */
+
+#define MAX_SEEN 20000
+struct seen {
+    uint64_t id;
+    unsigned attempt;
+    int64_t at;
+    char type[16], target[24], name[24], payload[32];
+    struct queue_claim *claim;
+};
+static struct {
+    pthread_mutex_t lock;
+    struct seen seen[MAX_SEEN];
+    size_t n;
+    bool refuse;     /* the plugin is not there */
+    bool keep;       /* don't finish: the test does */
+    int outcome;     /* else how it ends */
+    unsigned offers; /* refused ones too */
+    uint32_t retry_after;
+} h = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static bool handle(void *arg, struct queue_claim *c)
+{
+    const struct omid_job_view *v = queue_claim_view(c);
+    (void)arg;
+    pthread_mutex_lock(&h.lock);
+    h.offers++;
+    if (h.refuse) {
+        pthread_mutex_unlock(&h.lock);
+        return false;
+    }
+    omid_assert(h.n < MAX_SEEN);
+    struct seen *s = &h.seen[h.n++];
+    s->id = v->id;
+    s->attempt = v->attempt;
+    s->at = clock_now ? clock_now : clock_wall_ms();
+    snprintf(s->type, sizeof(s->type), "%s", v->type);
+    snprintf(s->target, sizeof(s->target), "%s", v->target);
+    snprintf(s->name, sizeof(s->name), "%s", v->name);
+    snprintf(s->payload, sizeof(s->payload), "%.*s", (int)v->payload_len, (const char *)v->payload);
+    s->claim = h.keep ? c : NULL;
+    int outcome = h.outcome;
+    bool keep = h.keep;
+    uint32_t after = h.retry_after;
+    pthread_mutex_unlock(&h.lock);
+    if (!keep)
+        queue_finish(&c, (enum omid_job_outcome)outcome, after, "it broke");
+    return true;
+}
+
+static void handler_reset(void)
+{
+    pthread_mutex_lock(&h.lock);
+    h.n = 0;
+    h.offers = 0;
+    h.refuse = h.keep = false;
+    h.outcome = OMID_JOB_DONE;
+    h.retry_after = 0;
+    pthread_mutex_unlock(&h.lock);
+}
+
+static size_t seen_count(void)
+{
+    pthread_mutex_lock(&h.lock);
+    size_t n = h.n;
+    pthread_mutex_unlock(&h.lock);
+    return n;
+}
+
+static unsigned offers(void)
+{
+    pthread_mutex_lock(&h.lock);
+    unsigned n = h.offers;
+    pthread_mutex_unlock(&h.lock);
+    return n;
+}
+
+static void handler_set(bool keep, int outcome, bool refuse)
+{
+    pthread_mutex_lock(&h.lock);
+    h.keep = keep;
+    h.outcome = outcome;
+    h.refuse = refuse;
+    pthread_mutex_unlock(&h.lock);
+}
+
+static struct queue_claim *take_claim(size_t i)
+{
+    pthread_mutex_lock(&h.lock);
+    struct queue_claim *c = h.seen[i].claim;
+    h.seen[i].claim = NULL;
+    pthread_mutex_unlock(&h.lock);
+    return c;
+}
+
+static void finish_nth(size_t i, enum omid_job_outcome outcome, uint32_t after, const char *error)
+{
+    struct queue_claim *c = take_claim(i);
+    omid_assert(c != NULL);
+    queue_finish(&c, outcome, after, error);
+}
+
+/* ---------------------------------------------------------------- the queue under test */
+
+static char dir[64], path[96];
+static struct loop *lp;
+static struct queue *q;
+static struct queue_config cf;
+
+static void config_default(void)
+{
+    cf = (struct queue_config){.path = path,
+                               .commit_ms = 2,
+                               .lease_ms = 60000,
+                               .in_flight = 64,
+                               .in_flight_per_target = 8,
+                               .max_jobs = 1000000,
+                               .retry_ms = schedule,
+                               .n_retry = ARRAY_LEN(schedule),
+                               .jitter = 0.2,
+                               .name_keep_ms = 12 * 3600 * 1000};
+}
+
+static void driven(void)
+{
+    clock_now = 1700000000000;
+    clock_mono = 1000000;
+    cf.now = driven_now;
+    cf.mono = driven_mono;
+    cf.random = half;
+}
+
+static void advance(int64_t ms)
+{
+    clock_now += ms;
+    clock_mono += ms;
+    if (q != NULL)
+        queue_wake(q);
+}
+
+static bool opened(void)
+{
+    char err[512];
+    bool aside;
+    q = queue_open(&cf, &aside, err, sizeof(err));
+    if (q == NULL)
+        fprintf(stderr, "open: %s\n", err);
+    return q != NULL;
+}
+
+static bool started(void)
+{
+    return opened() && queue_start(q, handle, NULL);
+}
+
+static void closed(void)
+{
+    queue_stop(q);
+    queue_free(&q);
+}
+
+static int setup(void)
+{
+    snprintf(dir, sizeof(dir), "/tmp/omid-queue-XXXXXX");
+    if (mkdtemp(dir) == NULL)
+        return -1;
+    snprintf(path, sizeof(path), "%s/queue.db", dir);
+    lp = loop_new("test");
+    return lp != NULL && loop_start(lp) ? 0 : -1;
+}
+
+static int teardown(void)
+{
+    unit_rm_dir(dir);
+    loop_stop(lp);
+    loop_free(&lp);
+    return 0;
+}
+
+static void fresh(void)
+{
+    unit_rm_dir(dir);
+    mkdir(dir, 0700);
+    clock_now = 0;
+    config_default();
+    handler_reset();
+}
+
+/* Answers of queue_enqueue, waited for. */
+struct answer {
+    _Atomic int n;
+    int result;
+    uint64_t id;
+};
+static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
+{
+    struct answer *a = arg;
+    a->result = result;
+    a->id = id;
+    a->n++;
+}
+
+static int enqueue(const char *owner, const char *target, const char *name, const char *payload, int64_t not_before,
+                   uint64_t *id)
+{
+    struct answer a = {0};
+    struct omid_job job = {.size = sizeof(job),
+                           .type = "test",
+                           .name = name,
+                           .target = target,
+                           .payload = payload,
+                           .payload_len = strlen(payload),
+                           .not_before_ms = not_before};
+    int r = queue_enqueue(q, owner, &job, lp, on_enqueued, &a);
+    if (r != OMID_OK)
+        return r;
+    if (!WAIT_FOR(a.n == 1))
+        return -99;
+    if (id != NULL)
+        *id = a.id;
+    return a.result;
+}
+
+/* Many, with one fence for all. */
+static void on_fence(void *arg, int result)
+{
+    struct answer *a = arg;
+    a->result = result;
+    a->n++;
+}
+static int enqueue_many(const char *owner, const char *target, int n)
+{
+    struct answer a = {0};
+    char payload[32];
+    for (int i = 0; i < n; i++) {
+        snprintf(payload, sizeof(payload), "%d", i);
+        struct omid_job job = {
+            .size = sizeof(job), .type = "test", .target = target, .payload = payload, .payload_len = strlen(payload)};
+        int r = queue_enqueue(q, owner, &job, NULL, NULL, NULL);
+        if (r != OMID_OK)
+            return r;
+    }
+    if (queue_fence(q, lp, on_fence, &a) != OMID_OK || !WAIT_FOR(a.n == 1))
+        return -99;
+    return a.result;
+}
+
+static struct queue_counts counts(void)
+{
+    struct queue_counts n;
+    queue_counts(q, &n);
+    return n;
+}
+
+static bool healthy(void)
+{
+    char err[512];
+    queue_health(q, err, sizeof(err));
+    return err[0] == '\0';
+}
+
+/* ---------------------------------------------------------------- plain use */
+
+static void test_one_job(void)
+{
+    uint64_t id = 0;
+    fresh();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "https://a/", NULL, "hello", 0, &id), OMID_OK);
+    CU_ASSERT(id > 0);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    CU_ASSERT_EQUAL(h.seen[0].id, id);
+    CU_ASSERT_EQUAL(h.seen[0].attempt, 1);
+    CU_ASSERT_STRING_EQUAL(h.seen[0].payload, "hello");
+    CU_ASSERT_STRING_EQUAL(h.seen[0].target, "https://a/");
+    struct queue_counts n = counts();
+    CU_ASSERT_EQUAL(n.ready + n.delayed + n.leased + n.dead + n.bytes, 0);
+    closed();
+    /* Nothing is left, and ids go on. */
+    uint64_t second = 0;
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "https://a/", NULL, "x", 0, &second), OMID_OK);
+    CU_ASSERT(second > id);
+    closed();
+}
+
+static void test_bad_arguments(void)
+{
+    static char big[5000];
+    struct omid_job job = {.size = sizeof(job), .type = "t", .target = "x", .payload = "p", .payload_len = 1};
+    fresh();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(queue_enqueue(q, "", &job, lp, NULL, NULL), OMID_EINVAL);
+    CU_ASSERT_EQUAL(queue_enqueue(q, "a\nb", &job, lp, NULL, NULL), OMID_EINVAL);
+    memset(big, 'x', sizeof(big) - 1);
+    job.target = big;
+    CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
+    job.target = "x";
+    job.payload_len = (1 << 20) + 1;
+    CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
+    job.payload_len = 1;
+    job.type = NULL;
+    CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
+    closed();
+}
+
+static void test_names(void)
+{
+    uint64_t a = 0, b = 0, c = 0, d = 0, e = 0;
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n1", "1", 0, &a), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n1", "2", 0, &b), OMID_OK);
+    CU_ASSERT_EQUAL(a, b);
+    /* Names are their owner's. */
+    CU_ASSERT_EQUAL(enqueue("other", "t", "n1", "3", 0, &c), OMID_OK);
+    CU_ASSERT_NOT_EQUAL(a, c);
+    CU_ASSERT(WAIT_FOR(seen_count() == 2));
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    finish_nth(1, OMID_JOB_DEAD, 0, "no");
+    CU_ASSERT(WAIT_FOR(counts().done == 1 && counts().dead == 1));
+    /* After it is done, also across a reopening, until the time is over. */
+    advance(12 * 3600 * 1000 - 1000);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n1", "4", 0, &d), OMID_OK);
+    CU_ASSERT_EQUAL(d, a);
+    closed();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n1", "5", 0, &d), OMID_OK);
+    CU_ASSERT_EQUAL(d, a);
+    advance(2000);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n1", "6", 0, &e), OMID_OK);
+    CU_ASSERT_NOT_EQUAL(e, a);
+    /* The dead one's name stays with it. */
+    CU_ASSERT_EQUAL(enqueue("other", "t", "n1", "7", 0, &d), OMID_OK);
+    CU_ASSERT_EQUAL(d, c);
+    CU_ASSERT(WAIT_FOR(seen_count() == 3));
+    finish_nth(2, OMID_JOB_DONE, 0, NULL);
+    closed();
+}
+
+static void test_max_jobs(void)
+{
+    fresh();
+    cf.max_jobs = 10;
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 10), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_EFULL);
+    /* Leased ones still count; done ones don't. */
+    CU_ASSERT(WAIT_FOR(seen_count() == 8));
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_EFULL);
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 1), OMID_ERR); /* the fence tells of the refusal */
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 0), OMID_OK);  /* once */
+    handler_set(false, OMID_JOB_DONE, false);
+    for (size_t i = 1; i < 8; i++)
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 11));
+    closed();
+}
+
+/* ---------------------------------------------------------------- retries */
+
+static void test_retry_delay_bounds(void)
+{
+    struct queue_config c = {.retry_ms = schedule, .n_retry = 3, .jitter = 0.2};
+    CU_ASSERT_EQUAL(queue_retry_delay(&c, 1, 0, 0.5), 5000);
+    CU_ASSERT_EQUAL(queue_retry_delay(&c, 1, 0, 0.0), 4000);
+    CU_ASSERT_EQUAL(queue_retry_delay(&c, 2, 0, 1.0), 360000);
+    CU_ASSERT_EQUAL(queue_retry_delay(&c, 4, 0, 0.5), -1);
+    for (double r = 0; r < 1; r += 0.05) {
+        CU_ASSERT(queue_retry_delay(&c, 1, 3, r) >= 4000 && queue_retry_delay(&c, 1, 3, r) <= 6000);
+        CU_ASSERT(queue_retry_delay(&c, 1, 8, r) >= 8000 && queue_retry_delay(&c, 1, 8, r) <= 10000);
+        CU_ASSERT(queue_retry_delay(&c, 1, 86400, r) >= 8900 && queue_retry_delay(&c, 1, 86400, r) <= 10000);
+        CU_ASSERT(queue_retry_delay(&c, 1, UINT32_MAX, r) <= 10000);
+    }
+}
+
+/* Some turns of the writer: whatever is due has been handed out, and what came back is written. */
+static void settle(void)
+{
+    size_t before;
+    do {
+        before = offers();
+        for (int i = 0; i < 3; i++)
+            enqueue_many("web", "t", 0);
+        WAIT_FOR(h.keep || counts().leased == 0);
+    } while (before != offers());
+}
+
+static int64_t attempt_at[4096][5];
+static void collect_attempts(uint64_t first)
+{
+    pthread_mutex_lock(&h.lock);
+    for (size_t i = 0; i < h.n; i++) {
+        struct seen *s = &h.seen[i];
+        omid_assert(s->id - first < 4096 && s->attempt >= 1 && s->attempt <= 4);
+        omid_assert(attempt_at[s->id - first][s->attempt] == 0); /* each attempt once */
+        attempt_at[s->id - first][s->attempt] = s->at;
+    }
+    h.n = 0;
+    pthread_mutex_unlock(&h.lock);
+}
+
+/* Every attempt of thousands of jobs comes within its slot and jitter, none early, also when the process ends between.
+ */
+static void test_retry_times(void)
+{
+    enum { JOBS = 3000, TARGETS = 40 };
+    static const struct {
+        int64_t step, until;
+    } phases[] = {{500, 7000}, {20000, 400000}, {120000, 2700000}};
+    char target[16];
+    uint64_t first = 0;
+    fresh();
+    driven();
+    cf.random = NULL;
+    cf.in_flight_per_target = 64;
+    CU_ASSERT_FATAL(opened());
+    for (int i = 0; i < JOBS; i++) {
+        snprintf(target, sizeof(target), "t%d", i % TARGETS);
+        struct omid_job job = {.size = sizeof(job), .type = "test", .target = target};
+        CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, NULL, NULL, NULL), OMID_OK);
+    }
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT(WAIT_FOR(seen_count() == JOBS));
+    settle();
+    first = h.seen[0].id;
+    for (size_t i = 0; i < JOBS; i++)
+        first = h.seen[i].id < first ? h.seen[i].id : first;
+    memset(attempt_at, 0, sizeof(attempt_at));
+    collect_attempts(first);
+    CU_ASSERT_EQUAL(counts().delayed, JOBS);
+    for (size_t p = 0; p < ARRAY_LEN(phases); p++) {
+        for (int64_t t = 0; t < phases[p].until; t += phases[p].step) {
+            advance(phases[p].step);
+            settle();
+            collect_attempts(first);
+        }
+        if (p < 2) {
+            closed();
+            CU_ASSERT_FATAL(started());
+        }
+    }
+    CU_ASSERT_EQUAL(counts().dead, JOBS);
+    CU_ASSERT_EQUAL(counts().delayed + counts().ready + counts().leased, 0);
+    int early = 0, late = 0, spread = 0;
+    for (int i = 0; i < JOBS; i++) {
+        for (int n = 1; n <= 3; n++) {
+            int64_t slot = schedule[n - 1], gap = attempt_at[i][n + 1] - attempt_at[i][n];
+            early += gap < slot * 8 / 10;
+            late += gap > slot * 12 / 10 + phases[n - 1].step;
+            spread += gap > slot * 11 / 10;
+        }
+    }
+    CU_ASSERT_EQUAL(early, 0);
+    CU_ASSERT_EQUAL(late, 0);
+    CU_ASSERT(spread > JOBS / 4 && spread < 3 * JOBS);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job WHERE state = 1 AND last_error = 'it broke'"), JOBS);
+}
+
+static void test_not_before(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "later", clock_now + 60000, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "now", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_STRING_EQUAL(h.seen[0].payload, "now");
+    CU_ASSERT_EQUAL(counts().delayed, 1);
+    advance(59999);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    advance(1);
+    CU_ASSERT(WAIT_FOR(counts().done == 2));
+    closed();
+}
+
+/* With the real clock nobody wakes the thread but itself. */
+static void test_wakes_when_due(void)
+{
+    static const uint32_t quick[] = {150};
+    fresh();
+    cf.retry_ms = quick;
+    cf.n_retry = 1;
+    cf.jitter = 0;
+    CU_ASSERT_FATAL(started());
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(counts().dead == 1));
+    CU_ASSERT_EQUAL(seen_count(), 2);
+    CU_ASSERT(h.seen[1].at - h.seen[0].at >= 150);
+    closed();
+}
+
+static void test_retry_after(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    finish_nth(0, OMID_JOB_RETRY, 8, "429");
+    CU_ASSERT(WAIT_FOR(counts().delayed == 1));
+    advance(8499);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    advance(1);
+    CU_ASSERT(WAIT_FOR(seen_count() == 2));
+    CU_ASSERT_EQUAL(h.seen[1].attempt, 2);
+    finish_nth(1, OMID_JOB_DONE, 0, NULL);
+    closed();
+}
+
+/* An open breaker's backlog: no attempts are used, and the target is left alone, not asked once per job. */
+static void test_wait(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(false, OMID_JOB_WAIT, false);
+    h.retry_after = 30;
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 500), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_many("web", "other", 1), OMID_OK);
+    settle();
+    size_t asked = seen_count();
+    CU_ASSERT(asked >= 2 && asked <= 2 * 8 + 1);
+    advance(29000);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), asked);
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(10000);
+    CU_ASSERT(WAIT_FOR(counts().done == 501));
+    for (size_t i = 0; i < seen_count(); i++)
+        CU_ASSERT_EQUAL(h.seen[i].attempt, 1);
+    closed();
+}
+
+static void test_dead_keeps_error(void)
+{
+    fresh();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    finish_nth(0, OMID_JOB_DEAD, 0, "410 Gone");
+    CU_ASSERT(WAIT_FOR(counts().dead == 1));
+    CU_ASSERT_EQUAL(counts().bytes, 0);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job WHERE state = 1 AND last_error = '410 Gone'"), 1);
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(counts().dead, 1);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    closed();
+}
+
+/* ---------------------------------------------------------------- fairness */
+
+static void test_saturated_target(void)
+{
+    fresh();
+    cf.in_flight = 16;
+    cf.in_flight_per_target = 4;
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue_many("web", "hangs", 10000), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 4));
+    /* The others go on beside it, whatever its backlog. */
+    handler_set(false, OMID_JOB_DONE, false);
+    for (int i = 0; i < 20; i++) {
+        char target[16];
+        snprintf(target, sizeof(target), "good%d", i);
+        CU_ASSERT_EQUAL(enqueue_many("web", target, 20), OMID_OK);
+    }
+    CU_ASSERT(WAIT_FOR(counts().done == 400));
+    CU_ASSERT_EQUAL(counts().leased, 4);
+    for (size_t i = 4; i < seen_count(); i++)
+        CU_ASSERT(strncmp(h.seen[i].target, "good", 4) == 0);
+    /* And in turns, once it answers again. */
+    for (size_t i = 0; i < 4; i++)
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 10400));
+    closed();
+}
+
+/* A slot that comes free goes to the next target in turn. */
+static void test_turns(void)
+{
+    fresh();
+    cf.in_flight = 3;
+    cf.in_flight_per_target = 3;
+    CU_ASSERT_FATAL(opened());
+    for (int t = 0; t < 3; t++) {
+        for (int i = 0; i < 30; i++) {
+            char target[8];
+            snprintf(target, sizeof(target), "t%d", t);
+            struct omid_job job = {.size = sizeof(job), .type = "test", .target = target};
+            CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, NULL, NULL, NULL), OMID_OK);
+        }
+    }
+    handler_set(false, OMID_JOB_DONE, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT(WAIT_FOR(counts().done == 90));
+    int of[3] = {0}, most = 0;
+    for (size_t i = 0; i < 90; i++) {
+        of[h.seen[i].target[1] - '0']++;
+        int hi = 0, lo = 99;
+        for (int t = 0; t < 3; t++) {
+            hi = of[t] > hi ? of[t] : hi;
+            lo = of[t] < lo ? of[t] : lo;
+        }
+        most = hi - lo > most ? hi - lo : most;
+    }
+    CU_ASSERT(most <= 4);
+    closed();
+}
+
+/* ---------------------------------------------------------------- owners */
+
+static void test_owner_not_there(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(false, OMID_JOB_DONE, true);
+    CU_ASSERT_EQUAL(enqueue_many("gone", "a", 50), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_many("gone", "b", 50), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_many("gone", "c", 50), OMID_OK);
+    settle();
+    unsigned asked = offers();
+    CU_ASSERT(asked >= 1 && asked <= 3);
+    for (int i = 0; i < 10; i++) {
+        advance(1000);
+        settle();
+    }
+    CU_ASSERT(offers() >= asked + 9 && offers() <= asked + 11); /* once a second, not per job */
+    CU_ASSERT_EQUAL(counts().ready, 150);
+    /* Another's jobs are not held up by it. */
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(1000);
+    CU_ASSERT(WAIT_FOR(counts().done == 150));
+    for (size_t i = 0; i < seen_count(); i++)
+        CU_ASSERT_EQUAL(h.seen[i].attempt, 1);
+    closed();
+}
+
+static void test_pause(void)
+{
+    fresh();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    queue_pause(q);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 5), OMID_OK);
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    CU_ASSERT_EQUAL(counts().ready, 5);
+    closed();
+}
+
+/* ---------------------------------------------------------------- leases */
+
+static void test_lease_runs_out(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "n", "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    advance(59999);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 1);
+    advance(1);
+    CU_ASSERT(WAIT_FOR(seen_count() == 2));
+    CU_ASSERT_EQUAL(h.seen[1].id, h.seen[0].id);
+    CU_ASSERT_EQUAL(h.seen[1].attempt, 2);
+    /* The first handler comes back too late: the job stays the second's. */
+    finish_nth(0, OMID_JOB_DEAD, 0, "late");
+    settle();
+    CU_ASSERT_EQUAL(counts().dead, 0);
+    CU_ASSERT_EQUAL(counts().leased, 1);
+    finish_nth(1, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_EQUAL(counts().leased, 0);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job"), 0);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM lease"), 0);
+}
+
+/* A handler that never answers: the attempts come to an end. */
+static void test_lease_runs_out_for_ever(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    for (size_t i = 1; i <= 1 + ARRAY_LEN(schedule) + QUEUE_LOST_GRACE; i++) {
+        CU_ASSERT(WAIT_FOR(seen_count() == i));
+        advance(60000);
+    }
+    CU_ASSERT(WAIT_FOR(counts().dead == 1));
+    for (size_t i = 0; i < seen_count(); i++)
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    closed();
+}
+
+/* The wall clock is set back and forth: leases and waits of ours don't care, times that were asked for do. */
+static void test_clock_jumps(void)
+{
+    fresh();
+    driven();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "retried", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "leased", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 2));
+    finish_nth(0, OMID_JOB_RETRY, 0, "no");
+    CU_ASSERT(WAIT_FOR(counts().delayed == 1));
+    CU_ASSERT_EQUAL(enqueue("web", "asked", NULL, "x", clock_now + 7200000, NULL), OMID_OK);
+    /* An hour forward: the retry is still 5 s away, the lease still runs. */
+    clock_now += 3600000;
+    queue_wake(q);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 2);
+    /* Two hours back. A job of now is due now. */
+    clock_now -= 2 * 3600000;
+    queue_wake(q);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 2);
+    CU_ASSERT_EQUAL(enqueue("web", "new", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 3));
+    advance(4999);
+    settle();
+    CU_ASSERT_EQUAL(seen_count(), 3);
+    advance(1);
+    CU_ASSERT(WAIT_FOR(seen_count() == 4));
+    CU_ASSERT_STRING_EQUAL(h.seen[3].target, "retried");
+    /* Forward to the time that was asked for. */
+    clock_now += 3 * 3600000;
+    queue_wake(q);
+    CU_ASSERT(WAIT_FOR(seen_count() == 5));
+    CU_ASSERT_STRING_EQUAL(h.seen[4].target, "asked");
+    for (size_t i = 1; i < 5; i++)
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 4));
+    closed();
+}
+
+/* Finished after the queue has gone. */
+static void test_finish_after_free(void)
+{
+    fresh();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    closed();
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT(WAIT_FOR(seen_count() == 2));
+    CU_ASSERT_EQUAL(h.seen[1].attempt, 2);
+    finish_nth(1, OMID_JOB_DONE, 0, NULL);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job"), 0);
+}
+
+/* ---------------------------------------------------------------- disk */
+
+static void test_disk_full(void)
+{
+    char err[512], payload[2000];
+    int failed = 0, ok = 0;
+    fresh();
+    CU_ASSERT_FATAL(started());
+    handler_set(true, 0, false);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "first", 0, NULL), OMID_OK);
+    CU_ASSERT(WAIT_FOR(seen_count() == 1));
+    CU_ASSERT(healthy());
+    struct stat st;
+    char wal[128];
+    snprintf(wal, sizeof(wal), "%s-wal", path);
+    CU_ASSERT_FATAL(stat(wal, &st) == 0);
+    unit_disk_limit((rlim_t)st.st_size + 20000);
+    memset(payload, 'x', sizeof(payload) - 1);
+    payload[sizeof(payload) - 1] = '\0';
+    for (int i = 0; i < 40; i++) {
+        int r = enqueue("web", "u", NULL, payload, 0, NULL);
+        CU_ASSERT(r == OMID_OK || r == OMID_ERR);
+        ok += r == OMID_OK;
+        failed += r == OMID_ERR;
+    }
+    CU_ASSERT(failed > 0);
+    CU_ASSERT(!healthy());
+    queue_health(q, err, sizeof(err));
+    CU_ASSERT(strstr(err, "limit") != NULL || strstr(err, "full") != NULL);
+    CU_ASSERT(strstr(err, path) != NULL);
+    CU_ASSERT_EQUAL(enqueue_many("web", "v", 50), OMID_ERR); /* the fence tells */
+    /* An attempt ends meanwhile: it is not given out again, and is written when there is room. */
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    unit_disk_limit(0);
+    CU_ASSERT(WAIT_FOR(healthy()));
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "last", 0, NULL), OMID_OK);
+    handler_set(false, OMID_JOB_DONE, false);
+    CU_ASSERT(WAIT_FOR(counts().ready + counts().leased == 0 || seen_count() >= (size_t)ok));
+    for (size_t i = 1; i < seen_count(); i++) {
+        struct queue_claim *c = take_claim(i);
+        if (c != NULL)
+            queue_finish(&c, OMID_JOB_DONE, 0, NULL);
+    }
+    CU_ASSERT(WAIT_FOR(counts().ready + counts().leased == 0));
+    /* What was told to be on disk was, and nothing else. */
+    int got = 0;
+    for (size_t i = 0; i < seen_count(); i++)
+        got += strcmp(h.seen[i].target, "u") == 0;
+    CU_ASSERT_EQUAL(got, ok);
+    closed();
+}
+
+static void test_bad_places(void)
+{
+    char err[512], other[128];
+    bool aside;
+    fresh();
+    cf.path = "/nonexistent-directory/queue.db";
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "/nonexistent-directory/queue.db") && strstr(err, "No such file"));
+    cf.path = dir;
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "is a directory") != NULL);
+    cf.path = path;
+    unit_write_file(path, "This is a letter to my aunt, and no database at all.\n", 53);
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "not a database") != NULL);
+    CU_ASSERT(!aside);
+    unlink(path);
+    CU_ASSERT(unit_sql(path, "CREATE TABLE theirs(a); INSERT INTO theirs VALUES(1)"));
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "another program") != NULL);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT a FROM theirs"), 1);
+    unlink(path);
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "in use") != NULL);
+    closed();
+    CU_ASSERT(unit_sql(path, "PRAGMA user_version=77"));
+    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+    CU_ASSERT(strstr(err, "version is 77") != NULL);
+    CU_ASSERT(!aside);
+    snprintf(other, sizeof(other), "%s/sub", dir);
+    if (geteuid() != 0) {
+        mkdir(other, 0500);
+        snprintf(other, sizeof(other), "%s/sub/queue.db", dir);
+        cf.path = other;
+        CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
+        CU_ASSERT(strstr(err, "Permission denied") != NULL);
+    }
+    q = NULL;
+}
+
+static void fill_and_close(void)
+{
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    queue_pause(q);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 3000), OMID_OK);
+    closed();
+}
+
+static void expect_set_aside(const char *what)
+{
+    char err[512] = "";
+    bool aside = false;
+    q = queue_open(&cf, &aside, err, sizeof(err));
+    CU_ASSERT_PTR_NOT_NULL_FATAL(q);
+    CU_ASSERT(aside);
+    CU_ASSERT(err[0] != '\0');
+    if (!aside)
+        fprintf(stderr, "%s: not set aside\n", what);
+    CU_ASSERT(unit_files(dir, "queue.db.corrupt-") >= 1);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    uint64_t id = 0;
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, &id), OMID_OK);
+    CU_ASSERT(id > 100000000); /* none of the lost file's */
+    closed();
+}
+
+static void test_broken_files(void)
+{
+    struct stat st;
+    fresh();
+    fill_and_close();
+    CU_ASSERT_FATAL(stat(path, &st) == 0);
+    CU_ASSERT_EQUAL(truncate(path, st.st_size / 2), 0);
+    expect_set_aside("cut in half");
+
+    fresh();
+    fill_and_close();
+    CU_ASSERT_EQUAL(truncate(path, 100), 0);
+    expect_set_aside("cut in the header");
+
+    fresh();
+    fill_and_close();
+    int fd = open(path, O_RDWR);
+    char junk[4096];
+    memset(junk, 0xa5, sizeof(junk));
+    for (int i = 1; i < 6; i++)
+        CU_ASSERT_EQUAL(pwrite(fd, junk, sizeof(junk), i * 4096), (ssize_t)sizeof(junk));
+    close(fd);
+    expect_set_aside("overwritten pages");
+
+    fresh();
+    fill_and_close();
+    fd = open(path, O_RDWR);
+    memset(junk, 0, sizeof(junk));
+    CU_ASSERT_EQUAL(pwrite(fd, junk, sizeof(junk), 0), (ssize_t)sizeof(junk));
+    close(fd);
+    expect_set_aside("zeros at the start");
+}
+
+/* ---------------------------------------------------------------- kill -9 */
+
+/* What the child was told, and what it told: shared, so that it outlives the child. */
+struct ledger {
+    _Atomic uint32_t accepted[200000]; /* by payload number: told to be on disk */
+    _Atomic uint32_t delivered[200000];
+    _Atomic uint32_t finished[200000];
+    _Atomic uint32_t next;
+};
+static struct ledger *ledger;
+
+static bool ledger_handle(void *arg, struct queue_claim *c)
+{
+    const struct omid_job_view *v = queue_claim_view(c);
+    (void)arg;
+    uint32_t n = (uint32_t)strtoul((const char *)v->payload, NULL, 10);
+    ledger->delivered[n]++;
+    ledger->finished[n]++;
+    queue_finish(&c, OMID_JOB_DONE, 0, NULL);
+    return true;
+}
+
+static void on_ledger(void *arg, enum omid_result result, uint64_t id)
+{
+    (void)id;
+    if (result == OMID_OK)
+        ledger->accepted[(uintptr_t)arg] = 1;
+}
+
+static void load_until_killed(void)
+{
+    char payload[16];
+    struct loop *own = loop_new("child");
+    if (own == NULL || !loop_start(own) || !opened() || !queue_start(q, ledger_handle, NULL))
+        _exit(1);
+    for (;;) {
+        uint32_t n = ledger->next++;
+        if (n >= ARRAY_LEN(ledger->accepted))
+            _exit(2);
+        snprintf(payload, sizeof(payload), "%u", n);
+        struct omid_job job = {.size = sizeof(job),
+                               .type = "test",
+                               .target = n % 3 ? "a" : "b",
+                               .payload = payload,
+                               .payload_len = strlen(payload)};
+        if (queue_enqueue(q, "web", &job, own, on_ledger, (void *)(uintptr_t)n) != OMID_OK)
+            _exit(3);
+        if (n % 20 == 0)
+            nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+}
+
+static void test_kill_nine(void)
+{
+    enum { KILLS = 15 };
+    fresh();
+    cf.commit_ms = 3;
+    ledger = mmap(NULL, sizeof(*ledger), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    CU_ASSERT_FATAL(ledger != MAP_FAILED);
+    for (int k = 0; k < KILLS; k++) {
+        pid_t pid = fork();
+        if (pid == 0)
+            load_until_killed();
+        uint32_t begin = ledger->next;
+        CU_ASSERT(WAIT_FOR(ledger->next > begin + 50));
+        /* At any moment: of a commit, a claim, a finish. */
+        nanosleep(&(struct timespec){.tv_nsec = (long)(id_random_u64() % 60000000)}, NULL);
+        kill(pid, SIGKILL);
+        int status = 0;
+        waitpid(pid, &status, 0);
+        CU_ASSERT(WIFSIGNALED(status));
+    }
+    /* The last one runs to the end, in this process. */
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(queue_start(q, ledger_handle, NULL));
+    CU_ASSERT(WAIT_FOR(counts().ready + counts().delayed + counts().leased == 0));
+    uint32_t accepted = 0, lost = 0, doubled = 0, all = ledger->next;
+    for (uint32_t i = 0; i < all; i++) {
+        accepted += ledger->accepted[i];
+        lost += ledger->accepted[i] && ledger->delivered[i] == 0;
+        doubled += ledger->delivered[i] > 1;
+    }
+    printf("(%d kills, %u accepted, %u lost, %u doubled) ", KILLS, accepted, lost, doubled);
+    CU_ASSERT(accepted > KILLS * 50);
+    CU_ASSERT_EQUAL(lost, 0);
+    CU_ASSERT(doubled <= KILLS * cf.in_flight);
+    CU_ASSERT_EQUAL(counts().dead, 0);
+    closed();
+    munmap(ledger, sizeof(*ledger));
+}
+
+/* What a killed process had in hand is offered again at once. */
+static void test_killed_with_claims(void)
+{
+    fresh();
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct loop *own = loop_new("child");
+        handler_set(true, 0, false);
+        if (!loop_start(own) || !started())
+            _exit(1);
+        lp = own;
+        if (enqueue_many("web", "t", 5) != OMID_OK || !WAIT_FOR(seen_count() == 5))
+            _exit(1);
+        kill(getpid(), SIGKILL);
+    }
+    int status = 0;
+    waitpid(pid, &status, 0);
+    CU_ASSERT_FATAL(WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL);
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT(WAIT_FOR(counts().done == 5));
+    for (size_t i = 0; i < 5; i++)
+        CU_ASSERT_EQUAL(h.seen[i].attempt, 2);
+    closed();
+}
+
+/* ---------------------------------------------------------------- many threads */
+
+struct sender {
+    pthread_t thread;
+    _Atomic int answered;
+    int n;
+};
+static void on_sent(void *arg, enum omid_result result, uint64_t id)
+{
+    struct sender *s = arg;
+    (void)id;
+    if (result == OMID_OK)
+        s->answered++;
+}
+static void *send_many(void *arg)
+{
+    struct sender *s = arg;
+    char target[16];
+    for (int i = 0; i < s->n; i++) {
+        snprintf(target, sizeof(target), "t%d", i % 7);
+        struct omid_job job = {.size = sizeof(job), .type = "test", .target = target, .payload = "p", .payload_len = 1};
+        if (queue_enqueue(q, "web", &job, lp, on_sent, s) != OMID_OK)
+            break;
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    struct sender s[4] = {0};
+    fresh();
+    CU_ASSERT_FATAL(started());
+    for (int i = 0; i < 4; i++) {
+        s[i].n = 2000;
+        CU_ASSERT_EQUAL(pthread_create(&s[i].thread, NULL, send_many, &s[i]), 0);
+    }
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    queue_status(q, &w);
+    CU_ASSERT(json_w_end(&w));
+    buf_free(&b);
+    for (int i = 0; i < 4; i++)
+        pthread_join(s[i].thread, NULL);
+    for (int i = 0; i < 4; i++)
+        CU_ASSERT(WAIT_FOR(s[i].answered == 2000));
+    CU_ASSERT(WAIT_FOR(counts().done == 8000));
+    metrics_render(&b);
+    CU_ASSERT(b.data != NULL && strstr(b.data, "omid_queue_finished_total{outcome=\"done\"} 8000") != NULL);
+    buf_free(&b);
+    closed();
+}
+
+int main(void)
+{
+    log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
+    if (CU_initialize_registry() != CUE_SUCCESS)
+        return 1;
+    CU_pSuite s = CU_add_suite("queue", setup, teardown);
+    CU_add_test(s, "one job", test_one_job);
+    CU_add_test(s, "bad arguments", test_bad_arguments);
+    CU_add_test(s, "names", test_names);
+    CU_add_test(s, "bound on jobs", test_max_jobs);
+    CU_add_test(s, "retry delay", test_retry_delay_bounds);
+    CU_add_test(s, "retry times", test_retry_times);
+    CU_add_test(s, "not before", test_not_before);
+    CU_add_test(s, "wakes when due", test_wakes_when_due);
+    CU_add_test(s, "Retry-After", test_retry_after);
+    CU_add_test(s, "wait uses no attempt", test_wait);
+    CU_add_test(s, "dead keeps its error", test_dead_keeps_error);
+    CU_add_test(s, "saturated target", test_saturated_target);
+    CU_add_test(s, "turns", test_turns);
+    CU_add_test(s, "owner not there", test_owner_not_there);
+    CU_add_test(s, "pause", test_pause);
+    CU_add_test(s, "lease runs out", test_lease_runs_out);
+    CU_add_test(s, "lease runs out for ever", test_lease_runs_out_for_ever);
+    CU_add_test(s, "clock jumps", test_clock_jumps);
+    CU_add_test(s, "finish after free", test_finish_after_free);
+    CU_add_test(s, "disk full", test_disk_full);
+    CU_add_test(s, "bad places", test_bad_places);
+    CU_add_test(s, "broken files", test_broken_files);
+    CU_add_test(s, "kill -9", test_kill_nine);
+    CU_add_test(s, "killed with claims", test_killed_with_claims);
+    CU_add_test(s, "threads", test_threads);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed ? 1 : 0;
+}
