@@ -10,7 +10,10 @@
 /* What an administrator can act on, instead of SQLite's "disk I/O error". */
 static const char *reason(sqlite3 *sq, int rc, char *buf, size_t len)
 {
-    int sys = sq ? sqlite3_system_errno(sq) : errno;
+    /* SQLite keeps it for some paths only; else it is what the failing call left, when that is a fault of a disk. */
+    int left = errno, sys = sq ? sqlite3_system_errno(sq) : left;
+    if (sys == 0 && (left == ENOSPC || left == EDQUOT || left == EFBIG || left == EIO || left == EROFS))
+        sys = left;
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return "the disk is full";
@@ -24,7 +27,7 @@ static const char *reason(sqlite3 *sq, int rc, char *buf, size_t len)
         if (sys != 0)
             snprintf(buf, len, "I/O error (%s)", strerror(sys));
         else
-            snprintf(buf, len, "I/O error (%s)", sqlite3_errstr(rc));
+            snprintf(buf, len, "I/O error (SQLite's code %d)", rc);
         return buf;
     case SQLITE_CANTOPEN:
         if (sys == 0)
@@ -111,6 +114,7 @@ bool db_prepare(struct db *db, const char *sql, sqlite3_stmt **out)
 
 int db_step(struct db *db, sqlite3_stmt *st)
 {
+    errno = 0;
     int rc = sqlite3_step(st);
     if (rc == SQLITE_ROW)
         return 1;
@@ -130,6 +134,7 @@ bool db_run(struct db *db, sqlite3_stmt *st)
 
 bool db_exec(struct db *db, const char *sql)
 {
+    errno = 0;
     int rc = sqlite3_exec(db->sq, sql, NULL, NULL, NULL);
     if (rc != SQLITE_OK)
         db_note(db, rc, "write");
