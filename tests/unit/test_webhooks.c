@@ -294,12 +294,17 @@ static void a_message_is_quoted(void)
 static void hostile_answers_do_no_harm(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t");
-    char *deep = malloc(60001);
-    memset(deep, '[', 60000);
-    memcpy(deep, "{\"message\":", 11);
-    deep[60000] = '\0';
+    /* Sound JSON, and deeper than is read. */
+    static const char head[] = "{\"message\":\"sixsix\",\"x\":";
+    const size_t levels = 65;
+    const size_t deep_len = strlen(head) + 2 * levels + 1;
+    char *deep = calloc(deep_len + 1, 1);
+    memcpy(deep, head, strlen(head));
+    memset(deep + strlen(head), '[', levels);
+    memset(deep + strlen(head) + levels, ']', levels);
+    deep[deep_len - 1] = '}';
     const struct omid_http_response answers[] = {
-        {.status = 200, .body = deep, .body_len = 60000},
+        {.status = 200, .body = deep, .body_len = deep_len},
         {.status = 200, .body = "{\"message\":\"sixsix\"}", .body_len = 20, .truncated = true},
         {.status = 200, .body = "{\"message\":\"six\0six\"}", .body_len = 21},
         {.status = 200, .body = "{\"", .body_len = 2},
