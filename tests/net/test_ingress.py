@@ -594,7 +594,8 @@ def test_connections_in_all(serve):
     assert status == 503 and json.loads(body)["error"] and headers["connection"] == "close"
     assert ask(daemon, upgrade())[0] == 503
     assert daemon.get_control("/v1/admin/status")[0] == 200  # the operator still gets in
-    held.pop().s.close()
+    for _ in range(3):  # also for a connection that was just closed here and is still counted there
+        held.pop().s.close()
 
     def again():
         try:
