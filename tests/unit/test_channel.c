@@ -536,7 +536,7 @@ static void take_echoes(struct channel_sink *s, struct echo_state *e)
 
 /* Echo through bounds so narrow that each end waits for the other all the time: a lost RESUME or writable() ends in
  * the deadline. */
-static void test_no_lost_wakeup(void)
+static void run_narrow(size_t up_max, size_t down_max)
 {
     enum { COUNT = 30000 };
     struct channel_sink narrow;
@@ -545,7 +545,7 @@ static void test_no_lost_wakeup(void)
     struct channel_request req = {.path = strdup("/test")};
 
     channel_sink_init(&narrow, ring);
-    struct channel *ch = channel_new(&req, &ws_route, &narrow, &p, reactor, &handler, 700, 500);
+    struct channel *ch = channel_new(&req, &ws_route, &narrow, &p, reactor, &handler, up_max, down_max);
     CU_ASSERT_PTR_NOT_NULL_FATAL(ch);
     settle();
     next_peer = &p;
@@ -570,6 +570,14 @@ static void test_no_lost_wakeup(void)
     CU_ASSERT_EQUAL(p.disorder, 0);
     nothing_left();
     pthread_mutex_destroy(&narrow.lock);
+}
+
+static void test_no_lost_wakeup(void)
+{
+    run_narrow(700, 500);
+    run_narrow(1, 1); /* each message fills both ways: the most wake-ups, and the narrowest races */
+    run_narrow(100000, 1);
+    run_narrow(1, 100000);
 }
 
 static void maybe_close(void *arg)
