@@ -1,0 +1,148 @@
+#include "lane/http/breaker.h"
+
+#include <string.h>
+
+#include "base/magic.h"
+
+static void breaker_set_state(struct breaker *b, enum breaker_state to, uint64_t now, const char *why)
+{
+    static const bool legal[3][3] = {
+        [BREAKER_CLOSED] = {[BREAKER_OPEN] = true},
+        [BREAKER_OPEN] = {[BREAKER_HALF_OPEN] = true},
+        [BREAKER_HALF_OPEN] = {[BREAKER_OPEN] = true, [BREAKER_CLOSED] = true},
+    };
+    omid_assert(legal[b->state][to]);
+    b->state = to;
+    b->generation++;
+    b->since_ms = now;
+    b->why = why;
+    b->probing = false;
+}
+
+static void breaker_forget(struct breaker *b)
+{
+    b->consecutive = 0;
+    memset(b->ring, 0, sizeof b->ring);
+}
+
+static void breaker_open(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
+                         const char *why)
+{
+    uint64_t window = b->window_ms == 0 ? conf->open_ms : (uint64_t)b->window_ms * 2;
+    if (window > conf->open_max_ms)
+        window = conf->open_max_ms;
+    b->window_ms = (uint32_t)window;
+    b->open_until = now + (uint64_t)((double)window * (0.8 + 0.4 * chance));
+    breaker_set_state(b, BREAKER_OPEN, now, why);
+    breaker_forget(b);
+}
+
+/* Buckets that have left the window are emptied. */
+static struct breaker_bucket *breaker_turn(struct breaker *b, uint64_t now)
+{
+    uint64_t number = now / BREAKER_BUCKET_MS;
+    if (number > b->bucket) {
+        uint64_t passed = number - b->bucket;
+        for (uint64_t i = 1; i <= passed && i <= BREAKER_BUCKETS; i++)
+            b->ring[(b->bucket + i) % BREAKER_BUCKETS] = (struct breaker_bucket){0};
+        b->bucket = number;
+    }
+    return &b->ring[b->bucket % BREAKER_BUCKETS];
+}
+
+/* Why it should open, or NULL. */
+static const char *breaker_verdict(const struct breaker *b, const struct breaker_config *conf)
+{
+    uint64_t attempts = 0, failures = 0, slow = 0;
+
+    if (b->consecutive >= conf->failures)
+        return "consecutive failures";
+    for (unsigned i = 0; i < BREAKER_BUCKETS; i++) {
+        attempts += b->ring[i].attempts;
+        failures += b->ring[i].failures;
+        slow += b->ring[i].slow;
+    }
+    if (attempts < BREAKER_MIN_ATTEMPTS)
+        return NULL;
+    if (failures * 2 >= attempts)
+        return "half of the attempts failed";
+    if (conf->slow_ms > 0 && slow * 5 >= attempts * 4)
+        return "most of the attempts were slow";
+    return NULL;
+}
+
+void breaker_init(struct breaker *b, uint64_t now)
+{
+    *b = (struct breaker){.since_ms = now, .bucket = now / BREAKER_BUCKET_MS, .why = "new"};
+}
+
+bool breaker_ready(const struct breaker *b, uint64_t now)
+{
+    switch (b->state) {
+    case BREAKER_CLOSED:
+        return true;
+    case BREAKER_OPEN:
+        return now >= b->open_until;
+    case BREAKER_HALF_OPEN:
+        return !b->probing || now >= b->probe_until;
+    }
+    return false;
+}
+
+bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct breaker_token *out)
+{
+    if (!breaker_ready(b, now))
+        return false;
+    if (b->state == BREAKER_OPEN)
+        breaker_set_state(b, BREAKER_HALF_OPEN, now, "time for a probe");
+    out->probe = b->state == BREAKER_HALF_OPEN;
+    if (out->probe) {
+        b->generation++; /* a probe whose deadline has passed speaks for nobody any more */
+        b->probing = true;
+        b->probe_until = now + within_ms;
+    }
+    out->generation = b->generation;
+    return true;
+}
+
+void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
+                    const struct breaker_token *token, enum breaker_outcome outcome, uint64_t took_ms)
+{
+    if (token->generation != b->generation)
+        return;
+    if (token->probe) {
+        omid_assert(b->state == BREAKER_HALF_OPEN && b->probing);
+        b->probing = false;
+        if (outcome == BREAKER_FAILURE) {
+            breaker_open(b, conf, now, chance, "the probe failed");
+        } else if (outcome != BREAKER_NEUTRAL) {
+            breaker_set_state(b, BREAKER_CLOSED, now, "the probe succeeded");
+            breaker_forget(b);
+            b->window_ms = 0;
+        }
+        return;
+    }
+    omid_assert(b->state == BREAKER_CLOSED);
+    if (outcome == BREAKER_NEUTRAL || outcome == BREAKER_ANSWERED)
+        return;
+    struct breaker_bucket *bucket = breaker_turn(b, now);
+    bucket->attempts++;
+    if (conf->slow_ms > 0 && took_ms >= conf->slow_ms)
+        bucket->slow++;
+    if (outcome == BREAKER_FAILURE) {
+        bucket->failures++;
+        b->consecutive++;
+    } else {
+        b->consecutive = 0;
+    }
+    /* Slow successes may open it too. */
+    const char *why = breaker_verdict(b, conf);
+    if (why)
+        breaker_open(b, conf, now, chance, why);
+}
+
+const char *breaker_state_name(enum breaker_state state)
+{
+    static const char *const names[] = {"closed", "open", "half_open"};
+    return names[state];
+}

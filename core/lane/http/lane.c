@@ -1,0 +1,490 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/magic.h"
+#include "lane/http/lane_int.h"
+
+/* ------------------------------------------------------------------ names and metrics */
+
+/* Names live for ever, because metrics keep them; they come from the configuration, so that there are few. */
+static const char *name_intern(const char *name)
+{
+    static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+    static struct name {
+        struct name *next;
+        char text[];
+    } * names;
+    size_t len = strlen(name) + 1;
+    struct name *n;
+
+    pthread_mutex_lock(&lock);
+    for (n = names; n; n = n->next) {
+        if (strcmp(n->text, name) == 0)
+            break;
+    }
+    if (!n && (n = malloc(sizeof *n + len)) != NULL) {
+        memcpy(n->text, name, len);
+        n->next = names;
+        names = n;
+    }
+    pthread_mutex_unlock(&lock);
+    return n ? n->text : NULL;
+}
+
+static struct metric *lane_metric(const struct lane *l, enum metric_type type, const char *name, const char *help,
+                                  const char *label, const char *value)
+{
+    struct metric_label labels[2] = {{"lane", l->name}, {label, value}};
+    return metric_get(type, name, help, labels, label ? 2 : 1, NULL, 0);
+}
+
+static void lane_metrics(struct lane *l)
+{
+    static const char *const outcomes[OMID_HTTP_ERRORS] = {
+        [OMID_HTTP_OK] = "ok",
+        [OMID_HTTP_BAD_URL] = "bad_url",
+        [OMID_HTTP_FULL] = "full",
+        [OMID_HTTP_QUEUE_TIMEOUT] = "queue_timeout",
+        [OMID_HTTP_BREAKER] = "breaker",
+        [OMID_HTTP_SUPERSEDED] = "superseded",
+        [OMID_HTTP_RESOLVE] = "resolve",
+        [OMID_HTTP_CONNECT] = "connect",
+        [OMID_HTTP_TLS] = "tls",
+        [OMID_HTTP_TIMEOUT] = "timeout",
+        [OMID_HTTP_RESET] = "reset",
+        [OMID_HTTP_PROTOCOL] = "protocol",
+        [OMID_HTTP_BLOCKED] = "blocked",
+        [OMID_HTTP_LOCAL] = "local",
+        [OMID_HTTP_SHUTDOWN] = "shutdown",
+    };
+    static const char *const rejects[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
+    static const double seconds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
+    struct metric_label name = {"lane", l->name};
+
+    l->m.inflight = lane_metric(l, METRIC_GAUGE, "omid_lane_inflight",
+                                "Requests and WebSocket handshakes that hold a slot of the semaphore.", NULL, NULL);
+    l->m.waiting = lane_metric(l, METRIC_GAUGE, "omid_lane_waiting",
+                               "Requests and handshakes that wait for the semaphore.", NULL, NULL);
+    l->m.streams = lane_metric(l, METRIC_GAUGE, "omid_lane_streams",
+                               "Outgoing WebSockets, those being connected included.", NULL, NULL);
+    l->m.superseded = lane_metric(l, METRIC_COUNTER, "omid_lane_superseded_total",
+                                  "Waiting requests replaced by a newer one of the same key.", NULL, NULL);
+    l->m.seconds =
+        metric_get(METRIC_HISTOGRAM, "omid_lane_request_seconds", "Time of an attempt from its slot to its outcome.",
+                   &name, 1, seconds, ARRAY_LEN(seconds));
+    for (unsigned i = 0; i < OMID_HTTP_ERRORS; i++)
+        l->m.requests[i] = lane_metric(l, METRIC_COUNTER, "omid_lane_requests_total", "Requests answered, by outcome.",
+                                       "outcome", outcomes[i]);
+    for (unsigned i = 0; i < REJECTS; i++)
+        l->m.rejected[i] = lane_metric(l, METRIC_COUNTER, "omid_lane_rejected_total",
+                                       "Requests and WebSockets refused without an attempt.", "reason", rejects[i]);
+    for (unsigned i = 0; i < 3; i++)
+        l->m.to[i] = lane_metric(l, METRIC_COUNTER, "omid_breaker_transitions_total",
+                                 "Changes of a target's breaker, by the state it came to.", "to",
+                                 breaker_state_name((enum breaker_state)i));
+}
+
+void lane_rejected(struct lane *l, enum lane_reject why)
+{
+    metric_add(l->m.rejected[why], 1);
+    atomic_fetch_add(&l->seen.rejected, 1);
+}
+
+void lane_streams_add(struct lane *l, int n)
+{
+    l->streams += (unsigned)n;
+    atomic_store(&l->seen.streams, l->streams);
+    metric_set(l->m.streams, l->streams);
+}
+
+uint64_t lane_now(const struct lane *l)
+{
+    return loop_now_ms(l->ls->loop);
+}
+
+/* ------------------------------------------------------------------ counts */
+
+static void lane_set_inflight(struct lane *l, unsigned n)
+{
+    l->inflight = n;
+    atomic_store(&l->seen.inflight, n);
+    metric_set(l->m.inflight, n);
+    /* curl counts busy connections among those it keeps: without this a busy lane would close each after use. */
+    if (l->curl)
+        curlev_limit(l->curl, l->conf.pool, n + l->conf.idle);
+}
+
+static void lane_set_waiting(struct lane *l, unsigned n)
+{
+    l->waiting = n;
+    atomic_store(&l->seen.waiting, n);
+    metric_set(l->m.waiting, n);
+}
+
+/* A breaker may have changed its state. */
+static void lane_breaker_moved(struct lane *l, const struct target *t, enum breaker_state from)
+{
+    enum breaker_state to = t->breaker.state;
+
+    if (to == from)
+        return;
+    metric_add(l->m.to[to], 1);
+    if (from == BREAKER_CLOSED)
+        l->open_breakers++;
+    else if (to == BREAKER_CLOSED)
+        l->open_breakers--;
+    atomic_store(&l->seen.open, l->open_breakers);
+    log_info("lane", "breaker", LS("lane", l->name), LS("to", breaker_state_name(to)), LS("reason", t->breaker.why));
+}
+
+/* ------------------------------------------------------------------ the queue */
+
+static void lane_arm(struct lane *l)
+{
+    struct ev_loop *ev = loop_ev(l->ls->loop);
+
+    ev_timer_stop(ev, &l->expiry);
+    if (list_empty(&l->queue))
+        return;
+    uint64_t deadline = list_entry(l->queue.next, struct waiter, in_lane)->deadline, now = lane_now(l);
+    ev_now_update(ev);
+    ev_timer_set(&l->expiry, deadline > now ? (double)(deadline - now) / 1000 : 0., 0.);
+    ev_timer_start(ev, &l->expiry);
+}
+
+static void waiter_unlink(struct lane *l, struct waiter *w)
+{
+    struct target *t = w->target;
+    bool first = l->queue.next == &w->in_lane;
+
+    omid_assert(w->queued);
+    w->queued = false;
+    list_remove(&w->in_target);
+    list_remove(&w->in_lane);
+    t->waiting--;
+    lane_set_waiting(l, l->waiting - 1);
+    if (list_empty(&t->waiters))
+        list_remove(&t->ring);
+    if (first)
+        lane_arm(l);
+}
+
+static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
+{
+    struct target *t = w->target;
+
+    omid_assert(!w->queued);
+    w->queued = true;
+    w->deadline = lane_now(l) + l->conf.queue_timeout_ms;
+    list_insert_before(before, &w->in_target);
+    list_append(&l->queue, &w->in_lane);
+    if (t->waiting++ == 0)
+        list_append(&l->ring, &t->ring);
+    lane_set_waiting(l, l->waiting + 1);
+    if (l->queue.next == &w->in_lane)
+        lane_arm(l);
+}
+
+static void on_expiry(struct ev_loop *ev, ev_timer *timer, int revents)
+{
+    struct lane *l = timer->data;
+    uint64_t now = lane_now(l);
+
+    (void)ev;
+    (void)revents;
+    CHECK_MAGIC(l, LANE_MAGIC);
+    while (!list_empty(&l->queue)) {
+        struct waiter *w = list_entry(l->queue.next, struct waiter, in_lane);
+        if (w->deadline > now)
+            break;
+        waiter_unlink(l, w);
+        lane_rejected(l, REJECT_QUEUE_TIMEOUT);
+        w->refuse(w, OMID_HTTP_QUEUE_TIMEOUT);
+    }
+    lane_arm(l);
+}
+
+/* ------------------------------------------------------------------ slots */
+
+static bool target_may_start(const struct lane *l, const struct target *t)
+{
+    return t->inflight < target_limit(l, t);
+}
+
+/* A slot is free for it; it is in no queue. */
+static void slot_give(struct lane *l, struct waiter *w)
+{
+    struct target *t = w->target;
+
+    if (!w->admitted) {
+        enum breaker_state from = t->breaker.state;
+        bool admitted = breaker_admit(&t->breaker, lane_now(l), w->within_ms, &w->token);
+        lane_breaker_moved(l, t, from);
+        if (!admitted) {
+            lane_rejected(l, REJECT_BREAKER);
+            w->refuse(w, OMID_HTTP_BREAKER);
+            return;
+        }
+        w->admitted = true;
+    }
+    t->inflight++;
+    lane_set_inflight(l, l->inflight + 1);
+    w->go(w);
+}
+
+/* Deficit round robin with a cost of one per request: each target with waiters has one turn after the other.
+ * NULL: none may start. */
+static struct waiter *lane_pick(struct lane *l)
+{
+    list_each (it, &l->ring) {
+        struct target *t = list_entry(it, struct target, ring);
+        if (!target_may_start(l, t))
+            continue;
+        struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
+        list_remove(&t->ring);
+        list_append(&l->ring, &t->ring);
+        waiter_unlink(l, w);
+        return w;
+    }
+    return NULL;
+}
+
+static void lane_pump(struct lane *l)
+{
+    struct waiter *w;
+
+    if (l->pumping || l->ls->down)
+        return;
+    l->pumping = true;
+    while (l->inflight < l->conf.semaphore && (w = lane_pick(l)) != NULL)
+        slot_give(l, w);
+    l->pumping = false;
+}
+
+void lane_slot_ask(struct lane *l, struct waiter *w)
+{
+    struct target *t = w->target;
+    unsigned share = l->conf.queue / 4 > 0 ? l->conf.queue / 4 : 1;
+
+    list_init(&w->in_target);
+    list_init(&w->in_lane);
+    if (l->ls->down) {
+        lane_rejected(l, REJECT_SHUTDOWN);
+        w->refuse(w, OMID_HTTP_SHUTDOWN);
+    } else if (!w->admitted && !breaker_ready(&t->breaker, lane_now(l))) {
+        lane_rejected(l, REJECT_BREAKER);
+        w->refuse(w, OMID_HTTP_BREAKER);
+    } else if (l->inflight < l->conf.semaphore && target_may_start(l, t) && t->waiting == 0) {
+        slot_give(l, w);
+    } else if (l->waiting >= l->conf.queue || t->waiting >= share) {
+        lane_rejected(l, REJECT_FULL);
+        w->refuse(w, OMID_HTTP_FULL);
+    } else {
+        waiter_link(l, w, &t->waiters);
+    }
+}
+
+void lane_slot_replace(struct lane *l, struct waiter *w, struct waiter *by)
+{
+    omid_assert(w->queued && w->target == by->target);
+    list_init(&by->in_target);
+    list_init(&by->in_lane);
+    waiter_link(l, by, &w->in_target);
+    waiter_unlink(l, w);
+    metric_add(l->m.superseded, 1);
+}
+
+void lane_slot_cancel(struct lane *l, struct waiter *w)
+{
+    waiter_unlink(l, w);
+}
+
+void lane_slot_free(struct lane *l, struct waiter *w)
+{
+    omid_assert(w->target->inflight > 0 && l->inflight > 0);
+    w->target->inflight--;
+    lane_set_inflight(l, l->inflight - 1);
+    lane_pump(l);
+}
+
+void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms)
+{
+    struct target *t = w->target;
+    struct breaker_config conf = {
+        .failures = l->conf.breaker_failures,
+        .open_ms = l->conf.breaker_open_ms,
+        .open_max_ms = l->conf.breaker_open_max_ms,
+    };
+    enum breaker_state from = t->breaker.state;
+
+    omid_assert(w->admitted);
+    w->admitted = false;
+    breaker_report(&t->breaker, &conf, lane_now(l), id_random_unit(), &w->token, outcome, took_ms);
+    lane_breaker_moved(l, t, from);
+    if (t->breaker.state != BREAKER_OPEN || from == BREAKER_OPEN)
+        return;
+    /* Nobody waits for what would be refused anyway. */
+    list_each (it, &t->waiters) {
+        struct waiter *other = list_entry(it, struct waiter, in_target);
+        if (other->admitted)
+            continue;
+        waiter_unlink(l, other);
+        lane_rejected(l, REJECT_BREAKER);
+        other->refuse(other, OMID_HTTP_BREAKER);
+    }
+}
+
+/* ------------------------------------------------------------------ life */
+
+void lane_ref(struct lane *l)
+{
+    atomic_fetch_add(&l->refs, 1);
+}
+
+static void lane_destroy(struct loop *loop, struct loop_msg *msg)
+{
+    struct lane *l = container_of(msg, struct lane, free_msg);
+
+    CHECK_MAGIC(l, LANE_MAGIC);
+    omid_assert(l->inflight == 0 && l->waiting == 0 && l->streams == 0 && list_empty(&l->ws));
+    pthread_mutex_lock(&l->ls->lock);
+    list_remove(&l->link);
+    pthread_mutex_unlock(&l->ls->lock);
+    ev_timer_stop(loop_ev(loop), &l->expiry);
+    targets_free(l);
+    while (l->n_spare > 0)
+        curl_easy_cleanup(l->spare[--l->n_spare]);
+    curlev_free(&l->curl);
+    map_free(&l->targets);
+    map_free(&l->latest);
+    free(l->spare);
+    l->magic = OMID_MAGIC_DEAD;
+    free(l);
+}
+
+void lane_unref(struct lane *l)
+{
+    if (atomic_fetch_sub(&l->refs, 1) == 1)
+        loop_post(l->ls->loop, &l->free_msg);
+}
+
+static void lane_apply(struct lane *l, const struct conf_lane *conf)
+{
+    l->conf = *conf;
+    l->conf.semaphore = conf->semaphore > 0 ? conf->semaphore : 1;
+    l->conf.pool = conf->pool > l->conf.semaphore ? conf->pool : l->conf.semaphore;
+    l->conf.breaker_failures = conf->breaker_failures > 0 ? conf->breaker_failures : 1;
+    if (l->conf.breaker_open_max_ms < l->conf.breaker_open_ms)
+        l->conf.breaker_open_max_ms = l->conf.breaker_open_ms;
+    uint64_t most = 2 * ((uint64_t)l->conf.queue + l->conf.semaphore) + LANE_OVERCOMMIT;
+    atomic_store(&l->begun_max, most < UINT32_MAX ? (unsigned)most : UINT32_MAX);
+    atomic_store(&l->connect_timeout_ms, l->conf.connect_timeout_ms);
+    atomic_store(&l->seen.semaphore, l->conf.semaphore);
+}
+
+struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane *config)
+{
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    struct lane *l = calloc(1, sizeof *l);
+    if (!l)
+        return NULL;
+    l->magic = LANE_MAGIC;
+    l->ls = ls;
+    l->refs = 1;
+    l->free_msg.fn = lane_destroy;
+    l->name = name_intern(name);
+    l->targets = map_new();
+    l->latest = map_new();
+    lane_apply(l, config);
+    l->max_spare = 4096; /* as many as a semaphore can have */
+    l->spare = calloc(l->max_spare, sizeof *l->spare);
+    if (!l->name || !l->targets || !l->latest || !l->spare) {
+        map_free(&l->targets);
+        map_free(&l->latest);
+        free(l->spare);
+        free(l);
+        return NULL;
+    }
+    list_init(&l->queue);
+    list_init(&l->ring);
+    list_init(&l->idle);
+    list_init(&l->running);
+    list_init(&l->ws);
+    ev_init(&l->expiry, on_expiry);
+    l->expiry.data = l;
+    lane_metrics(l);
+    pthread_mutex_lock(&ls->lock);
+    list_append(&ls->lanes, &l->link);
+    pthread_mutex_unlock(&ls->lock);
+    return l;
+}
+
+struct configure_msg {
+    struct loop_msg msg;
+    struct lane *lane;
+    struct conf_lane conf;
+};
+
+static void on_configure(struct loop *loop, struct loop_msg *msg)
+{
+    struct configure_msg *m = container_of(msg, struct configure_msg, msg);
+    struct lane *l = m->lane;
+    uint64_t latest = lane_now(l) + m->conf.queue_timeout_ms;
+
+    (void)loop;
+    lane_apply(l, &m->conf);
+    list_each (it, &l->queue) /* none waits longer than the new limit, and the queue stays in order */
+    {
+        struct waiter *w = list_entry(it, struct waiter, in_lane);
+        w->deadline = w->deadline < latest ? w->deadline : latest;
+    }
+    lane_arm(l);
+    lane_set_inflight(l, l->inflight);
+    lane_pump(l);
+    lane_unref(l);
+    free(m);
+}
+
+void lane_configure(struct lane *l, const struct conf_lane *config)
+{
+    CHECK_MAGIC(l, LANE_MAGIC);
+    struct configure_msg *m = calloc(1, sizeof *m);
+    if (!m) {
+        log_error("lane", "no memory to change a lane", LS("lane", l->name));
+        return;
+    }
+    m->msg.fn = on_configure;
+    m->lane = l;
+    m->conf = *config;
+    lane_ref(l);
+    loop_post(l->ls->loop, &m->msg);
+}
+
+void lane_release(struct lane **lp)
+{
+    struct lane *l = *lp;
+
+    if (!l)
+        return;
+    CHECK_MAGIC(l, LANE_MAGIC);
+    *lp = NULL;
+    lane_unref(l);
+}
+
+void lane_shut(struct lane *l)
+{
+    while (!list_empty(&l->queue)) {
+        struct waiter *w = list_entry(l->queue.next, struct waiter, in_lane);
+        waiter_unlink(l, w);
+        lane_rejected(l, REJECT_SHUTDOWN);
+        w->refuse(w, OMID_HTTP_SHUTDOWN);
+    }
+    requests_shut(l);
+    ws_shut(l);
+    while (l->n_spare > 0)
+        curl_easy_cleanup(l->spare[--l->n_spare]);
+    curlev_free(&l->curl);
+}

@@ -1,0 +1,173 @@
+/*
+ * Inside the HTTP lanes. Who may touch what is said at each member: "any" with atomics or a lock, "lane" on the
+ * lane thread alone, "caller" on the caller's loop alone, "const" by nobody after creation.
+ *
+ *   lanes.c    the thread, its start and stop, the per-loop WebSocket contexts
+ *   lane.c     one lane: semaphore, wait queue, who is next
+ *   target.c   targets of a lane, their cap and expiry
+ *   request.c  requests
+ *   ws.c       admission and connect sequences of outgoing WebSockets
+ */
+#ifndef OMID_LANE_HTTP_LANE_INT_H
+#define OMID_LANE_HTTP_LANE_INT_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "base/list.h"
+#include "base/map.h"
+#include "base/metrics.h"
+#include "conf/conf.h"
+#include "lane/http/breaker.h"
+#include "lane/http/curlev.h"
+#include "lane/http/lane.h"
+#include "lane/http/wsconn.h"
+
+#define LANES_MAGIC UINT32_C(0x6c616e73)
+#define LANE_MAGIC UINT32_C(0x6c616e65)
+#define TARGET_MAGIC UINT32_C(0x74617267)
+
+#define TARGETS_MAX 100000u            /* per lane; the idlest goes first */
+#define TARGET_IDLE_MS (3600u * 1000u) /* forgotten after this */
+#define LANE_MAX_URL 8192u             /* bytes */
+#define LANE_MAX_HEADERS 64u           /* lines of one request */
+#define LANE_MAX_HEADER_BYTES 16384u   /* of all of them */
+#define LANE_MAX_BODY (64u << 20)      /* bytes of one request's body */
+#define LANE_MAX_BODIES (256ull << 20) /* bytes of the bodies of a lane's requests */
+#define LANE_OVERCOMMIT 64u            /* requests under way beyond queue and semaphore, twice over: see lane_begin */
+
+struct lanes {
+    uint32_t magic;
+    struct loop *loop;    /* const */
+    atomic_bool stopping; /* any: refuse what is new */
+    atomic_uint posting;  /* any: callers between the check of `stopping` and their post */
+    bool started, down;   /* the owner; lane */
+    ev_timer sweep;       /* lane */
+    pthread_mutex_t lock; /* guards both lists */
+    struct list lanes;    /* of struct lane */
+    struct list wsloops;  /* of struct lane_wsloop */
+};
+
+/* A caller's loop that has, or had, outgoing WebSockets. */
+struct lane_wsloop {
+    struct list link;
+    struct loop *loop;
+    struct wsloop *ws; /* that loop's alone */
+};
+
+struct target {
+    uint32_t magic;
+    struct list ring;    /* in lane.ring while it has waiters */
+    struct list idle;    /* in lane.idle while refs is 0 */
+    struct list waiters; /* of struct waiter, oldest first */
+    unsigned refs, waiting, inflight;
+    uint64_t idle_since;
+    struct breaker breaker;
+    char key[]; /* scheme://host:port/path, without user, query and fragment */
+};
+
+/* Something that wants a slot of the semaphore: a request, or an attempt of a WebSocket. Lane thread. */
+struct waiter {
+    struct target *target;
+    struct list in_target, in_lane; /* while queued */
+    uint64_t deadline;
+    bool queued;
+    bool admitted;      /* the breaker has let it pass before: a later attempt of a sequence */
+    uint32_t within_ms; /* the token's deadline */
+    struct breaker_token token;
+    void (*go)(struct waiter *w); /* a slot is its now, and `token`; give back with lane_slot_free() */
+    void (*refuse)(struct waiter *w, enum omid_http_error why);
+};
+
+enum lane_reject { REJECT_FULL, REJECT_QUEUE_TIMEOUT, REJECT_BREAKER, REJECT_STREAMS, REJECT_SHUTDOWN, REJECTS };
+
+struct lane {
+    uint32_t magic;
+    struct lanes *ls;
+    const char *name; /* const; interned for ever: metrics keep it */
+    atomic_uint refs; /* any: the owner's, one per request and per WebSocket */
+    struct list link; /* in ls->lanes, under its lock */
+    struct loop_msg free_msg;
+    atomic_uint begun; /* any: requests from start to the end of their answer */
+    atomic_uint begun_max;
+    atomic_size_t bodies;           /* any: bytes */
+    atomic_uint connect_timeout_ms; /* any: a copy of the configuration's */
+
+    struct { /* any: copies for lanes_status */
+        atomic_uint inflight, waiting, streams, targets, open, semaphore;
+        atomic_uint_fast64_t done, rejected;
+    } seen;
+
+    /* lane */
+    struct conf_lane conf;
+    struct curlev *curl;
+    unsigned inflight, waiting, streams;
+    unsigned open_breakers;
+    bool pumping;
+    struct list queue; /* of struct waiter, by deadline */
+    struct list ring;  /* of struct target: those with waiters, in the order of their turns */
+    struct list idle;  /* of struct target, idlest first */
+    struct map *targets, *latest;
+    ev_timer expiry;     /* of the first in the queue */
+    struct list running; /* of struct lane_http */
+    struct list ws;      /* of struct lane_ws */
+    CURL **spare;        /* easy handles not in use */
+    unsigned n_spare, max_spare;
+    struct {
+        struct metric *inflight, *waiting, *streams, *superseded, *seconds;
+        struct metric *requests[OMID_HTTP_ERRORS];
+        struct metric *rejected[REJECTS];
+        struct metric *to[3]; /* breaker transitions by enum breaker_state */
+    } m;
+};
+
+/* ---- lanes.c ---- */
+/* A new request may be posted until lanes_leave(). false: shutting down. Any thread. */
+bool lanes_enter(struct lanes *ls);
+void lanes_leave(struct lanes *ls);
+/* On the loop's thread. NULL: no memory. */
+struct wsloop *lanes_wsloop(struct lanes *ls, struct loop *loop);
+
+/* ---- lane.c ---- */
+void lane_ref(struct lane *l);
+/* Any thread; the last one posts the lane's end to the lane thread. */
+void lane_unref(struct lane *l);
+uint64_t lane_now(const struct lane *l);
+/* Lane thread: answers everything with OMID_HTTP_SHUTDOWN. */
+void lane_shut(struct lane *l);
+/* go() or refuse() of w will be called, perhaps within. w->target is set. */
+void lane_slot_ask(struct lane *l, struct waiter *w);
+/* Takes over w's place in the queue, with a deadline of its own; w leaves without a word. */
+void lane_slot_replace(struct lane *l, struct waiter *w, struct waiter *by);
+/* Out of the queue. */
+void lane_slot_cancel(struct lane *l, struct waiter *w);
+/* The slot that go() gave. */
+void lane_slot_free(struct lane *l, struct waiter *w);
+/* The token's verdict. Once. */
+void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms);
+void lane_rejected(struct lane *l, enum lane_reject why);
+void lane_streams_add(struct lane *l, int n);
+
+/* ---- target.c: lane thread ---- */
+/* Writes the key of a URL that begins with http://, https://, ws:// or wss://. false: it doesn't, it has characters
+ * that no URL has, or does not fit. Any thread. */
+#define TARGET_KEY_EXTRA 8 /* bytes a key may need beyond its URL, NUL included */
+bool target_key(const char *url, char *out, size_t size);
+/* Found or made, with a reference. NULL: no memory. */
+struct target *target_get(struct lane *l, const char *key);
+void target_put(struct lane *l, struct target **t);
+/* How many of its requests may be in flight. */
+unsigned target_limit(const struct lane *l, const struct target *t);
+void targets_expire(struct lane *l, uint64_t now);
+void targets_free(struct lane *l);
+
+/* ---- request.c ---- */
+void requests_done(void *lane, CURL *easy, CURLcode rc); /* a curlev_done_fn */
+void requests_shut(struct lane *l);                      /* those in flight */
+/* Are these "Name: value" lines fit to be sent? Any thread. */
+bool request_headers_ok(const char *const *headers);
+
+/* ---- ws.c ---- */
+void ws_shut(struct lane *l);
+
+#endif

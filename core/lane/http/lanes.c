@@ -1,0 +1,177 @@
+#include <errno.h>
+#include <sched.h>
+#include <stdlib.h>
+
+#include "base/log.h"
+#include "base/magic.h"
+#include "lane/http/lane_int.h"
+
+#define SWEEP_S 60.
+
+static void on_sweep(struct ev_loop *ev, ev_timer *timer, int revents)
+{
+    struct lanes *ls = timer->data;
+
+    (void)ev;
+    (void)revents;
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    uint64_t now = loop_now_ms(ls->loop);
+    pthread_mutex_lock(&ls->lock);
+    list_each (it, &ls->lanes)
+        targets_expire(list_entry(it, struct lane, link), now);
+    pthread_mutex_unlock(&ls->lock);
+}
+
+struct lanes *lanes_new(void)
+{
+    struct lanes *ls = calloc(1, sizeof *ls);
+    if (!ls)
+        return NULL;
+    ls->loop = loop_new("lane");
+    if (!ls->loop) {
+        free(ls);
+        return NULL;
+    }
+    ls->magic = LANES_MAGIC;
+    pthread_mutex_init(&ls->lock, NULL);
+    list_init(&ls->lanes);
+    list_init(&ls->wsloops);
+    ev_timer_init(&ls->sweep, on_sweep, SWEEP_S, SWEEP_S);
+    ls->sweep.data = ls;
+    return ls;
+}
+
+bool lanes_start(struct lanes *ls)
+{
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    ev_timer_start(loop_ev(ls->loop), &ls->sweep);
+    ls->started = loop_start(ls->loop);
+    if (!ls->started) {
+        log_error("lane", "the lane thread can't be started", LI("errno", errno));
+        ev_timer_stop(loop_ev(ls->loop), &ls->sweep);
+    }
+    return ls->started;
+}
+
+bool lanes_enter(struct lanes *ls)
+{
+    atomic_fetch_add(&ls->posting, 1);
+    if (!atomic_load(&ls->stopping))
+        return true;
+    atomic_fetch_sub(&ls->posting, 1);
+    return false;
+}
+
+void lanes_leave(struct lanes *ls)
+{
+    atomic_fetch_sub(&ls->posting, 1);
+}
+
+struct stop_msg {
+    struct loop_msg msg;
+    struct lanes *ls;
+};
+
+static void on_stop(struct loop *loop, struct loop_msg *msg)
+{
+    struct lanes *ls = container_of(msg, struct stop_msg, msg)->ls;
+
+    ls->down = true;
+    ev_timer_stop(loop_ev(loop), &ls->sweep);
+    /* Lanes end on this thread alone, so that none leaves the list meanwhile; new ones only join it. */
+    pthread_mutex_lock(&ls->lock);
+    list_each (it, &ls->lanes)
+        lane_shut(list_entry(it, struct lane, link));
+    pthread_mutex_unlock(&ls->lock);
+}
+
+void lanes_stop(struct lanes *ls)
+{
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    struct stop_msg stop = {.msg = {.fn = on_stop}, .ls = ls};
+
+    if (atomic_exchange(&ls->stopping, true))
+        return;
+    loop_post(ls->loop, &stop.msg);
+    /* Joins the thread, then runs what came too late for it. */
+    loop_stop(ls->loop);
+    while (atomic_load(&ls->posting) > 0)
+        sched_yield();
+    loop_stop(ls->loop);
+}
+
+void lanes_free(struct lanes **lsp)
+{
+    struct lanes *ls = *lsp;
+
+    if (!ls)
+        return;
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    *lsp = NULL;
+    lanes_stop(ls);
+    loop_stop(ls->loop); /* releases since then */
+    while (!list_empty(&ls->wsloops)) {
+        struct lane_wsloop *w = list_entry(list_pop(&ls->wsloops), struct lane_wsloop, link);
+        wsloop_free(&w->ws);
+        free(w);
+    }
+    if (!list_empty(&ls->lanes)) {
+        log_error("lane", "lanes were not released: their memory is left behind");
+        return;
+    }
+    loop_free(&ls->loop);
+    pthread_mutex_destroy(&ls->lock);
+    ls->magic = OMID_MAGIC_DEAD;
+    free(ls);
+}
+
+struct wsloop *lanes_wsloop(struct lanes *ls, struct loop *loop)
+{
+    struct lane_wsloop *found = NULL;
+
+    pthread_mutex_lock(&ls->lock);
+    list_each (it, &ls->wsloops) {
+        struct lane_wsloop *w = list_entry(it, struct lane_wsloop, link);
+        if (w->loop == loop)
+            found = w;
+    }
+    pthread_mutex_unlock(&ls->lock);
+    if (found)
+        return found->ws;
+    found = calloc(1, sizeof *found);
+    if (!found)
+        return NULL;
+    found->loop = loop;
+    found->ws = wsloop_new(loop_ev(loop));
+    if (!found->ws) {
+        free(found);
+        return NULL;
+    }
+    pthread_mutex_lock(&ls->lock);
+    list_append(&ls->wsloops, &found->link);
+    pthread_mutex_unlock(&ls->lock);
+    return found->ws;
+}
+
+void lanes_status(struct lanes *ls, struct json_w *w)
+{
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    json_w_open(w, '[');
+    pthread_mutex_lock(&ls->lock);
+    list_each (it, &ls->lanes) {
+        struct lane *l = list_entry(it, struct lane, link);
+        json_w_open(w, '{');
+        json_w_kstr(w, "lane", l->name);
+        json_w_kint(w, "semaphore", atomic_load(&l->seen.semaphore));
+        json_w_kint(w, "in_flight", atomic_load(&l->seen.inflight));
+        json_w_kint(w, "waiting", atomic_load(&l->seen.waiting));
+        json_w_kint(w, "streams", atomic_load(&l->seen.streams));
+        json_w_kint(w, "done", (int64_t)atomic_load(&l->seen.done));
+        json_w_kint(w, "rejected", (int64_t)atomic_load(&l->seen.rejected));
+        json_w_kint(w, "targets", atomic_load(&l->seen.targets));
+        json_w_kint(w, "breakers_open", atomic_load(&l->seen.open));
+        json_w_close(w, '}');
+    }
+    pthread_mutex_unlock(&ls->lock);
+    json_w_close(w, ']');
+}
