@@ -383,8 +383,6 @@ static bool start(struct daemon *d)
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host) || !ingress_start(d->ingress))
         return false;
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        log_notice(MODULE, "listening", LS("address", ingress_address(d->ingress, i)));
     admin_set_phase(d->admin, ADMIN_READY);
     return !d->ready_file || ready_file_write(d);
 }
@@ -525,6 +523,7 @@ static int run(struct daemon *d)
 {
     sigset_t set;
     signals_block(&set);
+    omid_assert(d->conf);
     log_configure(d->conf);
     bool ok = start(d);
     if (ok) {

@@ -192,11 +192,29 @@ static void client_goodbye(struct client *c)
     client_end(c);
 }
 
+/* Takes what has come. false: the connection has ended, and so has the client. */
+static bool client_read(struct client *c)
+{
+    int rc = wsclient_read(c->ws, on_message, c);
+    if (rc > 0)
+        return true;
+    unsigned code = wsclient_code(c->ws);
+    if (rc < 0)
+        client_fail(c, "the connection was lost", 0, "");
+    else if (c->finished && (code == WS_CODE_NORMAL || code == WS_CODE_GOING_AWAY))
+        client_end(c);
+    else
+        client_fail(c, "closed by the daemon:", code, wsclient_reason(c->ws));
+    return false;
+}
+
 static void client_write(struct client *c)
 {
     int rc = wsclient_flush(c->ws);
     if (rc < 0) {
-        client_fail(c, "the connection was lost", 0, "");
+        /* Why is in what the daemon said before it closed. */
+        if (client_read(c))
+            client_fail(c, "the connection was lost", 0, "");
         return;
     }
     int events = EV_READ | (rc == 0 ? EV_WRITE : 0);
@@ -212,19 +230,8 @@ static void on_io(struct ev_loop *ev, ev_io *w, int revents)
     (void)ev;
     struct client *c = w->data;
     if (revents & EV_READ) {
-        int rc = wsclient_read(c->ws, on_message, c);
-        if (rc < 0) {
-            client_fail(c, "the connection was lost", 0, "");
+        if (!client_read(c))
             return;
-        }
-        if (rc == 0) {
-            unsigned code = wsclient_code(c->ws);
-            if (c->finished && (code == WS_CODE_NORMAL || code == WS_CODE_GOING_AWAY))
-                client_end(c);
-            else
-                client_fail(c, "closed by the daemon:", code, wsclient_reason(c->ws));
-            return;
-        }
         if (c->finished && c->memory && c->run->o.wait_memory) {
             client_goodbye(c);
             return;
@@ -332,8 +339,7 @@ static bool client_begin(struct client *c, const char *url)
     ev_timer_start(c->run->ev, &c->frame);
     if (o->hangup_after > 0)
         ev_timer_start(c->run->ev, &c->end);
-    if (wsclient_read(c->ws, on_message, c) < 0) /* what came with the handshake */
-        client_fail(c, "the connection was lost", 0, "");
+    client_read(c); /* what came with the handshake */
     return true;
 }
 
