@@ -121,12 +121,12 @@ static void on_step(struct loop *loop, struct loop_msg *msg)
     (void)loop;
     struct step *s = container_of(msg, struct step, msg);
     s->fn(s->inst);
+    module_unref(&s->module);
     pthread_mutex_lock(&s->host->lock);
     if (s->left != NULL)
         --*s->left;
     pthread_cond_broadcast(&s->host->changed);
     pthread_mutex_unlock(&s->host->lock);
-    module_unref(&s->module);
     free(s);
 }
 
@@ -202,7 +202,7 @@ static bool module_start(struct omid_module *mod)
         if (!mod->instance[i].failed)
             continue;
         on_all(mod, stop_step, "stop");
-        module_unconfigure(mod);
+        /* unconfigure() waits for host_free(): work that start() began may still run and look at what is shared. */
         module_fail(mod, "start() failed on reactor %u", i);
         return false;
     }
