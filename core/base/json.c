@@ -150,8 +150,9 @@ double json_num(yajl_val v, const char *key, double def)
     v = json_get(v, key);
     if (!YAJL_IS_NUMBER(v))
         return def;
-    double d = v->u.number.flags & YAJL_NUMBER_DOUBLE_VALID ? v->u.number.d : (double)v->u.number.i;
-    return isfinite(d) ? d : def;
+    if (!(v->u.number.flags & YAJL_NUMBER_DOUBLE_VALID)) /* 1e999 has neither */
+        return v->u.number.flags & YAJL_NUMBER_INT_VALID ? (double)v->u.number.i : def;
+    return isfinite(v->u.number.d) ? v->u.number.d : def;
 }
 
 int64_t json_int(yajl_val v, const char *key, int64_t def)

@@ -1,0 +1,354 @@
+/* Loops: messages from several threads, order, stopping, fairness to sockets, lag, what the watchdog reads. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include "base/clock.h"
+#include "base/loop.h"
+#include "base/magic.h"
+#include "base/metrics.h"
+#include "base/thread.h"
+#include "unit.h"
+
+#define DEADLINE_MS 20000
+
+/* Waits until *flag is at least `want`. */
+static bool reached(atomic_uint *flag, unsigned want)
+{
+    uint64_t end = clock_mono_ms() + DEADLINE_MS;
+    while (atomic_load(flag) < want && clock_mono_ms() < end)
+        nanosleep(&(struct timespec){.tv_nsec = 200000}, NULL);
+    return atomic_load(flag) >= want;
+}
+
+struct note {
+    struct loop_msg msg;
+    unsigned from, n;
+};
+
+/* ------------------------------------------------------------- several posters */
+
+enum { POSTERS = 4, NOTES = 20000 };
+static unsigned next_of[POSTERS]; /* loop thread; after the stop, the tester */
+static unsigned disorder, elsewhere;
+static atomic_uint received;
+
+static void on_note(struct loop *l, struct loop_msg *msg)
+{
+    struct note *n = container_of(msg, struct note, msg);
+    elsewhere += !loop_is_current(l);
+    disorder += next_of[n->from]++ != n->n;
+    free(n);
+    atomic_fetch_add(&received, 1);
+}
+
+struct poster {
+    struct loop *loop;
+    unsigned id;
+};
+
+static void *post_notes(void *arg)
+{
+    struct poster *p = arg;
+    for (unsigned i = 0; i < NOTES; i++) {
+        struct note *n = malloc(sizeof *n);
+        *n = (struct note){.msg.fn = on_note, .from = p->id, .n = i};
+        loop_post(p->loop, &n->msg);
+    }
+    return NULL;
+}
+
+static void posters_run(bool stop_early)
+{
+    pthread_t t[POSTERS];
+    struct poster p[POSTERS];
+    struct loop *l = loop_new("posters");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(l);
+    memset(next_of, 0, sizeof next_of);
+    disorder = elsewhere = 0;
+    atomic_store(&received, 0);
+    CU_ASSERT(loop_start(l));
+    for (unsigned i = 0; i < POSTERS; i++) {
+        p[i] = (struct poster){l, i};
+        CU_ASSERT_FATAL(thread_start(&t[i], "poster_with_a_long_name", post_notes, &p[i]));
+    }
+    CU_ASSERT(reached(&received, stop_early ? 1 : POSTERS * NOTES));
+    if (stop_early)
+        loop_stop(l); /* while they still post */
+    for (unsigned i = 0; i < POSTERS; i++)
+        pthread_join(t[i], NULL);
+    loop_stop(l);
+    CU_ASSERT_EQUAL(atomic_load(&received), POSTERS * NOTES);
+    CU_ASSERT_EQUAL(disorder, 0);
+    CU_ASSERT_EQUAL(elsewhere, 0);
+    loop_free(&l);
+    CU_ASSERT_PTR_NULL(l);
+}
+
+static void test_posters(void)
+{
+    posters_run(false);
+}
+
+static void test_posters_stop(void)
+{
+    posters_run(true);
+}
+
+/* --------------------------------------------------------------------- stopping */
+
+struct chain {
+    struct loop_msg msg;
+    unsigned left;
+    atomic_uint *ran;
+};
+
+static void on_chain(struct loop *l, struct loop_msg *msg)
+{
+    struct chain *c = container_of(msg, struct chain, msg);
+    CU_ASSERT(loop_is_current(l));
+    atomic_fetch_add(c->ran, 1);
+    if (c->left-- > 0)
+        loop_post(l, msg);
+}
+
+/* What messages post during the stop is run as well, until the inbox stays empty. */
+static void test_stop_drains(void)
+{
+    atomic_uint ran = 0;
+    struct chain c = {.msg.fn = on_chain, .left = 99, .ran = &ran};
+    struct loop *l = loop_new("drain");
+    CU_ASSERT(!loop_is_current(l));
+    loop_post(l, &c.msg); /* before any thread */
+    loop_stop(l);         /* never started */
+    CU_ASSERT_EQUAL(atomic_load(&ran), 100);
+    loop_free(&l);
+    for (int i = 0; i < 200; i++) {
+        l = loop_new("drain");
+        c.left = 20;
+        atomic_store(&ran, 0);
+        CU_ASSERT(loop_start(l));
+        loop_post(l, &c.msg);
+        loop_stop(l);
+        CU_ASSERT_EQUAL(atomic_load(&ran), 21);
+        loop_free(&l);
+    }
+}
+
+static void test_start_stop(void)
+{
+    for (int i = 0; i < 200; i++) {
+        struct loop *l = loop_new("short");
+        CU_ASSERT(loop_start(l));
+        loop_stop(l);
+        loop_stop(l);
+        loop_free(&l);
+    }
+    struct loop *none = NULL;
+    loop_free(&none);
+}
+
+/* --------------------------------------------------------------------- fairness */
+
+struct endless {
+    struct loop_msg msg;
+    ev_io io;
+    atomic_uint turns, bytes;
+    atomic_bool enough;
+    int fd[2];
+};
+
+static void on_endless(struct loop *l, struct loop_msg *msg)
+{
+    struct endless *e = container_of(msg, struct endless, msg);
+    atomic_fetch_add(&e->turns, 1);
+    if (!atomic_load(&e->enough))
+        loop_post(l, msg);
+}
+
+static void on_readable(struct ev_loop *ev, ev_io *w, int revents)
+{
+    struct endless *e = container_of(w, struct endless, io);
+    char c;
+    (void)revents;
+    if (read(w->fd, &c, 1) == 1 && atomic_fetch_add(&e->bytes, 1) + 1 == 100)
+        ev_io_stop(ev, w);
+}
+
+/* A message that posts itself for ever starves no socket, nor the stop. */
+static void test_no_starvation(void)
+{
+    struct endless e = {.msg.fn = on_endless};
+    struct loop *l = loop_new("endless");
+    char bytes[100] = "";
+    CU_ASSERT_EQUAL_FATAL(socketpair(AF_UNIX, SOCK_STREAM, 0, e.fd), 0);
+    ev_io_init(&e.io, on_readable, e.fd[0], EV_READ);
+    ev_io_start(loop_ev(l), &e.io);
+    CU_ASSERT(loop_start(l));
+    loop_post(l, &e.msg);
+    CU_ASSERT(reached(&e.turns, 10));
+    CU_ASSERT_EQUAL(write(e.fd[1], bytes, sizeof bytes), sizeof bytes);
+    CU_ASSERT(reached(&e.bytes, 100));
+    atomic_store(&e.enough, true);
+    loop_stop(l);
+    CU_ASSERT(atomic_load(&e.turns) >= 100); /* one each turn, one byte each turn */
+    loop_free(&l);
+    close(e.fd[0]);
+    close(e.fd[1]);
+}
+
+/* ------------------------------------------------------------------------- lag */
+
+struct blocker {
+    struct loop_msg msg;
+    atomic_uint *entered;
+    unsigned ms;
+};
+
+static void on_block(struct loop *l, struct loop_msg *msg)
+{
+    struct blocker *b = container_of(msg, struct blocker, msg);
+    (void)l;
+    atomic_fetch_add(b->entered, 1);
+    for (uint64_t end = clock_mono_ms() + b->ms; clock_mono_ms() < end;)
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+static void test_lag(void)
+{
+    atomic_uint entered = 0;
+    struct blocker first = {.msg.fn = on_block, .entered = &entered, .ms = 30},
+                   second = {.msg.fn = on_block, .entered = &entered};
+    struct loop_lag lag;
+    struct loop *l = loop_new("lagging");
+    CU_ASSERT_STRING_EQUAL(loop_name(l), "lagging");
+    loop_lag_read(l, &lag);
+    CU_ASSERT_EQUAL(lag.n, 0);
+    CU_ASSERT(loop_start(l));
+    loop_post(l, &first.msg);
+    CU_ASSERT(reached(&entered, 1));
+    loop_post(l, &second.msg); /* waits while the first blocks */
+    CU_ASSERT(reached(&entered, 2));
+    loop_lag_read(l, &lag);
+    CU_ASSERT_EQUAL(lag.n, 2);
+    CU_ASSERT(lag.max_ns > 10000000 && lag.sum_ns >= lag.max_ns);
+    uint64_t all = 0, slow = 0;
+    for (unsigned i = 0; i < LOOP_LAG_BUCKETS; i++) {
+        all += lag.count[i];
+        if (i > 0 && loop_lag_bounds[i - 1] >= 0.01)
+            slow += lag.count[i];
+    }
+    CU_ASSERT_EQUAL(all, 2);
+    CU_ASSERT(slow >= 1);
+    struct buf b = BUF_INIT(0);
+    CU_ASSERT(metrics_render(&b));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "# TYPE omid_loop_lag_seconds histogram\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "omid_loop_lag_seconds_bucket{loop=\"lagging\",le=\"+Inf\"} 2\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "omid_loop_lag_seconds_count{loop=\"lagging\"} 2\n"));
+    buf_free(&b);
+    loop_stop(l);
+    loop_free(&l);
+    CU_ASSERT(metrics_render(&b));
+    CU_ASSERT_PTR_NULL(strstr(b.data, "lagging"));
+    buf_free(&b);
+}
+
+/* ----------------------------------------------------------------------- doing */
+
+struct worker {
+    struct loop_msg msg;
+    atomic_uint rounds;
+    atomic_bool enough;
+};
+static const char owner_a[] = "a", owner_b[] = "b", callback_a[] = "of a", callback_b[] = "of b";
+
+static void on_work(struct loop *l, struct loop_msg *msg)
+{
+    struct worker *w = container_of(msg, struct worker, msg);
+    while (!atomic_load(&w->enough)) {
+        struct loop_doing none = loop_doing_enter(l, owner_a, callback_a);
+        struct loop_doing outer = loop_doing_enter(l, owner_b, callback_b);
+        CU_ASSERT(none.owner == NULL && outer.owner == owner_a && outer.callback == callback_a);
+        loop_doing_leave(l, outer);
+        loop_doing_leave(l, none);
+        atomic_fetch_add(&w->rounds, 1);
+    }
+}
+
+/* Read from another thread: always owner and callback of the same entry. */
+static void test_doing(void)
+{
+    struct worker w = {.msg.fn = on_work};
+    struct loop_doing d;
+    struct loop *l = loop_new("doing");
+    unsigned torn = 0, seen = 0;
+    CU_ASSERT(!loop_doing_read(l, &d));
+    CU_ASSERT(loop_start(l));
+    loop_post(l, &w.msg);
+    CU_ASSERT(reached(&w.rounds, 1));
+    uint64_t end = clock_mono_ms() + DEADLINE_MS;
+    while ((atomic_load(&w.rounds) < 50000 || seen < 100) && clock_mono_ms() < end) {
+        uint64_t before = clock_mono_ns();
+        if (!loop_doing_read(l, &d))
+            continue;
+        seen++;
+        torn += !((d.owner == owner_a && d.callback == callback_a) || (d.owner == owner_b && d.callback == callback_b));
+        torn += d.since_ns == 0 || d.since_ns > clock_mono_ns() || before == 0;
+    }
+    atomic_store(&w.enough, true);
+    loop_stop(l);
+    CU_ASSERT_EQUAL(torn, 0);
+    CU_ASSERT(seen >= 100);
+    CU_ASSERT(!loop_doing_read(l, &d));
+    loop_free(&l);
+}
+
+/* ------------------------------------------------------------------------- doors */
+
+static void free_running(void)
+{
+    struct loop *l = loop_new("x");
+    loop_start(l);
+    loop_free(&l);
+}
+
+static void stop_itself_fn(struct loop *l, struct loop_msg *msg)
+{
+    (void)msg;
+    loop_stop(l);
+}
+
+static void stop_itself(void)
+{
+    static struct loop_msg msg = {.fn = stop_itself_fn};
+    static atomic_uint never;
+    struct loop *l = loop_new("x");
+    loop_start(l);
+    loop_post(l, &msg);
+    reached(&never, 1);
+}
+
+static void test_doors(void)
+{
+    CU_ASSERT(unit_aborts(free_running));
+    CU_ASSERT(unit_aborts(stop_itself));
+}
+
+int main(void)
+{
+    CU_TestInfo tests[] = {{"doors", test_doors},
+                           {"posters", test_posters},
+                           {"posters during the stop", test_posters_stop},
+                           {"the stop drains", test_stop_drains},
+                           {"start and stop", test_start_stop},
+                           {"no starvation", test_no_starvation},
+                           {"lag", test_lag},
+                           {"doing", test_doing},
+                           CU_TEST_INFO_NULL};
+    CU_SuiteInfo suites[] = {{"loop", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
+}
