@@ -340,9 +340,11 @@ static bool put(const char *path, const char *text)
 /* A user and a mount namespace, in which nothing reaches the world's mounts. */
 static bool apart(void)
 {
-    char map[64];
-    snprintf(map, sizeof map, "0 %u 1", (unsigned)geteuid());
-    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && put("/proc/self/uid_map", map) &&
+    char uid[64], gid[64];
+    snprintf(uid, sizeof uid, "0 %u 1", (unsigned)geteuid());
+    snprintf(gid, sizeof gid, "0 %u 1", (unsigned)getegid());
+    return unshare(CLONE_NEWUSER | CLONE_NEWNS) == 0 && put("/proc/self/uid_map", uid) &&
+           put("/proc/self/setgroups", "deny") && put("/proc/self/gid_map", gid) &&
            mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 && mount("none", "/run", "tmpfs", 0, NULL) == 0 &&
            mount("none", "/dev", "tmpfs", 0, NULL) == 0;
 }
