@@ -57,28 +57,30 @@ class Harness(Daemon):
         self.check_reports()
 
 
-@pytest.fixture
-def serve(request, tmp_path):
-    """serve(ingress settings) -> a running ingress with /echo."""
-    if not HARNESS:
-        start = request.getfixturevalue("start_daemon")
-        yield lambda settings=None, **more: start(merge({"plugin echo": {}, "ingress": settings or {}}, more))
-        return
+def serve_daemon(start_daemon):
+    """serve(ingress settings, section=...) -> a running ingress with /echo."""
+    return lambda settings=None, **more: start_daemon(merge({"plugin echo": {}, "ingress": settings or {}}, more))
+
+
+def serve_harness(tmp_path):
     started = []
 
-    def start_harness(settings=None, **more):
+    def start(settings=None, **more):
         folder = tmp_path / ("ingress%d" % len(started))
         folder.mkdir()
         started.append(Harness(folder, merge({"ingress": settings or {}}, more)))
         return started[-1].start()
 
-    yield start_harness
+    yield start
     try:
         for harness in started:
             harness.stop()
     finally:
         for harness in started:
             harness.kill()
+
+
+serve = pytest.fixture(serve_harness if HARNESS else serve_daemon, name="serve")
 
 
 # ---------------------------------------------------------------- raw connections
