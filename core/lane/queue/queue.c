@@ -210,6 +210,13 @@ void queue_pause(struct queue *q)
     atomic_store(&q->claiming, false);
 }
 
+void queue_resume(struct queue *q)
+{
+    CHECK_MAGIC(q, QUEUE_MAGIC);
+    atomic_store(&q->claiming, true);
+    db_writer_kick(q->writer);
+}
+
 void queue_wake(struct queue *q)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);

@@ -46,6 +46,7 @@ struct queue *queue_open(const struct queue_config *config, bool *set_aside, cha
 bool queue_start(struct queue *q, queue_dispatch_fn dispatch, void *arg);
 /* No more claims. Enqueues and finishes still work. */
 void queue_pause(struct queue *q);
+void queue_resume(struct queue *q);
 /* Any thread: looks again at once (a driven clock was set). */
 void queue_wake(struct queue *q);
 /* Commits everything, ends the thread. Claims not finished stay leased on disk and are free at the next start. */
