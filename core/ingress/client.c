@@ -204,6 +204,8 @@ static void on_close(void *data)
     omid_assert(c->ws == NULL && c->exchange == NULL);
     if (t->opening == c)
         t->opening = NULL;
+    if (c->linger_fd >= 0 && c->state == CLIENT_READING && !c->refused_body)
+        metric_add(ingress_metrics.refused[REFUSED_REQUEST], 1);
     if (linger_on(c))
         return;
     drop_linger_fd(c);
@@ -250,9 +252,10 @@ static bool head_complete(struct client *c, size_t *end)
 
 /* h2o answers without having asked us, and does not read on: it refuses the request, or has sent 100 (Continue),
  * which client_request_begin() finds out. */
-static void refused_by_h2o(struct client *c)
+static void refused_by_h2o(struct client *c, bool body)
 {
     drop_linger_fd(c);
+    c->refused_body = body;
     c->linger_fd = fcntl(h2o_socket_get_fd(c->sock), F_DUPFD_CLOEXEC, 0);
 }
 
@@ -280,10 +283,11 @@ static void on_read(h2o_socket_t *sock, const char *err)
     }
     /* It may free c. */
     struct ingress_thread *t = c->t;
+    uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
     t->opening = c;
     c->reading(sock, err);
     if (t->opening == c && c->state == CLIENT_READING && sock->_cb.read == NULL && h2o_socket_is_writing(sock))
-        refused_by_h2o(c);
+        refused_by_h2o(c, t->ctx.emitted_error_status[H2O_STATUS_ERROR_413] != too_big);
     t->opening = NULL;
 }
 

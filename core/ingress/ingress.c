@@ -146,6 +146,9 @@ static void one_turn(struct ingress_thread *t, uint32_t max_wait)
     take_down(t);
     timers_run(&t->timers, t->now_ms);
     client_watch(t);
+    uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
+    metric_add(ingress_metrics.refused[REFUSED_BODY], (int64_t)(too_big - t->too_big));
+    t->too_big = too_big;
     websocket_flush(t);
 }
 

@@ -119,6 +119,7 @@ struct ingress_thread {
     size_t n_clients, n_lingering, n_control;
     uint64_t now_ms; /* monotonic, of this turn */
     unsigned round_robin;
+    uint64_t too_big;       /* how many 413 of h2o's were counted */
     struct client *opening; /* is it still there after a call into h2o? on_close() says no */
     bool paused, stopping;
 };
@@ -174,6 +175,8 @@ struct client {
     size_t scanned; /* bytes of the head that were searched for its end */
     bool head_done;
     int linger_fd; /* h2o refused the request and will close: our own descriptor of the connection; else -1 */
+
+    bool refused_body; /* and that because of max_body */
 
     struct exchange *exchange; /* CLIENT_BUSY */
     struct websocket *ws;      /* CLIENT_WEBSOCKET */

@@ -565,6 +565,10 @@ def test_bodies_that_are_too_big(serve):
         except OSError:
             pass
         assert read_head(s)[0] == 413
+    assert daemon.metric("omid_ingress_refused_total", reason="max_body") == 2
+    assert daemon.metric("omid_ingress_refused_total", reason="bad_request") == 0
+    assert ask(daemon, b"POST /echo HTTP/1.1\r\nHost: x\r\nContent-Length: x\r\n\r\n")[0] == 400
+    until(lambda: daemon.metric("omid_ingress_refused_total", reason="bad_request") == 1, what="the count")
 
 
 def test_the_answer_arrives_though_the_body_is_still_coming(serve):
