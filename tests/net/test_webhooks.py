@@ -30,7 +30,7 @@ def heard(phone, n):
 def test_realtime(start_daemon, deepgram, receiver, phone):
     daemon = start_daemon(settings(deepgram, realtime_transcript=[receiver.url("/transcript?app=1")],
                                    audio_bytes=[receiver.url("/audio") + ",1"]))
-    p = phone(daemon, uid="an uid&b").wait_ready()
+    p = phone(daemon, uid="a:uid@b.c").wait_ready()
     p.speak(3.0, 500)
     heard(p, 6)
     until(lambda: re.search(r"n6\.", words(receiver.at("/transcript"))), what="the transcript")

@@ -83,7 +83,8 @@ class Daemon:
         }
         (self.dir / "state").mkdir(exist_ok=True)
         self.conf.write_text(render(merge(base, settings)) + "\n")
-        self.environment = dict(os.environ, **(environment or {}))
+        self.environment = {k: v for k, v in os.environ.items() if k not in ("CURL_CA_BUNDLE", "SSL_CERT_FILE")}
+        self.environment.update(environment or {})
         self.environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
         self.environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
 

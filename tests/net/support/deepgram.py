@@ -98,7 +98,7 @@ class Deepgram:
         self.key = None  # when set, another key gets 401
         self._script = []
         self._context = context
-        self._by_connection = {}
+        self.stopped = asyncio.Event()
         self._server = background().run(self._serve())
         self.port = self._server.sockets[0].getsockname()[1]
         self.url = "%s://localhost:%d" % ("https" if context else "http", self.port)
@@ -114,6 +114,7 @@ class Deepgram:
         background().run(self._stop())
 
     async def _stop(self):
+        self.stopped.set()
         self._server.close()
         for stream in self.live():
             stream.ws.transport.abort()
@@ -153,7 +154,7 @@ class Deepgram:
         stream = Stream(ws.attempt, ws=ws)
         self.streams.append(stream)
         try:
-            await _Talk(ws, stream).run()
+            await _Talk(self, ws, stream).run()
         except websockets.ConnectionClosed:
             pass
         finally:
@@ -162,7 +163,8 @@ class Deepgram:
 
 
 class _Talk:
-    def __init__(self, ws, stream):
+    def __init__(self, peer, ws, stream):
+        self.peer = peer
         self.ws, self.stream, self.mode = ws, stream, stream.attempt.mode
         self.rate = int(stream.attempt.query["sample_rate"][0])
         self.block = bytearray()
@@ -206,7 +208,9 @@ class _Talk:
             return True
         if m.deaf_after is not None and self.seconds() >= m.deaf_after:
             self.ws.transport.pause_reading()
-            await asyncio.get_running_loop().create_future()
+            await self.peer.stopped.wait()
+            self.ws.transport.abort()
+            return True
         return False
 
     async def recognise(self, size):
@@ -252,6 +256,7 @@ class _Talk:
         if m.tail:
             await asyncio.sleep(m.tail_delay)
             await self.send(result(self.at, 1.0, m.tail))
-        await self.ws.send(json.dumps({"type": "Metadata", "request_id": "r", "duration": self.seconds(), "channels": 1}))
+        await self.ws.send(json.dumps({"type": "Metadata", "request_id": "r", "duration": self.seconds(),
+                                       "channels": 1}))
         await self.ws.close(1000)
         return True
