@@ -195,8 +195,19 @@ static void recording_decode(const struct rig *r, struct omid_stt *stt)
 static void recognises_a_recording(void)
 {
     struct rig r = rig_up("1", "1");
-    struct omid_stt stt;
-    /* Each stream hears with fresh ears: what a decoder learnt of the voice before is forgotten. */
+    struct omid_stt stt = {.m = r.m};
+    struct audio a = {0};
+    void *stream = NULL;
+    /* Each stream hears with fresh ears: what a decoder learnt of other voices before is forgotten. */
+    for (int i = 0; i < 3; i++) {
+        audio_silence(&a, 3);
+        audio_file(&a, NUMBERS);
+    }
+    CU_ASSERT_EQUAL_FATAL(stream_open(r.inst, 16000, &stt, &stream), OMID_OK);
+    CU_ASSERT_TRUE_FATAL(mock_wait(r.m, is_ready, &stt, PATIENCE_MS));
+    feed(&r, stream, &stt, a.pcm, a.n, 1600);
+    close_and_wait(&r, stream, &stt);
+    free(a.pcm);
     for (int i = 0; i < 3; i++) {
         recording_decode(&r, &stt);
         CU_ASSERT_STRING_EQUAL(stt.seg[0].text, "go forward ten meters");
