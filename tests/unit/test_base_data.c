@@ -332,9 +332,15 @@ static void test_utf8_clip(void)
 
 /* ------------------------------------------------------------------------ query */
 
+/* From memory that ends with it, so that a read behind it is seen. */
 static bool parse(struct query *q, const char *s, char err[128])
 {
-    return query_parse(q, s, strlen(s), err, 128);
+    size_t len = strlen(s);
+    char *exact = malloc(len ? len : 1);
+    memcpy(exact, s, len);
+    bool ok = query_parse(q, exact, len, err, 128);
+    free(exact);
+    return ok;
 }
 
 static void test_query(void)
@@ -379,10 +385,6 @@ static void test_query_bad(void)
     buf_puts(&b, "p=1");
     CU_ASSERT(!query_parse(&q, b.data, b.len, err, sizeof err));
     CU_ASSERT_PTR_NOT_NULL(strstr(err, "too many"));
-    char *exact = malloc(4);
-    memcpy(exact, "a=%4", 4);
-    CU_ASSERT(!query_parse(&q, exact, 4, err, sizeof err));
-    free(exact);
     buf_free(&b);
 }
 

@@ -357,6 +357,9 @@ static void test_close(void)
     struct buf b = BUF_INIT(0);
     masked(&b, 0x88, "\x03"); /* half a code */
     expect(&b, "!1002");
+    masked(&b, 0x89, "\x03\xe8");
+    masked(&b, 0x88, "\x03"); /* half a code, behind what would complete it */
+    expect(&b, "9:\x03\xe8|!1002");
     masked(&b, 0x88, "\x03\xe8\xff"); /* a reason that is no text */
     expect(&b, "!1007");
     masked(&b, 0x88, "\x03\xe8\xe2\x82");
