@@ -87,7 +87,11 @@ bool query_parse(struct query *q, const char *text, size_t len, char *err, size_
         size_t n = amp ? (size_t)(amp - p) : len - at;
         const char *why = n > 0 ? param_parse(q, p, n, &to) : NULL;
         if (why) {
-            snprintf(err, errlen, "query parameter %zu: %s", q->n + 1, why);
+            const char *name = q->n < QUERY_MAX_PARAMS ? q->params[q->n].name : NULL;
+            if (name)
+                snprintf(err, errlen, "%.32s: %s", name, why); /* its value is at fault */
+            else
+                snprintf(err, errlen, "query parameter %zu: %s", q->n + 1, why);
             query_free(q);
             return false;
         }

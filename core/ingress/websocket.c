@@ -279,12 +279,24 @@ static void flush(struct websocket *ws)
     arm(ws);
 }
 
+/* h2o polls a socket for writing when its state changes (reading stops, say) while a write of ours is done but not yet
+ * called back: we write outside of its run. It does not look again when the callback has come, and asserts when the
+ * socket later turns writable with nothing to write. So its state is changed once more. */
+static void repoll(h2o_socket_t *sock)
+{
+    if (h2o_socket_is_reading(sock))
+        h2o_socket_read_start(sock, sock->_cb.read);
+    else
+        h2o_socket_read_stop(sock);
+}
+
 static void on_written(h2o_socket_t *sock, const char *err)
 {
     struct websocket *ws = sock->data;
     CHECK_MAGIC(ws, WEBSOCKET_MAGIC);
     struct batch *b = ws->batch;
 
+    repoll(sock);
     ws->batch = NULL;
     while (b->frames != NULL) {
         struct channel_down *d = b->frames;
