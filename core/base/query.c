@@ -72,6 +72,19 @@ static const char *param_parse(struct query *q, const char *text, size_t n, char
     return why;
 }
 
+/* Names the parameter, or its place when the name is not one to repeat to people and logs. */
+static void fault_say(char *err, size_t errlen, const char *text, size_t n, size_t place, const char *why)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.";
+    size_t len = 0;
+    while (len < n && len <= 32 && text[len] && strchr(plain, text[len]))
+        len++;
+    if (len > 0 && len <= 32 && (len == n || text[len] == '='))
+        snprintf(err, errlen, "%.*s: %s", (int)len, text, why);
+    else
+        snprintf(err, errlen, "query parameter %zu: %s", place, why);
+}
+
 bool query_parse(struct query *q, const char *text, size_t len, char *err, size_t errlen)
 {
     *q = (struct query){0};
@@ -87,11 +100,7 @@ bool query_parse(struct query *q, const char *text, size_t len, char *err, size_
         size_t n = amp ? (size_t)(amp - p) : len - at;
         const char *why = n > 0 ? param_parse(q, p, n, &to) : NULL;
         if (why) {
-            const char *name = q->n < QUERY_MAX_PARAMS ? q->params[q->n].name : NULL;
-            if (name)
-                snprintf(err, errlen, "%.32s: %s", name, why); /* its value is at fault */
-            else
-                snprintf(err, errlen, "query parameter %zu: %s", q->n + 1, why);
+            fault_say(err, errlen, p, n, q->n + 1, why);
             query_free(q);
             return false;
         }

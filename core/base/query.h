@@ -18,7 +18,8 @@ struct query {
     size_t n;
 };
 
-/* false with a reason in err: a bad escape, a NUL or bad UTF-8 in a value, too many parameters, no memory. */
+/* false with a reason in err, which names the parameter: a bad escape, a NUL or bad UTF-8 in a value, too many
+ * parameters, no memory. */
 bool query_parse(struct query *q, const char *text, size_t len, char *err, size_t errlen);
 void query_free(struct query *q);
 /* The last one of that name, or NULL. */
