@@ -20,7 +20,8 @@ struct lane;
 
 struct lanes *lanes_new(void);
 bool lanes_start(struct lanes *ls);
-/* Answers everything still there with OMID_HTTP_SHUTDOWN; ends the thread. */
+/* Answers everything still there with OMID_HTTP_SHUTDOWN; ends the thread. The loops that had WebSockets get a last
+ * message each: they must run, or be stopped with loop_stop(), afterwards. */
 void lanes_stop(struct lanes *ls);
 void lanes_free(struct lanes **ls); /* after lanes_stop(), and after the loops that had requests have run dry */
 

@@ -48,11 +48,17 @@ struct lanes {
     struct list wsloops;  /* of struct lane_wsloop */
 };
 
-/* A caller's loop that has, or had, outgoing WebSockets. */
+/* A caller's loop that has, or had, outgoing WebSockets. Its watchers lie in that loop, so that it must end there:
+ * after lanes_stop() and the last user, by a message. */
 struct lane_wsloop {
-    struct list link;
-    struct loop *loop;
-    struct wsloop *ws; /* that loop's alone */
+    struct list link; /* in ls->wsloops, under its lock */
+    struct lanes *ls;
+    struct loop *loop; /* const */
+    struct loop_msg end;
+    /* the loop's thread */
+    struct wsloop *ws;
+    unsigned users; /* WebSockets not yet released */
+    bool ending;
 };
 
 struct target {
@@ -125,8 +131,9 @@ struct lane {
 /* A new request may be posted until lanes_leave(). false: shutting down. Any thread. */
 bool lanes_enter(struct lanes *ls);
 void lanes_leave(struct lanes *ls);
-/* On the loop's thread. NULL: no memory. */
-struct wsloop *lanes_wsloop(struct lanes *ls, struct loop *loop);
+/* On the loop's thread; one use, until lanes_wsloop_put(). NULL: no memory. */
+struct lane_wsloop *lanes_wsloop_get(struct lanes *ls, struct loop *loop);
+void lanes_wsloop_put(struct lane_wsloop **w);
 
 /* ---- lane.c ---- */
 void lane_ref(struct lane *l);

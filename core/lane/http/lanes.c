@@ -98,6 +98,12 @@ void lanes_stop(struct lanes *ls)
     while (atomic_load(&ls->posting) > 0)
         sched_yield();
     loop_stop(ls->loop);
+    pthread_mutex_lock(&ls->lock);
+    list_each (it, &ls->wsloops) {
+        struct lane_wsloop *w = list_entry(it, struct lane_wsloop, link);
+        loop_post(w->loop, &w->end);
+    }
+    pthread_mutex_unlock(&ls->lock);
 }
 
 void lanes_free(struct lanes **lsp)
@@ -110,13 +116,8 @@ void lanes_free(struct lanes **lsp)
     *lsp = NULL;
     lanes_stop(ls);
     loop_stop(ls->loop); /* releases since then */
-    while (!list_empty(&ls->wsloops)) {
-        struct lane_wsloop *w = list_entry(list_pop(&ls->wsloops), struct lane_wsloop, link);
-        wsloop_free(&w->ws);
-        free(w);
-    }
-    if (!list_empty(&ls->lanes)) {
-        log_error("lane", "lanes were not released: their memory is left behind");
+    if (!list_empty(&ls->lanes) || !list_empty(&ls->wsloops)) {
+        log_error("lane", "lanes or WebSockets were not released: their memory is left behind");
         return;
     }
     loop_free(&ls->loop);
@@ -125,7 +126,22 @@ void lanes_free(struct lanes **lsp)
     free(ls);
 }
 
-struct wsloop *lanes_wsloop(struct lanes *ls, struct loop *loop)
+static void on_wsloop_end(struct loop *loop, struct loop_msg *msg)
+{
+    struct lane_wsloop *w = container_of(msg, struct lane_wsloop, end);
+
+    (void)loop;
+    w->ending = true;
+    if (w->users > 0) /* the last one posts this again */
+        return;
+    pthread_mutex_lock(&w->ls->lock);
+    list_remove(&w->link);
+    pthread_mutex_unlock(&w->ls->lock);
+    wsloop_free(&w->ws);
+    free(w);
+}
+
+struct lane_wsloop *lanes_wsloop_get(struct lanes *ls, struct loop *loop)
 {
     struct lane_wsloop *found = NULL;
 
@@ -136,21 +152,36 @@ struct wsloop *lanes_wsloop(struct lanes *ls, struct loop *loop)
             found = w;
     }
     pthread_mutex_unlock(&ls->lock);
-    if (found)
-        return found->ws;
-    found = calloc(1, sizeof *found);
-    if (!found)
-        return NULL;
-    found->loop = loop;
-    found->ws = wsloop_new(loop_ev(loop));
-    if (!found->ws) {
-        free(found);
-        return NULL;
+    if (!found) {
+        found = calloc(1, sizeof *found);
+        if (!found)
+            return NULL;
+        found->ls = ls;
+        found->loop = loop;
+        found->end.fn = on_wsloop_end;
+        found->ws = wsloop_new(loop_ev(loop));
+        if (!found->ws) {
+            free(found);
+            return NULL;
+        }
+        pthread_mutex_lock(&ls->lock);
+        list_append(&ls->wsloops, &found->link);
+        pthread_mutex_unlock(&ls->lock);
     }
-    pthread_mutex_lock(&ls->lock);
-    list_append(&ls->wsloops, &found->link);
-    pthread_mutex_unlock(&ls->lock);
-    return found->ws;
+    found->users++;
+    return found;
+}
+
+void lanes_wsloop_put(struct lane_wsloop **wp)
+{
+    struct lane_wsloop *w = *wp;
+
+    if (!w)
+        return;
+    *wp = NULL;
+    omid_assert(w->users > 0);
+    if (--w->users == 0 && w->ending)
+        loop_post(w->loop, &w->end);
 }
 
 void lanes_status(struct lanes *ls, struct json_w *w)
@@ -161,7 +192,7 @@ void lanes_status(struct lanes *ls, struct json_w *w)
     list_each (it, &ls->lanes) {
         struct lane *l = list_entry(it, struct lane, link);
         json_w_open(w, '{');
-        json_w_kstr(w, "lane", l->name);
+        json_w_kstr(w, "name", l->name);
         json_w_kint(w, "semaphore", atomic_load(&l->seen.semaphore));
         json_w_kint(w, "in_flight", atomic_load(&l->seen.inflight));
         json_w_kint(w, "waiting", atomic_load(&l->seen.waiting));

@@ -43,7 +43,7 @@ struct lane_ws {
     /* the caller's end */
     enum ws_state state;
     struct loop *loop;
-    struct wsloop *wsloop;
+    struct lane_wsloop *wsloop; /* a use of it, until released */
     struct wsconn *conn;
     struct lane_ws_events events;
     void *arg;
@@ -389,7 +389,7 @@ static void on_grant(struct loop *loop, struct loop_msg *msg)
         ws_set_state(ws, WS_CONNECTING);
         ws->attempt++;
         ws->params.connect_ms = atomic_load(&ws->lane->connect_timeout_ms);
-        ws->conn = wsconn_new(ws->wsloop, &ws->params, &conn_events, ws, &why);
+        ws->conn = wsconn_new(ws->wsloop->ws, &ws->params, &conn_events, ws, &why);
         if (!ws->conn) {
             ws_post_done(ws, VERDICT_NONE);
             ws_tell_closed(ws, OMID_WS_CONNECT, WS_CODE_ABNORMAL, 0, why);
@@ -498,11 +498,17 @@ int lane_ws_connect(struct lane *l, struct loop *loop, const struct omid_ws_requ
     lane_ref(l);
     list_init(&ws->link);
     ws->loop = loop;
-    ws->wsloop = lanes_wsloop(l->ls, loop);
-    if (!ws->wsloop || !ws_copy(ws, req) || !lanes_enter(l->ls)) {
+    if (!ws_copy(ws, req) || !lanes_enter(l->ls)) {
         int rc = atomic_load(&l->ls->stopping) ? OMID_ECLOSED : OMID_ERR;
         ws_unref(ws);
         return rc;
+    }
+    /* While lanes_stop() waits for those who have entered: a context of before it is told to end. */
+    ws->wsloop = lanes_wsloop_get(l->ls, loop);
+    if (!ws->wsloop) {
+        lanes_leave(l->ls);
+        ws_unref(ws);
+        return OMID_ERR;
     }
     ws_limits(ws, req);
     ws->events = *events;
@@ -561,6 +567,7 @@ void lane_ws_release(struct lane_ws **wsp)
     ws->released = true;
     ev_timer_stop(loop_ev(ws->loop), &ws->timer);
     wsconn_release(&ws->conn);
+    lanes_wsloop_put(&ws->wsloop);
     ws->release.fn = on_release;
     loop_post(ws->lane->ls->loop, &ws->release); /* with the caller's reference */
 }

@@ -52,6 +52,9 @@ bool ws_url_parse(const char *url, struct ws_url *out, const char **why)
             return false;
     }
     out->tls = (url[2] | 0x20) == 's';
+    *why = "the URL has no host"; /* curl would forgive a slash too many */
+    if (strchr("/?#", url[out->tls ? 6 : 5]))
+        return false;
     *why = "no memory";
     int n = asprintf(&out->http, "%s%s", out->tls ? "https" : "http", strchr(url, ':'));
     out->http = n < 0 ? NULL : out->http;
