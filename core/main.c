@@ -462,8 +462,17 @@ static void stop(struct daemon *d)
         host_drain(d->host, soft);
     if (d->ingress)
         ingress_stop(d->ingress, deadline);
-    if (running)
-        host_stop(d->host);
+    if (running && !host_stop(d->host)) {
+        /* A plugin's callback does not return: its reactor can't be joined. What is accepted is on disk already, or is on
+         * its way there. */
+        log_error(MODULE, "a plugin holds its reactor: leaving without it");
+        if (d->queue)
+            queue_stop(d->queue);
+        if (d->store)
+            store_stop(d->store);
+        log_flush();
+        _exit(EXIT_FAULT);
+    }
     /* From here on nothing new begins. What is under way answers into the loops, which still run. */
     if (d->exec)
         exec_stop(d->exec, deadline);
