@@ -40,7 +40,7 @@ def test_fifty_streams(start_daemon, deepgram, phone):
         p.close() if i % 2 else p.hang_up()
     until(lambda: daemon.sessions() == 0, 60, lambda: "sessions to end: %s" % daemon.sessions())
     until(lambda: not deepgram.live(), what="the peer's streams to end")
-    until(lambda: daemon.fds() <= fds, what=lambda: "descriptors: %d at the start, now %d" % (fds, daemon.fds()))
+    until(lambda: daemon.fds() <= fds, what=lambda: "descriptors: %d at the start, now %s" % (fds, daemon.descriptors()))
     assert len(deepgram.streams) == MANY
     for stream in deepgram.streams:
         assert len(set(stream.values)) == 1 and stream.audio == 48000 and stream.empty_frames == 0
@@ -91,5 +91,5 @@ def test_coming_and_going(start_daemon, deepgram, phone):
     assert daemon.healthz() == 200
     until(lambda: daemon.sessions() == 0, 60, lambda: "sessions to end: %s" % daemon.sessions())
     until(lambda: not deepgram.live(), what="the peer's streams to end")
-    until(lambda: daemon.fds() <= fds, what=lambda: "descriptors: %d at the start, now %d" % (fds, daemon.fds()))
+    until(lambda: daemon.fds() <= fds, what=lambda: "descriptors: %d at the start, now %s" % (fds, daemon.descriptors()))
     print("100 clients in %.1f s" % (time.monotonic() - began))

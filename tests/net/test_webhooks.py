@@ -158,7 +158,7 @@ def test_receiver_misbehaves(start_daemon, deepgram, receiver, phone, fault):
     until(lambda: p.pings > pings, what="another ping")
     p.close()
     until(lambda: daemon.sessions() == 0, what="the session's end, whatever the receiver does")
-    assert sum(len(d.body) for d in receiver.at("/audio")) == 64000
+    until(lambda: sum(len(d.body) for d in receiver.at("/audio")) == 64000, what="all the audio at the good receiver")
     assert not receiver.at("/elsewhere"), "a redirect was followed"
 
 

@@ -157,7 +157,17 @@ class Daemon:
         return [line for line in self.log().splitlines() if re.search(pattern, line)]
 
     def fds(self):
-        return len(os.listdir("/proc/%d/fd" % self.process.pid))
+        return len(self.descriptors())
+
+    def descriptors(self):
+        """What each descriptor is, sorted; sockets by their kind alone."""
+        folder, out = "/proc/%d/fd" % self.process.pid, []
+        for fd in os.listdir(folder):
+            try:
+                out.append(re.sub(r":\[\d+\]", "", os.readlink(os.path.join(folder, fd))))
+            except FileNotFoundError:
+                pass
+        return sorted(out)
 
     def get(self, path, headers=None, timeout=10.0):
         """(status, body) of a GET on the public address."""
