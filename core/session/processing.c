@@ -40,6 +40,7 @@ struct processing {
     struct store_conversation *conversation;
     struct buf structured;
     bool summarized;
+    bool there; /* this run has just changed its status: the store has it */
     unsigned failures;
     ev_timer retry;
 };
@@ -220,8 +221,13 @@ static void on_read(void *arg, struct store_conversation *c)
     CHECK_MAGIC(p, PROCESSING_MAGIC);
     store_conversation_free(&p->conversation);
     p->conversation = c;
-    if (!c) {
+    if (!c && p->there) {
         processing_again(p, "read");
+        return;
+    }
+    if (!c) {
+        /* Deleted since the sweep. If only the reading failed, the next sweep finds it. */
+        processing_finish(p);
         return;
     }
     if (c->status != STORE_PROCESSING) {
@@ -254,6 +260,7 @@ static void on_marked(void *arg, int result)
         return;
     }
     /* ENOTSUP: it is marked already, or is no more; reading tells. */
+    p->there = result == OMID_OK;
     processing_set_state(p, PROCESSING_READ);
     if (store_conversation_get(p->ss->env.store, p->id, p->ss->env.loop, on_read, p) != OMID_OK)
         processing_again(p, "read");

@@ -94,6 +94,8 @@ static void on_due(void *arg, const struct store_due *due, size_t n)
     if (ss->draining)
         return;
     for (size_t i = 0; i < n; i++) {
+        if (session_reactor_of(due[i].uid, ss->env.conf->daemon.reactors) != ss->env.reactor)
+            continue; /* the uid's own reactor alone knows whether somebody speaks */
         if (map_get(ss->conversation, due[i].id) || sessions_opening(ss, due[i].uid))
             continue; /* somebody speaks into it */
         processing_start(ss, due[i].id, due[i].uid);

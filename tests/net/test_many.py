@@ -18,14 +18,21 @@ def all_right(phones, results):
     return wrong
 
 
+def descriptors_after_first_use(daemon, deepgram, phone):
+    """A reactor's first stream opens what it keeps; so many uids meet every reactor."""
+    first = [phone(daemon) for _ in range(40)]
+    for p in first:
+        p.wait_ready(60)
+    for p in first:
+        p.close()
+    until(lambda: daemon.sessions() == 0 and not deepgram.live(), what="the first sessions' end")
+    deepgram.streams.clear()
+    return daemon.fds()
+
+
 def test_fifty_streams(start_daemon, deepgram, phone):
     daemon = start_daemon(with_deepgram(deepgram))
-    warm = phone(daemon).wait_ready()
-    warm.speak(0.5)
-    warm.close()
-    until(lambda: daemon.sessions() == 0 and not deepgram.live(), what="the first session's end")
-    fds = daemon.fds()
-    deepgram.streams.clear()
+    fds = descriptors_after_first_use(daemon, deepgram, phone)
 
     phones = [phone(daemon) for _ in range(MANY)]
     for p in phones:
@@ -73,10 +80,7 @@ def test_coming_and_going(start_daemon, deepgram, phone):
     """Clients that leave at any moment, mostly before they were served."""
     deepgram.default = Mode(tail=[("Bye.", 0)], tail_delay=0.05)
     daemon = start_daemon(with_deepgram(deepgram))
-    warm = phone(daemon).wait_ready()
-    warm.hang_up()
-    until(lambda: daemon.sessions() == 0 and not deepgram.live(), what="the first session's end")
-    fds = daemon.fds()
+    fds = descriptors_after_first_use(daemon, deepgram, phone)
     began = time.monotonic()
     for n in range(100):
         p = phone(daemon)
