@@ -917,6 +917,31 @@ static void test_bad_places(void)
     q = NULL;
 }
 
+/* No room for a new file, at whatever point of making it; then there is. */
+static void test_full_at_start(void)
+{
+    char err[512];
+    bool aside;
+    int refused = 0;
+    for (rlim_t room = 1; room < 200000; room = room * 3 / 2 + 500) {
+        fresh();
+        unit_disk_limit(room);
+        q = queue_open(&cf, &aside, err, sizeof(err));
+        unit_disk_limit(0);
+        if (q == NULL) {
+            refused++;
+            CU_ASSERT(strstr(err, "limit") != NULL || strstr(err, "full") != NULL);
+        }
+        queue_free(&q);
+        CU_ASSERT_FATAL(started());
+        CU_ASSERT_EQUAL(unit_files(dir, "queue.db.corrupt-"), 0);
+        CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "x", 0, NULL), OMID_OK);
+        CU_ASSERT(WAIT_FOR(counts().done == 1));
+        closed();
+    }
+    CU_ASSERT(refused >= 3);
+}
+
 static void fill_and_close(void)
 {
     CU_ASSERT_FATAL(opened());
@@ -1173,6 +1198,7 @@ int main(void)
     CU_add_test(s, "finish after free", test_finish_after_free);
     CU_add_test(s, "disk full", test_disk_full);
     CU_add_test(s, "bad places", test_bad_places);
+    CU_add_test(s, "disk full at the start", test_full_at_start);
     CU_add_test(s, "broken files", test_broken_files);
     CU_add_test(s, "kill -9", test_kill_nine);
     CU_add_test(s, "killed with claims", test_killed_with_claims);

@@ -19,6 +19,15 @@
 
 #define UNIT_DEADLINE_MS 30000
 
+#ifdef __SANITIZE_THREAD__
+/* The children that are killed start threads of their own. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+#endif
+
 /* Waits for the condition, not for a time; false after the deadline. */
 #define WAIT_FOR(cond)                                                            \
     __extension__({                                                               \
