@@ -21,7 +21,7 @@
 
 #ifdef __SANITIZE_THREAD__
 /* The children that are killed start threads of their own. */
-const char *__tsan_default_options(void);
+__attribute__((visibility("default"))) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "die_after_fork=0";
