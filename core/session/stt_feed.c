@@ -40,6 +40,7 @@ static const unsigned legal[] = {
 
 struct candidate {
     struct omid_instance *inst;
+    unsigned module; /* its number at the host */
     const char *model;
 };
 
@@ -62,11 +63,12 @@ struct stt_feed {
     unsigned n_candidates, current;
     unsigned busy; /* candidates that refused for want of capacity */
 
-    struct omid_stt stt; /* the handle of the stream under way */
-    void *stream;        /* NULL: none */
-    bool stream_full;    /* audio() answered EFULL */
-    bool closing;        /* stt_feed_close() was called */
-    unsigned losses;     /* in a row, see MAX_LOSSES */
+    struct omid_stt stt;        /* the handle of the stream under way */
+    void *stream;               /* NULL: none */
+    struct host_attachment att; /* while there is a stream: it ends with its plugin's instance */
+    bool stream_full;           /* audio() answered EFULL */
+    bool closing;               /* stt_feed_close() was called */
+    unsigned losses;            /* in a row, see MAX_LOSSES */
 
     struct audio_ring ring;
     uint64_t sent;        /* position up to which the stream has been fed */
@@ -125,6 +127,7 @@ static void feed_stream_release(struct stt_feed *f)
     struct host_call call;
     void *stream = f->stream;
     f->stream = NULL;
+    host_detach(&f->att);
     host_enter(&call, feed_candidate(f)->inst, "stt.release");
     feed_role(f)->release(stream);
     host_leave(&call, OMID_OK);
@@ -151,7 +154,7 @@ static void candidates_find(struct stt_feed *f)
             struct omid_instance *inst = host_instance(f->p.host, f->p.reactor, i);
             if (!inst || !host_plugin(inst)->stt || candidate_serves(inst, models->item[m], f->language) != 1)
                 continue;
-            struct candidate c = {inst, models->item[m]};
+            struct candidate c = {inst, i, models->item[m]};
             bool first = f->p.preferred[0] &&
                          (strcmp(f->p.preferred, c.model) == 0 || strcmp(f->p.preferred, host_plugin(inst)->name) == 0);
             unsigned at = first ? 0 : f->n_candidates;
@@ -229,10 +232,14 @@ static void feed_open(struct stt_feed *f)
     };
     struct host_call call;
     void *stream = NULL;
-    host_enter(&call, c->inst, "stt.open");
-    int rc = host_leave(&call, feed_role(f)->open(host_state(c->inst), &params, &f->stt, &stream));
+    int rc = OMID_ERR;
+    if (host_instance(f->p.host, f->p.reactor, c->module) == c->inst) { /* else the plugin has stopped */
+        host_enter(&call, c->inst, "stt.open");
+        rc = host_leave(&call, feed_role(f)->open(host_state(c->inst), &params, &f->stt, &stream));
+    }
     if (rc == OMID_OK && stream) {
         f->stream = stream;
+        host_attach(c->inst, &f->att);
         return;
     }
     snprintf(f->end_text, sizeof f->end_text, "%s",
@@ -314,6 +321,25 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
         feed_open(f);
     else
         feed_pump(f);
+}
+
+/* The plugin is about to stop, before the sessions have: it must not be left with a stream. */
+static void on_stopping(struct host_attachment *att)
+{
+    struct stt_feed *f = container_of(att, struct stt_feed, att);
+    CHECK_MAGIC(f, FEED_MAGIC);
+    feed_stream_release(f);
+    if (f->reopen)
+        return;
+    snprintf(f->end_text, sizeof f->end_text, "the plugin stops");
+    f->end = OMID_STT_INTERNAL;
+    f->reopen = true;
+    feed_soon(f);
+}
+
+static void on_stopped(struct host_attachment *att)
+{
+    host_detach(att); /* on_stopping() has: for the contract alone */
 }
 
 /* --------------------------------------------------------------------- audio */
@@ -408,7 +434,8 @@ bool stt_feed_audio(struct stt_feed *f, const int16_t *pcm, size_t n)
     CHECK_MAGIC(f, FEED_MAGIC);
     if (f->closing || f->state == FEED_FAILED)
         return true;
-    if ((f->ring.end - f->sent + n) * sizeof *pcm > f->p.conf->listen.audio_buffer ||
+    /* One message that is larger than the whole buffer passes when nothing waits. */
+    if ((f->ring.end > f->sent && (f->ring.end - f->sent + n) * sizeof *pcm > f->p.conf->listen.audio_buffer) ||
         !audio_ring_append(&f->ring, pcm, n)) {
         f->refused = true;
         return false;
@@ -533,6 +560,7 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
     snprintf(f->session_id, sizeof f->session_id, "%s", p->session_id);
     snprintf(f->language, sizeof f->language, "%s", p->language);
     f->stt = (struct omid_stt){.magic = STT_MAGIC, .feed = f};
+    f->att = (struct host_attachment){.stopping = on_stopping, .stopped = on_stopped};
     ev_init(&f->timer, on_timer);
     ev_init(&f->soon, on_soon);
     f->timer.data = f->soon.data = f;

@@ -28,6 +28,8 @@ struct provider {
     unsigned opens, releases, closes;
     struct stream *live;
     bool full_told;
+    bool stopped; /* the plugin */
+    struct host_attachment *att;
 };
 struct stream {
     struct provider *p;
@@ -145,7 +147,7 @@ struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned m
 {
     (void)h;
     (void)reactor;
-    return (struct omid_instance *)&provider[module];
+    return provider[module].stopped ? NULL : (struct omid_instance *)&provider[module];
 }
 const struct omid_plugin *host_plugin(const struct omid_instance *inst)
 {
@@ -165,6 +167,29 @@ int host_leave(struct host_call *call, int rc)
 {
     (void)call;
     return rc;
+}
+
+void host_attach(struct omid_instance *inst, struct host_attachment *att)
+{
+    struct provider *p = (struct provider *)inst;
+    CU_ASSERT_PTR_NULL(p->att);
+    att->inst = inst;
+    p->att = att;
+}
+void host_detach(struct host_attachment *att)
+{
+    struct provider *p = (struct provider *)att->inst;
+    CU_ASSERT_PTR_EQUAL(p->att, att);
+    p->att = NULL;
+}
+/* As the host does: attachments are told, then the plugin stops. */
+static void plugin_stop(struct provider *p)
+{
+    if (p->att)
+        p->att->stopping(p->att);
+    p->stopped = true;
+    CU_ASSERT_PTR_NULL(p->live);
+    CU_ASSERT_PTR_NULL(p->att);
 }
 
 /* ------------------------------------------------------------------------- a feed */
@@ -301,6 +326,65 @@ static void released_once(void)
 }
 
 /* -------------------------------------------------------------------------- tests */
+
+static void test_plugin_stops(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, RATE));
+    turns(3);
+    plugin_stop(&provider[0]);
+    CU_ASSERT_TRUE(speak(f, RATE)); /* with no stream */
+    UNTIL(seen.ready == 2);
+    CU_ASSERT_STRING_EQUAL(seen.provider, "two");
+    UNTIL(provider[1].live->n == 2 * RATE);
+    CU_ASSERT_TRUE(holds_from(provider[1].live, 0));
+    plugin_stop(&provider[1]);
+    UNTIL(seen.failed == 1);
+    stt_feed_close(f);
+    UNTIL(seen.done == 1);
+    stt_feed_free(&f);
+    released_once();
+}
+
+static void test_plugin_stops_while_closing(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    stt_feed_close(f);
+    plugin_stop(&provider[0]);
+    UNTIL(seen.done == 1);
+    CU_ASSERT_EQUAL(provider[1].opens, 0);
+    stt_feed_free(&f);
+    released_once();
+}
+
+static void test_message_larger_than_buffer(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    conf.listen.audio_buffer = 1000;
+    int16_t pcm[1600];
+    for (int i = 0; i < 1600; i++)
+        pcm[i] = (int16_t)i;
+    stt_feed_start(f);
+    CU_ASSERT_TRUE(stt_feed_audio(f, pcm, 1600));
+    CU_ASSERT_FALSE(stt_feed_audio(f, pcm, 1600)); /* the first one waits */
+    UNTIL(seen.room == 1);
+    CU_ASSERT_TRUE(stt_feed_audio(f, pcm, 1600));
+    UNTIL(provider[0].live->n == 3200);
+    stt_feed_close(f);
+    UNTIL(seen.done == 1);
+    stt_feed_free(&f);
+    released_once();
+}
 
 static void test_one_stream(void)
 {
@@ -535,6 +619,9 @@ int main(void)
     CU_add_test(s, "the client leaves before the start", test_left_before_start);
     CU_add_test(s, "language and preference", test_language_and_preference);
     CU_add_test(s, "a result beyond what was sent", test_boastful_result);
+    CU_add_test(s, "a plugin stops under its stream", test_plugin_stops);
+    CU_add_test(s, "a plugin stops while the session closes", test_plugin_stops_while_closing);
+    CU_add_test(s, "a message larger than the buffer", test_message_larger_than_buffer);
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();
