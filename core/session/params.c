@@ -98,7 +98,7 @@ int64_t listen_params_timeout_ms(const struct listen_params *p, const struct con
         return conf->listen.conversation_timeout_ms;
     if (p->timeout_s == -1 || p->timeout_s > TIMEOUT_CAP_S)
         return TIMEOUT_CAP_S * INT64_C(1000);
-    int64_t ms = (int64_t)p->timeout_s * 1000;
+    int64_t ms = p->timeout_s < 0 ? 0 : (int64_t)p->timeout_s * 1000;
     return ms < conf->listen.conversation_timeout_floor_ms ? conf->listen.conversation_timeout_floor_ms : ms;
 }
 

@@ -16,6 +16,8 @@
 /* Sources: the listen protocol, Segments. */
 #define APPEND_GAP_S 3.0
 #define APPEND_CHARS 125
+/* Beyond the protocol: a text without any end mark would grow, and be sent again as a whole, for ever. */
+#define MAX_TEXT_BYTES 16384
 
 void segment_text_tidy(char *text)
 {
@@ -269,7 +271,7 @@ static enum combined sentence_mend(struct segment *a, struct segment *b)
 
 static enum combined combine(struct segment *a, struct segment *b)
 {
-    if (strcmp(a->provider, b->provider) != 0)
+    if (strcmp(a->provider, b->provider) != 0 || strlen(a->text) + strlen(b->text) > MAX_TEXT_BYTES)
         return COMBINED_NO;
     bool ended = ends_sentence(a->text);
     if (!same_speaker(a, b))

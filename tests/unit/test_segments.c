@@ -189,6 +189,27 @@ static void test_unseen(void)
     id_list_free(&deleted);
 }
 
+/* Without any end mark a text would be appended to for ever, and be sent again as a whole each time. */
+static void test_no_text_without_bound(void)
+{
+    struct segment_list stored = {0}, batch = {0};
+    struct id_list deleted = {0};
+    size_t words = 0;
+    for (unsigned i = 0; i < 10000; i++) {
+        segment_list_push(&batch, make(0, "lower case", i, i + 1));
+        CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+    }
+    CU_ASSERT_TRUE(stored.n > 1 && stored.n < 20);
+    for (size_t i = 0; i < stored.n; i++) {
+        CU_ASSERT_TRUE(strlen(stored.item[i]->text) <= 16384);
+        words += (strlen(stored.item[i]->text) + 1) / strlen("lower case ");
+    }
+    CU_ASSERT_EQUAL(words, 10000);
+    segment_list_free(&stored);
+    segment_list_free(&batch);
+    id_list_free(&deleted);
+}
+
 /* ------------------------------------------------------------------- properties */
 
 static unsigned long long seed = 88172645463325252ull;
@@ -306,6 +327,8 @@ static void test_params_values(void)
     CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
     CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=99999", err, sizeof err));
     CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
+    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=-9223372036854775807", err, sizeof err));
+    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000);
     CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=600", err, sizeof err));
     CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 600000);
 }
@@ -371,6 +394,7 @@ int main(void)
     CU_add_test(s, "another provider stays apart", test_other_provider_stays_apart);
     CU_add_test(s, "the owner on two speakers is one", test_owner_on_two_speakers);
     CU_add_test(s, "only what changed is unseen", test_unseen);
+    CU_add_test(s, "no text grows without a bound", test_no_text_without_bound);
     CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
     s = CU_add_suite("parameters", NULL, NULL);
     CU_add_test(s, "faults name their parameter", test_params);
