@@ -381,7 +381,11 @@ static bool start(struct daemon *d)
         }
     }
     d->host_started = true;
-    if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host) || !ingress_start(d->ingress))
+    if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
+        return false;
+    for (unsigned i = 0; i < d->n_loops; i++)
+        sessions_start(d->sessions[i]);
+    if (!ingress_start(d->ingress))
         return false;
     admin_set_phase(d->admin, ADMIN_READY);
     return !d->ready_file || ready_file_write(d);

@@ -7,9 +7,12 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
+#include "bus/channel.h"
 #include "session/state.h"
 
 #define MODULE "conversation"
+/* A conversation of this size ends, and the next begins. At twice of it, before that happens, text is dropped. */
+#define MAX_BYTES ((size_t)8 << 20)
 
 static void conversation_store_flush(struct conversation *c);
 static void conversation_settle(struct conversation *c);
@@ -83,6 +86,8 @@ void conversation_flush_client(struct conversation *c)
     struct id_list deleted = {0};
     if (!segments_merge(&c->segments, &c->fresh, &deleted))
         log_error(MODULE, "no memory to combine segments", LS("conversation", c->id));
+    if (c->fresh.n > 0)
+        timer_arm(c, &c->client_flush, c->ss->env.conf->listen.transcript_flush_ms);
     for (size_t i = 0; i < deleted.n; i++) {
         id_list_push(&c->gone_consumers, deleted.id[i]);
         id_list_push(&c->gone_store, deleted.id[i]);
@@ -221,6 +226,7 @@ static void on_created(void *arg, struct store_opened *opened)
         return;
     c->stored = opened->result == OMID_OK;
     timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    conversation_settle(c);
 }
 
 /* For a conversation that began while the store did not answer. */
@@ -314,6 +320,14 @@ static void on_store_flush(struct ev_loop *ev, ev_timer *w, int revents)
 
 /* --------------------------------------------------------------------- life */
 
+/* What was charged stays so when segments combine: the bound is one on what came in. */
+static void conversation_charge(struct conversation *c, const struct segment *s)
+{
+    size_t cost = sizeof *s + strlen(s->text) + 1;
+    c->bytes += cost;
+    budget_add((int64_t)cost);
+}
+
 static char *dup_or_empty(const char *s)
 {
     return strdup(s ? s : "");
@@ -331,6 +345,7 @@ static bool segments_load(struct conversation *c, const struct store_conversatio
         snprintf(s->id, sizeof s->id, "%s", in->id);
         s->person_id = in->person_id ? strdup(in->person_id) : NULL;
         s->unseen = 0;
+        conversation_charge(c, s);
     }
     return true;
 }
@@ -384,6 +399,7 @@ void conversation_free(struct conversation *c)
     timer_stop(c, &c->store_flush);
     segment_list_free(&c->segments);
     segment_list_free(&c->fresh);
+    budget_add(-(int64_t)c->bytes);
     id_list_free(&c->gone_consumers);
     id_list_free(&c->gone_store);
     free(c->uid);
@@ -513,10 +529,12 @@ void conversation_add(struct conversation *c, struct session *s, struct segment_
         seg->end = fmax(seg->start, round((seg->end + shift) * 1000.) / 1000.);
         if (c->fresh.n >= c->ss->env.conf->listen.max_segments)
             conversation_flush_client(c);
-        if (!segment_list_push(&c->fresh, seg)) {
+        if (c->bytes > 2 * MAX_BYTES || !segment_list_push(&c->fresh, seg)) {
             metric_add(session_metrics()->dropped, 1);
             segment_free(&seg);
+            continue;
         }
+        conversation_charge(c, seg);
         metric_add(session_metrics()->segments, 1);
     }
     batch->n = 0;
@@ -542,6 +560,14 @@ static void sessions_move_on(struct conversation *c)
         s->conversation = NULL;
         session_conversation_request(s);
     }
+}
+
+/* The store must know of the end before a session asks it for the next conversation: else it could be this one. */
+static void conversation_mark_ended(struct conversation *c)
+{
+    if (c->stored && store_status_set(c->ss->env.store, c->id, STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL,
+                                      c->ss->env.loop, NULL, NULL) != OMID_OK)
+        log_warning(MODULE, "the end was not marked; its processing will", LS("conversation", c->id));
 }
 
 static void conversation_delete(struct conversation *c)
@@ -574,22 +600,30 @@ static void conversation_tell_processing(struct conversation *c)
     buf_free(&b);
 }
 
+static bool conversation_over(const struct conversation *c, int64_t now_ms)
+{
+    return now_ms - c->finished_ms >= c->timeout_ms || c->bytes > MAX_BYTES;
+}
+
 void conversation_check(struct conversation *c, int64_t now_ms)
 {
     CHECK_MAGIC(c, CONVERSATION_MAGIC);
-    if (c->state != CONVERSATION_OPEN || now_ms - c->finished_ms < c->timeout_ms)
+    if (c->state != CONVERSATION_OPEN || !conversation_over(c, now_ms))
         return;
     conversation_flush_client(c);
-    if (now_ms - c->finished_ms < c->timeout_ms)
+    if (!conversation_over(c, now_ms))
         return;
     log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n));
     if (c->segments.n == 0) {
         conversation_delete(c);
         return;
     }
+    list_each (it, &c->session)
+        session_queue_unsent(list_entry(it, struct session, conversation_link));
     conversation_tell_processing(c);
     conversation_consumer_flush(c);
     conversation_set_state(c, CONVERSATION_ENDING);
+    conversation_mark_ended(c);
     sessions_move_on(c);
     conversation_store_flush(c);
     conversation_settle(c);

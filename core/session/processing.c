@@ -86,6 +86,11 @@ static void processing_again(struct processing *p, const char *what)
     uint32_t ms = RETRY_BASE_MS << shift;
     p->failures++;
     metric_add(session_metrics()->processing_retries, 1);
+    if (p->ss->draining) {
+        log_warning(MODULE, "step failed, left to the next start", LS("conversation", p->id), LS("step", what));
+        processing_finish(p);
+        return;
+    }
     log_warning(MODULE, "step failed, trying again", LS("conversation", p->id), LS("step", what), LU("in_ms", ms));
     ev_timer_set(&p->retry, (ms < RETRY_CAP_MS ? ms : RETRY_CAP_MS) / 1000., 0.);
     ev_timer_start(loop_ev(p->ss->env.loop), &p->retry);
@@ -314,6 +319,22 @@ void processing_start(struct sessions *ss, const char *id, const char *uid)
         processing_begin(p);
     else
         list_append(&ss->waiting, &p->link);
+}
+
+void processing_drain(struct sessions *ss)
+{
+    for (struct list *it; (it = list_pop(&ss->waiting)) != NULL;)
+        processing_free(list_entry(it, struct processing, link));
+    /* Finishing one changes the table: from its start each time. */
+    size_t pos = 0;
+    void *value;
+    while (map_next(ss->processing, &pos, NULL, &value)) {
+        struct processing *p = value;
+        if (p->state == PROCESSING_RETRY) {
+            processing_finish(p);
+            pos = 0;
+        }
+    }
 }
 
 void processing_free_all(struct sessions *ss)

@@ -15,6 +15,9 @@
 /* A store that has not answered by then is not waited for: the transcript begins in memory. */
 #define STORE_PATIENCE_MS 2000
 #define WATCH_MS 1000
+/* What a client's own transcript may claim: no session lasts longer, no room holds more. */
+#define MAX_SECONDS 1e7
+#define MAX_SPEAKER 9999
 
 struct queued_text {
     struct list link;
@@ -68,13 +71,24 @@ void session_send_text(struct session *s, const char *text, size_t len)
     session_stalled(s);
     struct queued_text *q = s->n_queued < SESSION_MAX_QUEUED ? malloc(sizeof *q + len) : NULL;
     if (!q) {
+        /* A client that missed one message would show a wrong transcript from then on. */
         metric_add(session_metrics()->dropped, 1);
+        session_close(s, WS_CODE_TRY_LATER, "the client does not read");
         return;
     }
     q->len = len;
     memcpy(q->text, text, len);
     list_append(&s->queued, &q->link);
     s->n_queued++;
+    budget_add((int64_t)(sizeof *q + len));
+}
+
+static void queued_pop(struct session *s)
+{
+    struct queued_text *q = list_entry(list_pop(&s->queued), struct queued_text, link);
+    s->n_queued--;
+    budget_add(-(int64_t)(sizeof *q + q->len));
+    free(q);
 }
 
 void session_send_segments(struct session *s, const char *json, size_t len, const struct conversation *c)
@@ -100,13 +114,11 @@ void session_send_segments(struct session *s, const char *json, size_t len, cons
     json_free(&v);
 }
 
-static void session_send_unsent(struct session *s)
+/* The newest states of the unsent, as an array. */
+static bool unsent_json(const struct session *s, struct buf *b)
 {
-    if (s->unsent.n == 0 || !s->conversation)
-        return;
-    struct buf b = BUF_INIT(0);
     struct json_w w;
-    json_w_start(&w, &b);
+    json_w_start(&w, b);
     json_w_open(&w, '[');
     for (size_t i = 0; i < s->unsent.n; i++) {
         const struct segment *seg = segment_list_find(&s->conversation->segments, s->unsent.id[i]);
@@ -114,8 +126,28 @@ static void session_send_unsent(struct session *s)
             segment_json(&w, seg);
     }
     json_w_close(&w, ']');
-    if (json_w_end(&w) && session_down(s, b.data, b.len))
+    return json_w_end(&w);
+}
+
+static void session_send_unsent(struct session *s)
+{
+    if (s->unsent.n == 0 || !s->conversation)
+        return;
+    struct buf b = BUF_INIT(0);
+    if (unsent_json(s, &b) && session_down(s, b.data, b.len))
         id_list_clear(&s->unsent);
+    buf_free(&b);
+}
+
+void session_queue_unsent(struct session *s)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    if (s->unsent.n == 0 || !s->conversation)
+        return;
+    struct buf b = BUF_INIT(0);
+    if (unsent_json(s, &b))
+        session_send_text(s, b.data, b.len);
+    id_list_clear(&s->unsent);
     buf_free(&b);
 }
 
@@ -125,17 +157,18 @@ static void session_on_writable(struct channel *ch)
     if (!s)
         return;
     CHECK_MAGIC(s, SESSION_MAGIC);
+    s->stalled_since_ms = 0; /* it reads */
     while (s->n_queued > 0) {
         struct queued_text *q = list_entry(s->queued.next, struct queued_text, link);
-        if (!session_down(s, q->text, q->len))
+        if (!session_down(s, q->text, q->len)) {
+            session_stalled(s);
             return;
-        list_remove(&q->link);
-        free(q);
-        s->n_queued--;
+        }
+        queued_pop(s);
     }
     session_send_unsent(s);
-    if (s->unsent.n == 0)
-        s->stalled_since_ms = 0;
+    if (s->unsent.n > 0)
+        session_stalled(s);
 }
 
 static void session_send_status(struct session *s, const char *status, const char *text, const struct stt_failure *why)
@@ -164,6 +197,11 @@ void session_close(struct session *s, uint16_t code, const char *reason)
     CHECK_MAGIC(s, SESSION_MAGIC);
     if (s->state >= SESSION_CLOSING)
         return;
+    /* What was understood is told before the goodbye. */
+    if (s->conversation)
+        conversation_flush_client(s->conversation);
+    if (s->state >= SESSION_CLOSING)
+        return; /* closed by what the flush found */
     log_info(MODULE, "closing", LS("session", s->id), LU("code", code), LS("reason", reason));
     session_set_state(s, SESSION_CLOSING);
     channel_down_close(s->channel, code, reason);
@@ -196,8 +234,8 @@ void session_destroy(struct session *s)
     }
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
-    for (struct list *it; (it = list_pop(&s->queued)) != NULL;)
-        free(list_entry(it, struct queued_text, link));
+    while (s->n_queued > 0)
+        queued_pop(s);
     segment_list_free(&s->early);
     id_list_free(&s->unsent);
     free(s->uid);
@@ -282,8 +320,10 @@ static void on_opened(void *arg, struct store_opened *opened)
     struct conversation *c = NULL;
     if (opened->result == OMID_OK && opened->conversation) {
         c = map_get(ss->conversation, opened->conversation->id);
-        if (!c || c->state != CONVERSATION_OPEN)
+        if (!c)
             c = conversation_new(ss, opened->conversation, s);
+        else if (c->state != CONVERSATION_OPEN) /* it ended meanwhile, and is not to begin a second time */
+            c = conversation_new(ss, NULL, s);
     } else {
         log_error(MODULE, "the store opened no conversation: beginning in memory", LS("session", s->id));
         c = conversation_new(ss, NULL, s);
@@ -482,12 +522,15 @@ static void on_suggested_transcript(struct session *s, yajl_val v)
         yajl_val in = json_at(segments, i);
         const char *text = json_str(in, "text"), *speaker = json_str(in, "speaker");
         int id = 0;
-        if (speaker && sscanf(speaker, "SPEAKER_%d", &id) != 1)
+        if (speaker && sscanf(speaker, "SPEAKER_%6d", &id) != 1)
             id = 0;
-        id = (int)json_int(in, "speaker_id", id);
+        int64_t given = json_int(in, "speaker_id", id);
+        id = given < 0 || given > MAX_SPEAKER ? 0 : (int)given;
         double start = json_num(in, "start", -1), end = json_num(in, "end", -1);
-        if (!text || !text[0] || start < 0 || end < start)
+        if (!text || !text[0] || start < 0 || end < start || end > MAX_SECONDS) {
+            metric_add(session_metrics()->messages_ignored, 1);
             continue;
+        }
         struct segment *seg =
             segment_new(text, id, json_bool(in, "is_user", false), start, end, provider ? provider : "custom");
         if (!seg || !segment_list_push(&batch, seg))

@@ -28,6 +28,9 @@ struct sessions_env {
     unsigned reactor;
 };
 struct sessions *sessions_new(const struct sessions_env *env);
+/* Once, when plugins and queue have started: what a former run left unfinished is processed, and they are to hear of
+ * it. Any thread. */
+void sessions_start(struct sessions *ss);
 /* Reactor: closes every session with 1001; `done` (reactor) when the last is gone, at the latest after the drain. */
 void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg);
 void sessions_free(struct sessions **ss); /* loop stopped */

@@ -174,6 +174,20 @@ static void on_drain_check(struct ev_loop *ev, ev_timer *w, int revents)
     sessions_check_drained(w->data);
 }
 
+static void sweep_start(struct loop *loop, struct loop_msg *msg)
+{
+    struct sessions *ss = container_of(msg, struct sessions, start);
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    if (!ss->draining)
+        ev_timer_start(loop_ev(loop), &ss->sweep);
+}
+
+void sessions_start(struct sessions *ss)
+{
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    loop_post(ss->env.loop, &ss->start);
+}
+
 struct sessions *sessions_new(const struct sessions_env *env)
 {
     struct sessions *ss = calloc(1, sizeof *ss);
@@ -196,7 +210,7 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ev_timer_init(&ss->drain_check, on_drain_check, 0., 0.);
     ss->lifecycle.data = ss->sweep.data = ss->drain_check.data = ss;
     ev_timer_start(loop_ev(env->loop), &ss->lifecycle);
-    ev_timer_start(loop_ev(env->loop), &ss->sweep);
+    ss->start.fn = sweep_start;
     bus_listen(env->bus, OMID_EVENT_MASK(OMID_EVENT_APP_MESSAGE), on_event, ss);
     return ss;
 }
@@ -223,6 +237,7 @@ void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg)
         if (s->state == SESSION_STARTING || s->state == SESSION_LIVE)
             session_close(s, WS_CODE_GOING_AWAY, "server going away");
     }
+    processing_drain(ss);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 

@@ -32,7 +32,8 @@ struct sessions {
     struct list waiting;      /* processings not yet begun */
     unsigned running;         /* processings begun */
     ev_timer lifecycle, sweep, drain_check;
-    bool sweeping; /* a store_due() is under way */
+    struct loop_msg start; /* of sessions_start() */
+    bool sweeping;         /* a store_due() is under way */
     bool draining;
     void (*drained)(void *arg);
     void *drained_arg;
@@ -58,6 +59,7 @@ struct conversation {
     struct segment_list fresh;                 /* not yet combined: waits for the transcript flush */
     struct id_list gone_consumers, gone_store; /* deleted, and who does not know it */
     size_t gone_sent;                          /* of gone_store: in the operation under way */
+    size_t bytes;                              /* of its segments, as charged to the memory budget */
     struct list session;                       /* those that speak into it */
     ev_timer client_flush, consumer_flush, store_flush;
     bool stored;      /* the store knows it */
@@ -108,6 +110,8 @@ struct session {
 void session_send_text(struct session *s, const char *text, size_t len);
 /* New states of segments: coalesced while the way down is full. */
 void session_send_segments(struct session *s, const char *json, size_t len, const struct conversation *c);
+/* Its conversation is about to end: what waits for room joins the queue, ahead of whatever is told of the end. */
+void session_queue_unsent(struct session *s);
 /* Asks the store for a conversation; the answer comes to conversation_attach(). */
 void session_conversation_request(struct session *s);
 /* Sends a Close; the end follows when the client has answered, or is gone. */
@@ -134,6 +138,8 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
 /* ---- processing.c ---- */
 /* Takes the conversation through its end; does nothing when it is under way already. */
 void processing_start(struct sessions *ss, const char *id, const char *uid);
+/* Those that wait for their turn or for a retry are left to the next start, which finds them in the store. */
+void processing_drain(struct sessions *ss);
 void processing_free_all(struct sessions *ss);
 
 /* ---- sessions.c ---- */
