@@ -122,6 +122,7 @@ struct conf_plugin {
     char *name;
     char *path; /* of the .so: as given, or plugin_dir/NAME.so */
     bool required;
+    char *left_out; /* why the file can't be used; NULL: it can. Then there are no values. */
     const char *file;
     int line; /* of the block */
     struct conf_lane lane;

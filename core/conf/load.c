@@ -287,6 +287,7 @@ static void plugin_free(struct conf_plugin *p)
     free(p->value);
     free(p->name);
     free(p->path);
+    free(p->left_out);
 }
 
 void conf_free(struct conf **c)

@@ -161,7 +161,8 @@ static bool load_own_values(struct load *l, const struct omid_plugin *plugin, st
     return ok;
 }
 
-static const struct omid_plugin *describe(struct load *l, const struct conf_plugin *p)
+/* NULL: told; the plugin is left out unless it is required. */
+static const struct omid_plugin *describe(struct load *l, struct conf_plugin *p)
 {
     char err[512] = "";
     const struct omid_plugin *plugin = l->source->describe(l->source->arg, p->name, p->path, err, sizeof(err));
@@ -169,9 +170,12 @@ static const struct omid_plugin *describe(struct load *l, const struct conf_plug
         snprintf(err, sizeof(err), "%s holds the plugin %s", p->path, plugin->name);
         plugin = NULL;
     }
-    if (!plugin)
-        load_fault(l, !p->required, "plugin", p->name, NULL, "%s%s", err[0] ? err : "can't be loaded",
-                   p->required ? "" : ": left out");
+    if (!plugin) {
+        const char *why = err[0] ? err : "can't be loaded";
+        load_fault(l, !p->required, "plugin", p->name, NULL, "%s%s", why, p->required ? "" : ": left out");
+        if (!p->required)
+            p->left_out = text_copy(why);
+    }
     return plugin;
 }
 
@@ -193,7 +197,7 @@ static bool load_plugin(struct load *l, const struct outline_item *it, struct co
     ok &= load_lane(l, p->name, plugin ? plugin->lane : NULL, &p->lane);
     if (plugin)
         ok &= table_is_sound(l, p->name, plugin->options) && load_own_values(l, plugin, p);
-    return ok && plugin;
+    return ok && (plugin || p->left_out);
 }
 
 void load_plugins(struct load *l)
@@ -217,6 +221,7 @@ void load_plugins(struct load *l)
         free(p->value);
         free(p->name);
         free(p->path);
+        free(p->left_out);
         *p = (struct conf_plugin){0};
     }
 }

@@ -23,7 +23,7 @@ static void plugins_print(yajl_val plugins)
         yajl_val p = json_at(plugins, i);
         const char *reason = json_str(p, "reason");
         printf("%-12s %-10s %-9s %10lld %8lld %9.3fs  %s\n", str(p, "name"), str(p, "state"), str(p, "version"),
-               num(p, "callbacks"), num(p, "errors"), json_num(p, "time_ms", 0) / 1000., reason ? reason : "");
+               num(p, "callbacks"), num(p, "errors"), json_num(p, "seconds", 0), reason ? reason : "");
     }
 }
 

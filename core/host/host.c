@@ -98,7 +98,10 @@ bool host_configure(struct host *h, struct conf_faults *faults)
         pthread_mutex_lock(&h->lock);
         h->module[h->n_modules++] = mod;
         pthread_mutex_unlock(&h->lock);
-        (void)module_configure(mod, faults);
+        if (conf->left_out != NULL)
+            module_fail(mod, "%s", conf->left_out); /* listed, so that what is missing is seen */
+        else
+            (void)module_configure(mod, faults);
     }
     return faults->errors == errors;
 }

@@ -318,8 +318,12 @@ static void test_lanes(void)
 static void test_left_out(void)
 {
     struct conf *c = load_fatal("plugin absent { whatever = 1 }\nplugin bare { }");
-    CU_ASSERT_EQUAL(c->n_plugins, 1);
-    CU_ASSERT_STRING_EQUAL(c->plugin[0].name, "bare");
+    CU_ASSERT_EQUAL_FATAL(c->n_plugins, 2);
+    CU_ASSERT_STRING_EQUAL(c->plugin[0].name, "absent");
+    CU_ASSERT_STRING_EQUAL(c->plugin[0].left_out, OMID_PLUGINDIR "/absent.so: no such plugin here");
+    CU_ASSERT_EQUAL(c->plugin[0].n_values, 0);
+    CU_ASSERT_STRING_EQUAL(c->plugin[1].name, "bare");
+    CU_ASSERT_PTR_NULL(c->plugin[1].left_out);
     CU_ASSERT_EQUAL(faults.warnings, 1);
     CU_ASSERT_STRING_EQUAL(faults.text.data, "test.conf:1: warning: plugin absent: " OMID_PLUGINDIR
                                              "/absent.so: no such plugin here: left out\n");

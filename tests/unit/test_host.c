@@ -113,6 +113,20 @@ static void test_configure_misuse(void)
     rig_free(&r);
 }
 
+/* What the file says it wants stays in sight, also when it could not be taken. */
+static void test_left_out(void)
+{
+    struct rig r;
+    CU_ASSERT_TRUE(rig_configure(&r, 2, "plugin bad_symbol { path = \"%s/bad_symbol.so\" }\n"));
+    CU_ASSERT_EQUAL(r.faults.warnings, 1);
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "bad_symbol", "state"), "failed");
+    CU_ASSERT_PTR_NOT_NULL(strstr(rig_status(&r, "bad_symbol", "reason"), "no symbol omid_plugin"));
+    CU_ASSERT_TRUE(rig_start(&r));
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "bad_symbol", "state"), "failed");
+    rig_stop(&r);
+    rig_free(&r);
+}
+
 /* As under `omid -t`: configured, never started. */
 static void test_configure_only(void)
 {
@@ -407,6 +421,7 @@ int main(void)
         {"a fault found by configure() names file, line and key", test_configure_error},
         {"conf_*() for what is not there fails configure()", test_configure_misuse},
         {"configured and never started", test_configure_only},
+        {"left out", test_left_out},
         {"a plugin uses all of the host on one reactor", test_run_one},
         {"a plugin uses all of the host on three reactors", test_run_three},
         {"start() fails on one reactor", test_start_error},
