@@ -331,6 +331,7 @@ enum on_event { NOTHING, RELEASE_AT_OPEN, RELEASE_AT_MESSAGE, CLOSE_AT_MESSAGE, 
 
 struct sock {
     struct rig *rig;
+    struct peer *peer;
     struct omid_ws_request req;
     char url[256];
     enum on_event script;
@@ -633,6 +634,47 @@ static void test_backpressure(void)
 {
     stuck_over("ws", NULL);
     stuck_over("wss", good_tls);
+}
+
+/* Keeps the loop busy until the peer has read all that the socket held; then one more message empties the queue. */
+static void do_drain(void *arg)
+{
+    struct sock *s = arg;
+    struct peer *p = s->peer;
+    unsigned seen;
+    peer_open_gate(p);
+    rig_reaches(&p->mode, 1);
+    do {
+        seen = atomic_load(&p->mode);
+        pause_ms(50);
+    } while (seen != atomic_load(&p->mode));
+    lane_ws_send(s->ws, OMID_BINARY, "x", 1);
+    s->send_rc = lane_ws_send(s->ws, OMID_BINARY, "x", 1);
+}
+
+/* writable() comes after OMID_EFULL also when it was a call, not the loop, that emptied the queue. */
+static void test_writable_after_call(void)
+{
+    struct rig r;
+    struct peer p;
+    struct sock s;
+    struct conf_lane conf = rig_conf();
+
+    peer_start(&p, serve_stuck);
+    rig_start(&r, &conf);
+    sock_init(&s, &r, &p, "ws");
+    s.peer = &p;
+    s.req.send_buffer = 64 << 10;
+    sock_connect(&s);
+    CU_ASSERT_TRUE_FATAL(rig_reaches(&s.opened, 1));
+    rig_call(&r, do_fill, &s);
+    CU_ASSERT_EQUAL(s.send_rc, OMID_EFULL);
+    rig_call(&r, do_drain, &s);
+    CU_ASSERT_EQUAL(s.send_rc, OMID_OK);
+    CU_ASSERT_TRUE(rig_reaches(&s.writables, 1));
+    sock_release(&s);
+    rig_stop(&r);
+    peer_stop(&p);
 }
 
 /* One sequence against this script; the close it ends with. */
@@ -1083,6 +1125,7 @@ int main(void)
     CU_add_test(s, "echo over wss with a CA of one's own", test_echo_tls);
     CU_add_test(s, "a flood of messages, pings and a Close", test_flood);
     CU_add_test(s, "back-pressure", test_backpressure);
+    CU_add_test(s, "room made by a call", test_writable_after_call);
     CU_add_test(s, "refused with a status", test_rejected);
     CU_add_test(s, "handshakes that hang or lie", test_bad_handshakes);
     CU_add_test(s, "a certificate nobody knows", test_untrusted);

@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -137,7 +138,12 @@ static void lane_breaker_moved(struct lane *l, const struct target *t, enum brea
     else if (to == BREAKER_CLOSED)
         l->open_breakers--;
     atomic_store(&l->seen.open, l->open_breakers);
-    log_info("lane", "breaker", LS("lane", l->name), LS("to", breaker_state_name(to)), LS("reason", t->breaker.why));
+    /* Paths may hold tokens: the origin is enough for a log. */
+    char origin[256];
+    const char *path = strchr(strstr(t->key, "://") + 3, '/');
+    snprintf(origin, sizeof origin, "%.*s", (int)(path - t->key), t->key);
+    log_info("lane", "breaker", LS("lane", l->name), LS("target", origin), LS("to", breaker_state_name(to)),
+             LS("reason", t->breaker.why));
 }
 
 /* ------------------------------------------------------------------ the queue */

@@ -298,6 +298,17 @@ static int on_before_request(void *arg, char *peer_ip, char *local_ip, int peer_
     return CURL_PREREQFUNC_ABORT;
 }
 
+/* Made with the first request: a lane of WebSockets alone needs none. */
+static bool lane_curl(struct lane *l)
+{
+    if (l->curl)
+        return true;
+    l->curl = curlev_new(loop_ev(l->ls->loop), requests_done, l);
+    if (l->curl)
+        curlev_limit(l->curl, l->conf.pool, l->inflight + l->conf.idle);
+    return l->curl != NULL;
+}
+
 static CURL *lane_easy(struct lane *l)
 {
     if (l->n_spare > 0)
@@ -359,11 +370,8 @@ static bool request_begin(struct lane_http *r)
     uint32_t timeout = r->timeout_ms;
     uint32_t connect = l->conf.connect_timeout_ms < timeout ? l->conf.connect_timeout_ms : timeout;
 
-    if (!l->curl)
-        l->curl = curlev_new(loop_ev(l->ls->loop), requests_done, l);
-    if (!l->curl || !(r->easy = lane_easy(l)))
+    if (!lane_curl(l) || !(r->easy = lane_easy(l)))
         return false;
-    curlev_limit(l->curl, l->conf.pool, l->inflight + l->conf.idle);
     request_set_method(r);
     r->curl_text[0] = 0;
     r->in = BUF_INIT(r->max_body);
