@@ -467,8 +467,8 @@ static void stop(struct daemon *d)
     if (d->ingress)
         ingress_stop(d->ingress, deadline);
     if (running && !host_stop(d->host)) {
-        /* A plugin's callback does not return: its reactor can't be joined. What is accepted is on disk already, or is on
-         * its way there. */
+        /* A plugin's callback does not return: its reactor can't be joined. What is accepted is on disk already, or is
+         * on its way there. */
         log_error(MODULE, "a plugin holds its reactor: leaving without it");
         if (d->queue)
             queue_stop(d->queue);

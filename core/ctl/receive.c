@@ -114,8 +114,7 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req)
     r->seen++;
     req->res.status = (int)r->status;
     req->res.reason = "-";
-    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL,
-                   H2O_STRLIT("application/json"));
+    h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
     h2o_send_inline(req, r->body, strlen(r->body));
     return 0;
 }
