@@ -232,6 +232,7 @@ static bool start_disk(struct daemon *d)
 static bool start_threads(struct daemon *d)
 {
     const struct conf *c = d->conf;
+    omid_assert(c);
     struct exec_config ec = {.threads = {c->exec.critical, c->exec.storage, c->exec.blocking}, .queue = c->exec.queue};
     d->exec = exec_new(&ec);
     d->lanes = lanes_new();

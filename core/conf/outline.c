@@ -171,10 +171,10 @@ static bool read_list(struct reader *r, const char *path, const char *title, con
 static bool read_no_more(struct reader *r, const struct outline_item *it, const char *path, const char *title)
 {
     char found[64], text[160];
-    struct lex_token t = lex_next(&r->lex), behind = t;
+    struct lex_token t = lex_next(&r->lex);
     bool fine = t.type == LEX_END || t.type == LEX_CLOSE || t.line != it->line;
     if (!fine && t.type == LEX_WORD) {
-        behind = lex_next(&r->lex);
+        struct lex_token behind = lex_next(&r->lex);
         if ((behind.type == LEX_WORD || behind.type == LEX_STRING) && behind.line == t.line) {
             behind = lex_next(&r->lex);
             fine = behind.type == LEX_OPEN;

@@ -244,5 +244,7 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);
-    return serve(&r);
+    int rc = serve(&r);
+    the_receiver = NULL;
+    return rc;
 }

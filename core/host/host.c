@@ -256,7 +256,7 @@ void host_drain(struct host *h, uint64_t deadline_ms)
     }
     pthread_mutex_lock(&h->lock);
     const struct omid_instance *late;
-    while ((late = not_quiet(h)) != NULL) {
+    while (not_quiet(h) != NULL) {
         if (wait_changed(h, deadline_ms))
             continue;
         late = not_quiet(h);
@@ -297,7 +297,7 @@ bool host_stop(struct host *h)
     uint64_t deadline = clock_mono_ms() + STOP_BOUND_MS;
     pthread_mutex_lock(&h->lock);
     const struct omid_instance *late;
-    while ((late = not_stopped(h)) != NULL && wait_changed(h, deadline)) {
+    while (not_stopped(h) != NULL && wait_changed(h, deadline)) {
     }
     late = not_stopped(h);
     pthread_mutex_unlock(&h->lock);

@@ -107,6 +107,7 @@ static void queue_drop(struct websocket *ws)
 {
     while (ws->queue != NULL) {
         struct channel_down *d = ws->queue;
+        omid_assert(d != NULL); /* frames_now() has counted it */
         ws->queue = d->next;
         channel_down_free(d);
     }

@@ -63,7 +63,7 @@ static void structured_json(struct json_w *w, const char *structured)
             json_w_close(w, ']');
         }
     }
-    for (size_t i = 0; v != NULL && YAJL_IS_OBJECT(v) && i < v->u.object.len; i++) {
+    for (size_t i = 0; YAJL_IS_OBJECT(v) && i < v->u.object.len; i++) {
         bool known = false;
         for (size_t k = 0; k < ARRAY_LEN(structured_members); k++)
             known = known || strcmp(v->u.object.keys[i], structured_members[k].key) == 0;

@@ -177,7 +177,7 @@ struct words {
 
 static bool words_add(struct words *w, const char *word, size_t n)
 {
-    if (w->len + n + 2 > w->cap) {
+    if (w->text == NULL || w->len + n + 2 > w->cap) {
         size_t cap = (w->cap + n + 2) * 2;
         char *text = realloc(w->text, cap);
         if (text == NULL)

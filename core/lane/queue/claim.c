@@ -273,6 +273,7 @@ struct db_op *queue_claims_prepare(struct queue *q)
     if (left > QUEUE_CLAIM_BATCH)
         left = QUEUE_CLAIM_BATCH;
     size_t n = q->n_ring < left ? q->n_ring : left;
+    omid_assert(n > 0); /* possible: there is room, and somebody in the ring */
     unsigned each = (unsigned)(left / n);
     struct claim_op *co = calloc(1, sizeof(*co) + n * sizeof(co->picks[0]));
     if (co == NULL) {
