@@ -107,7 +107,6 @@ static void queue_drop(struct websocket *ws)
 {
     while (ws->queue != NULL) {
         struct channel_down *d = ws->queue;
-        omid_assert(d != NULL); /* frames_now() has counted it */
         ws->queue = d->next;
         channel_down_free(d);
     }
@@ -244,6 +243,7 @@ static struct batch *batch_build(struct websocket *ws)
     last = &b->frames;
     for (size_t i = 0; i < n; i++) {
         struct channel_down *d = ws->queue;
+        omid_assert(d != NULL); /* frames_now() has counted it */
         ws->queue = d->next;
         d->next = NULL;
         *last = d;
