@@ -1,4 +1,4 @@
-/* One client connection: the order of its start, its audio, its messages, its end. */
+/* One client connection: the order of its start, what holds it together, its end. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,20 +10,9 @@
 #include "session/state.h"
 
 #define MODULE "session"
-/* Frames up to this length are activity and nothing else (the listen protocol, Audio). */
-#define MIN_AUDIO_BYTES 2
 /* A store that has not answered by then is not waited for: the transcript begins in memory. */
 #define STORE_PATIENCE_MS 2000
 #define WATCH_MS 1000
-/* What a client's own transcript may claim: no session lasts longer, no room holds more. */
-#define MAX_SECONDS 1e7
-#define MAX_SPEAKER 9999
-
-struct queued_text {
-    struct list link;
-    size_t len;
-    char text[];
-};
 
 static void session_set_state(struct session *s, enum session_state to)
 {
@@ -36,160 +25,6 @@ static void session_set_state(struct session *s, enum session_state to)
     };
     omid_assert(legal[s->state] & (1u << to));
     s->state = to;
-}
-
-static struct ev_loop *session_ev(const struct session *s)
-{
-    return loop_ev(s->ss->env.loop);
-}
-
-static const struct conf *session_conf(const struct session *s)
-{
-    return s->ss->env.conf;
-}
-
-/* ------------------------------------------------------------------- to the client */
-
-static bool session_down(struct session *s, const char *text, size_t len)
-{
-    return channel_down_message(s->channel, WS_TEXT, text, len) != CHANNEL_FULL;
-}
-
-static void session_stalled(struct session *s)
-{
-    if (s->stalled_since_ms == 0)
-        s->stalled_since_ms = loop_now_ms(s->ss->env.loop);
-}
-
-void session_send_text(struct session *s, const char *text, size_t len)
-{
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    if (!s->channel || s->state >= SESSION_CLOSING)
-        return;
-    if (s->n_queued == 0 && session_down(s, text, len))
-        return;
-    session_stalled(s);
-    struct queued_text *q = s->n_queued < SESSION_MAX_QUEUED ? malloc(sizeof *q + len) : NULL;
-    if (!q) {
-        /* A client that missed one message would show a wrong transcript from then on. */
-        metric_add(session_metrics()->dropped, 1);
-        session_close(s, WS_CODE_TRY_LATER, "the client does not read");
-        return;
-    }
-    q->len = len;
-    memcpy(q->text, text, len);
-    list_append(&s->queued, &q->link);
-    s->n_queued++;
-    budget_add((int64_t)(sizeof *q + len));
-}
-
-static void queued_pop(struct session *s)
-{
-    struct queued_text *q = list_entry(list_pop(&s->queued), struct queued_text, link);
-    s->n_queued--;
-    budget_add(-(int64_t)(sizeof *q + q->len));
-    free(q);
-}
-
-void session_send_segments(struct session *s, const char *json, size_t len, const struct conversation *c)
-{
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    if (!s->channel || s->state >= SESSION_CLOSING)
-        return;
-    if (s->n_queued == 0 && s->unsent.n == 0 && session_down(s, json, len))
-        return;
-    /* The newest state of each is sent when there is room: here only which ones. */
-    session_stalled(s);
-    metric_add(session_metrics()->coalesced, 1);
-    char err[8];
-    yajl_val v = json_parse(json, len, 0, err, sizeof err);
-    for (size_t i = 0; i < json_len(v); i++) {
-        const char *id = json_str(json_at(v, i), "id");
-        bool known = false;
-        for (size_t k = 0; id && k < s->unsent.n && !known; k++)
-            known = strcmp(s->unsent.id[k], id) == 0;
-        if (id && !known && s->unsent.n < c->segments.n + 1)
-            id_list_push(&s->unsent, id);
-    }
-    json_free(&v);
-}
-
-/* The newest states of the unsent, as an array. */
-static bool unsent_json(const struct session *s, struct buf *b)
-{
-    struct json_w w;
-    json_w_start(&w, b);
-    json_w_open(&w, '[');
-    for (size_t i = 0; i < s->unsent.n; i++) {
-        const struct segment *seg = segment_list_find(&s->conversation->segments, s->unsent.id[i]);
-        if (seg)
-            segment_json(&w, seg);
-    }
-    json_w_close(&w, ']');
-    return json_w_end(&w);
-}
-
-static void session_send_unsent(struct session *s)
-{
-    if (s->unsent.n == 0 || !s->conversation)
-        return;
-    struct buf b = BUF_INIT(0);
-    if (unsent_json(s, &b) && session_down(s, b.data, b.len))
-        id_list_clear(&s->unsent);
-    buf_free(&b);
-}
-
-void session_queue_unsent(struct session *s)
-{
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    if (s->unsent.n == 0 || !s->conversation)
-        return;
-    struct buf b = BUF_INIT(0);
-    if (unsent_json(s, &b))
-        session_send_text(s, b.data, b.len);
-    id_list_clear(&s->unsent);
-    buf_free(&b);
-}
-
-static void session_on_writable(struct channel *ch)
-{
-    struct session *s = channel_user(ch);
-    if (!s)
-        return;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    s->stalled_since_ms = 0; /* it reads */
-    while (s->n_queued > 0) {
-        struct queued_text *q = list_entry(s->queued.next, struct queued_text, link);
-        if (!session_down(s, q->text, q->len)) {
-            session_stalled(s);
-            return;
-        }
-        queued_pop(s);
-    }
-    session_send_unsent(s);
-    if (s->unsent.n > 0)
-        session_stalled(s);
-}
-
-static void session_send_status(struct session *s, const char *status, const char *text, const struct stt_failure *why)
-{
-    struct buf b = BUF_INIT(0);
-    struct json_w w;
-    json_w_start(&w, &b);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "type", "service_status");
-    json_w_kstr(&w, "status", status);
-    json_w_kstr(&w, "status_text", text);
-    if (why) {
-        json_w_kstr(&w, "outcome", why->outcome);
-        json_w_kstr(&w, "provider", why->provider);
-        json_w_kbool(&w, "retryable", why->retryable);
-        json_w_kstr(&w, "reason", why->reason);
-    }
-    json_w_close(&w, '}');
-    if (json_w_end(&w))
-        session_send_text(s, b.data, b.len);
-    buf_free(&b);
 }
 
 void session_close(struct session *s, uint16_t code, const char *reason)
@@ -234,10 +69,8 @@ void session_destroy(struct session *s)
     }
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
-    while (s->n_queued > 0)
-        queued_pop(s);
+    session_outbound_free(s);
     segment_list_free(&s->early);
-    id_list_free(&s->unsent);
     free(s->uid);
     s->magic = OMID_MAGIC_DEAD;
     free(s);
@@ -366,7 +199,7 @@ void session_conversation_request(struct session *s)
     s->params.resume_id[0] = 0; /* asked for once: the next conversation is a new one */
 }
 
-static void session_take_segments(struct session *s, struct segment_list *batch)
+void session_take_segments(struct session *s, struct segment_list *batch)
 {
     if (s->conversation)
         conversation_add(s->conversation, s, batch);
@@ -444,139 +277,13 @@ static const struct stt_feed_events feed_events = {
     .done = on_feed_done,
 };
 
-/* -------------------------------------------------------------------------- audio */
-
-static bool scratch_fits(struct sessions *ss, size_t samples)
-{
-    if (samples <= ss->scratch_cap)
-        return true;
-    int16_t *p = realloc(ss->scratch, samples * sizeof *p);
-    if (!p)
-        return false;
-    ss->scratch = p;
-    ss->scratch_cap = samples;
-    return true;
-}
-
-/* To s16 in the reactor's scratch; the number of samples. An odd last byte is no sample. */
-static size_t audio_decode(struct session *s, const unsigned char *data, size_t len)
-{
-    struct sessions *ss = s->ss;
-    bool u8 = s->params.codec == CODEC_PCM8 && session_conf(s)->listen.pcm8_u8;
-    size_t n = u8 ? len : len / 2;
-    if (!scratch_fits(ss, n))
-        return 0;
-    if (u8) {
-        for (size_t i = 0; i < n; i++)
-            ss->scratch[i] = (int16_t)((data[i] - 128) * 256);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            ss->scratch[i] = (int16_t)(uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
-    }
-    return n;
-}
-
-static bool session_audio(struct session *s, const unsigned char *data, size_t len)
-{
-    if (len <= MIN_AUDIO_BYTES)
-        return true;
-    size_t n = audio_decode(s, data, len);
-    if (n == 0)
-        return true;
-    int16_t *pcm = s->ss->scratch;
-    if (s->feed && !stt_feed_audio(s->feed, pcm, n))
-        return false;
-    int64_t now = clock_wall_ms();
-    if (s->first_audio_ms == 0)
-        s->first_audio_ms = now - (int64_t)(n * 1000 / (size_t)s->params.sample_rate);
-    struct omid_event ev = {
-        .size = sizeof ev,
-        .type = OMID_EVENT_AUDIO,
-        .uid = s->uid,
-        .session_id = s->id,
-        .conversation_id = s->conversation ? s->conversation->id : "",
-        .pcm = pcm,
-        .samples = n,
-        .sample_rate = (uint32_t)s->params.sample_rate,
-        .time_ms = s->first_audio_ms + (int64_t)(s->samples * 1000 / (uint64_t)s->params.sample_rate),
-    };
-    s->samples += n;
-    metric_add(session_metrics()->audio_bytes, (int64_t)(n * sizeof *pcm));
-    bus_publish(s->ss->env.bus, &ev);
-    return true;
-}
-
-/* ----------------------------------------------------------------------- messages */
-
-/* Segments of the client's own speech-to-text, in seconds of its session. */
-static void on_suggested_transcript(struct session *s, yajl_val v)
-{
-    yajl_val segments = json_array(v, "segments");
-    const char *provider = json_str(v, "stt_provider");
-    struct segment_list batch = {0};
-    if (!s->params.custom_stt)
-        return;
-    if (s->first_audio_ms == 0)
-        s->first_audio_ms = clock_wall_ms();
-    for (size_t i = 0; i < json_len(segments); i++) {
-        yajl_val in = json_at(segments, i);
-        const char *text = json_str(in, "text"), *speaker = json_str(in, "speaker");
-        int id = 0;
-        if (speaker && sscanf(speaker, "SPEAKER_%6d", &id) != 1)
-            id = 0;
-        int64_t given = json_int(in, "speaker_id", id);
-        id = given < 0 || given > MAX_SPEAKER ? 0 : (int)given;
-        double start = json_num(in, "start", -1), end = json_num(in, "end", -1);
-        if (!text || !text[0] || start < 0 || end < start || end > MAX_SECONDS) {
-            metric_add(session_metrics()->messages_ignored, 1);
-            continue;
-        }
-        struct segment *seg =
-            segment_new(text, id, json_bool(in, "is_user", false), start, end, provider ? provider : "custom");
-        if (!seg || !segment_list_push(&batch, seg))
-            segment_free(&seg);
-    }
-    session_take_segments(s, &batch);
-}
-
-static void session_text(struct session *s, const unsigned char *data, size_t len)
-{
-    char err[96];
-    yajl_val v = json_parse((const char *)data, len, 0, err, sizeof err);
-    const char *type = v ? json_str(v, "type") : NULL;
-    if (type && strcmp(type, "suggested_transcript") == 0)
-        on_suggested_transcript(s, v);
-    else if (!type || strcmp(type, "keepalive") != 0)
-        metric_add(session_metrics()->messages_ignored, 1);
-    json_free(&v);
-}
-
-static bool session_on_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len)
-{
-    struct session *s = channel_user(ch);
-    if (!s)
-        return true;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    if (s->state >= SESSION_CLOSING)
-        return true;
-    s->last_data_ms = loop_now_ms(s->ss->env.loop);
-    if (op == WS_BINARY)
-        return session_audio(s, data, len);
-    session_text(s, data, len);
-    return true;
-}
-
 /* -------------------------------------------------------------------------- timers */
 
 static void on_ping(struct ev_loop *ev, ev_timer *w, int revents)
 {
     (void)ev;
     (void)revents;
-    struct session *s = w->data;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    /* One that finds no room says nothing new: the client has unread bytes. */
-    if (s->state < SESSION_CLOSING && s->n_queued == 0 && !session_down(s, "ping", 4))
-        session_stalled(s);
+    session_ping(w->data);
 }
 
 static void on_watch(struct ev_loop *ev, ev_timer *w, int revents)
@@ -691,7 +398,7 @@ static void session_begin(struct session *s)
     log_info(MODULE, "begins", LS("session", s->id), LS("uid", s->uid_tag), LS("codec", s->params.codec_name),
              LI("rate", s->params.sample_rate), LS("language", s->params.language));
     double ping = session_conf(s)->listen.ping_ms / 1000.;
-    session_down(s, "ping", 4);
+    session_ping(s);
     ev_timer_set(&s->ping, ping, ping);
     ev_timer_set(&s->watch, WATCH_MS / 1000., WATCH_MS / 1000.);
     ev_timer_start(session_ev(s), &s->ping);
@@ -763,7 +470,7 @@ bool session_precheck(const struct channel_request *req, char *err, size_t errle
 
 const struct channel_handler session_channel_handler = {
     .opened = session_on_opened,
-    .message = session_on_message,
-    .writable = session_on_writable,
+    .message = session_message,
+    .writable = session_writable,
     .closed = session_on_closed,
 };

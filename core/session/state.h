@@ -105,7 +105,28 @@ struct session {
 };
 #define SESSION_MAGIC UINT32_C(0x73657373 + 1)
 
-/* ---- session.c: what conversations tell their sessions ---- */
+/* ---- session.c ---- */
+/* Segments of its speech-to-text or of the client's own: to its conversation, or kept until there is one. Empties
+ * batch. */
+void session_take_segments(struct session *s, struct segment_list *batch);
+static inline const struct conf *session_conf(const struct session *s)
+{
+    return s->ss->env.conf;
+}
+static inline struct ev_loop *session_ev(const struct session *s)
+{
+    return loop_ev(s->ss->env.loop);
+}
+
+/* ---- inbound.c: the channel's message() ---- */
+bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
+
+/* ---- outbound.c: to the client ---- */
+void session_writable(struct channel *ch); /* the channel's writable() */
+void session_ping(struct session *s);
+/* A service_status; text and why may be NULL. */
+void session_send_status(struct session *s, const char *status, const char *text, const struct stt_failure *why);
+void session_outbound_free(struct session *s);
 /* Sends, or queues in its bounded queue when the way down is full. */
 void session_send_text(struct session *s, const char *text, size_t len);
 /* New states of segments: coalesced while the way down is full. */
