@@ -49,6 +49,7 @@ bool db_exec(struct db *db, const char *sql);
 /* First column of the first row; def when there is none or it fails. For pragmas and counts. */
 int64_t db_int(struct db *db, const char *sql, int64_t def);
 int64_t db_changes(struct db *db);
+int64_t db_total_changes(struct db *db); /* since it was opened */
 
 /* Text is copied neither way: it must stay until the statement is reset. NULL binds NULL. */
 void db_bind_str(sqlite3_stmt *st, int at, const char *s);

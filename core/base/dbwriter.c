@@ -35,8 +35,9 @@ struct db_writer {
     char health[512];
 
     /* writer's thread alone */
-    uint64_t commit_began_ms, probe_at_ms;
+    uint64_t commit_began_ms, probe_at_ms, failed_at_ms;
     bool failing;
+    bool wrote; /* the last group has changed something */
 };
 
 struct db_writer *db_writer_new(const struct db_writer_config *config)
@@ -149,8 +150,19 @@ void db_writer_health(struct db_writer *w, char *err, size_t errlen)
 
 /* ---------------------------------------------------------------- commits */
 
+/* A success makes the file healthy again only when it has written something, and when nothing has failed for a while:
+ * on a disk that is almost full small commits pass between large ones that don't. */
 static void note_outcome(struct db_writer *w, bool ok)
 {
+    uint64_t now = clock_mono_ms();
+    if (ok && w->failing && (!w->wrote || now - w->failed_at_ms < PROBE_MS)) {
+        pthread_mutex_lock(&w->lock);
+        w->stats.commits++;
+        pthread_mutex_unlock(&w->lock);
+        return;
+    }
+    if (!ok)
+        w->failed_at_ms = now;
     if (!ok)
         log_error("db", "a commit failed", LS("reason", db_error(w->c.db)));
     else if (w->failing)
@@ -176,6 +188,7 @@ static bool run_group(struct db_writer *w, struct db_op *ops, int *results)
     size_t i = 0;
     if (w->c.begin != NULL)
         w->c.begin(w->c.ctx);
+    int64_t written = db_total_changes(w->c.db);
     if (!db_begin(w->c.db))
         return false;
     for (struct db_op *op = ops; op != NULL; op = op->next) {
@@ -188,6 +201,7 @@ static bool run_group(struct db_writer *w, struct db_op *ops, int *results)
     }
     if (!db_commit(w->c.db))
         return false;
+    w->wrote = db_total_changes(w->c.db) != written;
     if (w->c.commit_seconds != NULL)
         metric_observe(w->c.commit_seconds, (double)(clock_mono_ns() - began) / 1e9);
     return true;
@@ -326,8 +340,10 @@ static bool turn(struct db_writer *w)
         commit_group(w, ops, n);
         return true;
     }
-    if (w->failing && now >= w->probe_at_ms)
+    if (w->failing && now >= w->probe_at_ms) {
+        w->wrote = true;
         note_outcome(w, db_probe(w->c.db));
+    }
     return !stopping || more;
 }
 

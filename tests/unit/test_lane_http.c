@@ -678,6 +678,20 @@ static bool lane_is_free(void *arg)
     return rig_metric("omid_lane_inflight", NULL, NULL) == 0 && rig_metric("omid_lane_waiting", NULL, NULL) == 0;
 }
 
+static void on_never(void *arg, const struct omid_http_response *res)
+{
+    (void)arg;
+    (void)res;
+    CU_FAIL("answered after its cancellation");
+}
+
+static void do_start_cancel(void *arg)
+{
+    struct call *c = arg;
+    c->rc = lane_http_start(c->rig->lane, c->rig->loop, &c->req, on_never, c, &c->handle);
+    lane_http_cancel(&c->handle);
+}
+
 static void test_cancel(void)
 {
     struct rig r;
@@ -695,8 +709,8 @@ static void test_cancel(void)
 
     /* before anything happened */
     call_init(&a, &r, peer_url(&silent, "http", "/", url));
-    call_start(&a);
-    call_cancel(&a);
+    rig_call(&r, do_start_cancel, &a);
+    CU_ASSERT_EQUAL(a.rc, OMID_OK);
     CU_ASSERT_TRUE(rig_until(lane_is_free, NULL));
     /* waiting for the answer, with one in the queue; that one too */
     call_init(&a, &r, peer_url(&p, "http", "/", url));
