@@ -23,6 +23,15 @@
 
 #define NATIVE_CLASS (sizeof(void *) == 8 ? ELFCLASS64 : ELFCLASS32)
 #define NATIVE_DATA (__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? ELFDATA2LSB : ELFDATA2MSB)
+#if defined(__x86_64__)
+#define NATIVE_MACHINE EM_X86_64
+#elif defined(__aarch64__)
+#define NATIVE_MACHINE EM_AARCH64
+#elif defined(__riscv)
+#define NATIVE_MACHINE EM_RISCV
+#else
+#define NATIVE_MACHINE EM_NONE /* dlopen() will tell */
+#endif
 #define SYMBOL_TYPE(info) ((info)&0xf) /* the same for both classes */
 #define SYMBOL_BIND(info) ((info) >> 4)
 
@@ -90,7 +99,8 @@ static bool read_head(struct elf *e, char *err, size_t errlen)
         return fail(err, errlen, "file too short for a shared object");
     if (memcmp(h.e_ident, ELFMAG, SELFMAG) != 0)
         return fail(err, errlen, "invalid ELF header: not a shared object");
-    if (h.e_ident[EI_CLASS] != NATIVE_CLASS || h.e_ident[EI_DATA] != NATIVE_DATA)
+    if (h.e_ident[EI_CLASS] != NATIVE_CLASS || h.e_ident[EI_DATA] != NATIVE_DATA ||
+        (NATIVE_MACHINE != EM_NONE && h.e_machine != NATIVE_MACHINE))
         return fail(err, errlen, "a shared object of another architecture");
     if (h.e_type != ET_DYN)
         return fail(err, errlen, "an ELF file, but not a shared object");

@@ -168,6 +168,21 @@ static bool lint_image(struct image *im, size_t len)
     return ok;
 }
 
+static void test_architecture(void)
+{
+    struct image im = image_of(plugin_path("good"));
+    char err[256] = "";
+    struct lint l;
+    im.data[offsetof(ElfW(Ehdr), e_machine)] ^= 1;
+    CU_ASSERT_FALSE(lint_image(&im, im.len));
+    im.data[offsetof(ElfW(Ehdr), e_machine)] ^= 1;
+    im.data[EI_CLASS] = ELFCLASS32 + ELFCLASS64 - im.data[EI_CLASS];
+    CU_ASSERT_FALSE(lint_image(&im, im.len));
+    CU_ASSERT_FALSE(lint_file(im.path, &l, err, sizeof(err)));
+    CU_ASSERT_PTR_NOT_NULL(strstr(err, "another architecture"));
+    image_free(&im);
+}
+
 static void test_truncated(void)
 {
     struct image im = image_of(plugin_path("bad_block"));
@@ -270,6 +285,7 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     CU_TestInfo hostile[] = {
+        {"of another architecture", test_architecture},
         {"cut off anywhere", test_truncated},
         {"mutated", test_mutated},
         {"each word at its extremes", test_extremes},
