@@ -30,7 +30,7 @@ static const struct outline_item *item_at(const struct outline *o, int line)
     return found;
 }
 
-static void values_error(cfg_t *cfg, const char *fmt, va_list ap)
+__attribute__((format(printf, 2, 0))) static void values_error(cfg_t *cfg, const char *fmt, va_list ap)
 {
     char text[256], key[256] = "";
     vsnprintf(text, sizeof(text), fmt, ap);

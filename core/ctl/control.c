@@ -1,4 +1,6 @@
 /* HTTP over the daemon's control socket. */
+#include <string.h>
+
 #include <curl/curl.h>
 
 #include "ctl/ctl.h"
@@ -27,14 +29,19 @@ bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
     curl_easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_S);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(c, CURLOPT_PROXY, ""); /* the environment's is for the network */
+    long error = 0;
     CURLcode rc = curl_easy_perform(c);
+    curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &error);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(c);
     if (rc == CURLE_OK && status == 200 && body->len > 0)
         return true;
     if (rc != CURLE_OK)
         fprintf(stderr, "omictl: %s: %s (is omid running? --socket names its control socket)\n", ctl->socket,
-                why[0] ? why : curl_easy_strerror(rc));
+                rc == CURLE_COULDNT_CONNECT && error ? strerror((int)error)
+                : why[0]                             ? why
+                                                     : curl_easy_strerror(rc));
     else
         fprintf(stderr, "omictl: %s: the daemon answered %ld\n", path, status);
     buf_free(body);

@@ -38,8 +38,9 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv);
 
 /* "omictl NAME: message", to stderr; returns CTL_USAGE. */
 int ctl_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-/* Parses a whole number or a decimal within min..max; false, having told why. */
+/* Parses a number, or a whole one, within min..max; false, having told why. */
 bool ctl_number(const char *command, const char *option, const char *text, double min, double max, double *out);
+bool ctl_whole(const char *command, const char *option, const char *text, double min, double max, double *out);
 /* Is it --help or -h? Then prints the command's help. */
 bool ctl_help_asked(const char *command, int argc, char **argv);
 

@@ -471,7 +471,7 @@ static bool option_take(struct options *o, int c, const char *arg)
     case O_RAW:
         return o->raw = true;
     case O_RATE:
-        return ctl_number("listen", "--rate", arg, 1000, 192000, &o->rate);
+        return ctl_whole("listen", "--rate", arg, 1000, 192000, &o->rate);
     case O_CODEC:
         o->codec = arg;
         return true;
@@ -481,9 +481,9 @@ static bool option_take(struct options *o, int c, const char *arg)
     case O_SPEED:
         return ctl_number("listen", "--speed", arg, 0, 1000, &o->speed);
     case O_FRAME:
-        return ctl_number("listen", "--frame", arg, 5, 5000, &o->frame_ms);
+        return ctl_whole("listen", "--frame", arg, 5, 5000, &o->frame_ms);
     case O_SESSIONS:
-        return ctl_number("listen", "--sessions", arg, 1, MAX_SESSIONS, &o->sessions);
+        return ctl_whole("listen", "--sessions", arg, 1, MAX_SESSIONS, &o->sessions);
     case O_HANGUP:
         return ctl_number("listen", "--hangup-after", arg, 0.001, 86400, &o->hangup_after);
     case O_WAIT:
@@ -521,8 +521,11 @@ static int options_parse(struct options *o, int argc, char **argv)
         return ctl_usage("listen", "--codec: expected pcm16 or pcm8, found \"%s\"", o->codec);
     if (o->raw != (o->rate > 0))
         return ctl_usage("listen", "--raw and --rate go together");
+    size_t scheme = strncmp(o->url, "ws://", 5) == 0 ? 5 : strncmp(o->url, "wss://", 6) == 0 ? 6 : 0;
+    if (scheme == 0 || o->url[scheme] == '\0')
+        return ctl_usage("listen", "--url: expected a ws:// or wss:// URL, found \"%s\"", o->url);
     if (o->wait < 0)
-        o->wait = o->wait_memory ? MEMORY_WAIT_S : 3.;
+        o->wait = o->wait_memory ? MEMORY_WAIT_S : 5.;
     return CTL_OK;
 }
 

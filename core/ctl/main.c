@@ -39,7 +39,7 @@ const struct ctl_command ctl_commands[] = {
      "  --frame MS          audio per message (default 100)\n"
      "  --sessions N        N clients at once, each with a uid of its own (TOKEN, TOKEN-1, ...)\n"
      "  --hangup-after S    drops the connection without a goodbye after S seconds\n"
-     "  --wait S            after the audio: seconds in which more may come (default 3)\n"
+     "  --wait S            after the audio: seconds in which more may come (default 5)\n"
      "  --wait-memory       after the audio: until the conversation is completed (at most 60 s, or --wait)\n"
      "  --query TEXT        further query parameters, \"a=b&c=d\"\n"
      "  --cacert FILE       CA of a wss:// server; --insecure: no check\n"
@@ -101,6 +101,16 @@ bool ctl_number(const char *command, const char *option, const char *text, doubl
     return true;
 }
 
+bool ctl_whole(const char *command, const char *option, const char *text, double min, double max, double *out)
+{
+    if (!ctl_number(command, option, text, min, max, out))
+        return false;
+    if (*out == floor(*out))
+        return true;
+    ctl_usage(command, "%s: expected a whole number from %g to %g, found \"%s\"", option, min, max, text);
+    return false;
+}
+
 bool ctl_help_asked(const char *command, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -122,8 +132,14 @@ int main(int argc, char **argv)
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (strcmp(argv[i], "--json") == 0) {
             ctl.json = true;
-        } else if (strcmp(argv[i], "--socket") == 0 && i + 1 < argc) {
+        } else if (strcmp(argv[i], "--socket") == 0) {
+            if (i + 1 == argc || !*argv[i + 1]) {
+                fputs("omictl: --socket: expected a path behind it\n", stderr);
+                return CTL_USAGE;
+            }
             ctl.socket = argv[++i];
+        } else if (strncmp(argv[i], "--socket=", 9) == 0 && argv[i][9]) {
+            ctl.socket = argv[i] + 9;
         } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             usage(stdout);
             return CTL_OK;
@@ -157,6 +173,10 @@ int main(int argc, char **argv)
     argv[n] = NULL;
     if (ctl_help_asked(c->name, n - i, argv + i))
         return CTL_OK;
+    /* getopt_long() begins its messages with it. */
+    char name[32];
+    snprintf(name, sizeof name, "omictl %s", c->name);
+    argv[i] = name;
     curl_global_init(CURL_GLOBAL_DEFAULT);
     int rc = c->run(&ctl, n - i, argv + i);
     curl_global_cleanup();

@@ -136,7 +136,7 @@ static int bind_listen(struct receiver *r, unsigned *port)
     socklen_t len = sizeof sin;
     int on = 1, fd;
     if (inet_pton(AF_INET, r->address, &sin.sin_addr) != 1) {
-        ctl_usage("receive", "--address: expected an IPv4 address, found \"%s\"", r->address);
+        fprintf(stderr, "omictl receive: %s is no IPv4 address\n", r->address);
         return -1;
     }
     fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -214,19 +214,19 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
         bool ok = true;
         switch (c) {
         case O_PORT:
-            ok = ctl_number("receive", "--port", optarg, 0, 65535, &r.port);
+            ok = ctl_whole("receive", "--port", optarg, 0, 65535, &r.port);
             break;
         case O_ADDRESS:
             r.address = optarg;
             break;
         case O_STATUS:
-            ok = ctl_number("receive", "--status", optarg, 200, 599, &r.status);
+            ok = ctl_whole("receive", "--status", optarg, 200, 599, &r.status);
             break;
         case O_BODY:
             r.body = optarg;
             break;
         case O_COUNT:
-            ok = ctl_number("receive", "--count", optarg, 1, 1e9, &r.count);
+            ok = ctl_whole("receive", "--count", optarg, 1, 1e9, &r.count);
             break;
         case O_READY:
             r.ready_file = optarg;
@@ -241,6 +241,8 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
         return ctl_usage("receive", "unexpected argument \"%s\"", argv[optind]);
     if (r.port < 0)
         return ctl_usage("receive", "--port is needed");
+    if (inet_pton(AF_INET, r.address, &(struct in_addr){0}) != 1)
+        return ctl_usage("receive", "--address: expected an IPv4 address, found \"%s\"", r.address);
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);

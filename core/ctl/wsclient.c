@@ -170,6 +170,7 @@ struct wsclient *wsclient_connect(const struct wsclient_params *p, int *status, 
     curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L);
     curl_easy_setopt(c->easy, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(c->easy, CURLOPT_NOSIGNAL, 1L);
+    curl_easy_setopt(c->easy, CURLOPT_PROXY, ""); /* straight to the daemon, whatever the environment says */
     curl_easy_setopt(c->easy, CURLOPT_CONNECTTIMEOUT, CONNECT_TIMEOUT_S);
     curl_easy_setopt(c->easy, CURLOPT_ERRORBUFFER, why);
     if (p->cacert)

@@ -91,6 +91,22 @@ static bool load_model(struct decoder *d, const struct sphinx_conf *conf)
     return true;
 }
 
+/* A frame of its own, so that nothing of the caller's can be lost by the jump. */
+__attribute__((noinline)) static bool load_guarded(struct decoder *d, const struct sphinx_conf *conf)
+{
+    volatile bool ok = false;
+    if (setjmp(guard.leave) == 0) {
+        guard.armed = true;
+        ok = load_model(d, conf);
+    } else {
+        /* Left in the middle of ps_init(): its parts are not known here. */
+        d->ps = NULL;
+        d->config = NULL;
+    }
+    guard.armed = false;
+    return ok;
+}
+
 struct decoder *decoder_load(struct sphinx_shared *sh, char *err, size_t errlen)
 {
     struct decoder *d = calloc(1, sizeof(*d));
@@ -101,17 +117,7 @@ struct decoder *decoder_load(struct sphinx_shared *sh, char *err, size_t errlen)
     err_set_logfp(NULL);
     err_set_callback(on_message, NULL);
     guard.last[0] = '\0';
-    volatile bool ok = false;
-    if (setjmp(guard.leave) == 0) {
-        guard.armed = true;
-        ok = load_model(d, &sh->conf);
-    } else {
-        /* Left in the middle of ps_init(): its parts are not known here. */
-        d->ps = NULL;
-        d->config = NULL;
-    }
-    guard.armed = false;
-    if (!ok) {
+    if (!load_guarded(d, &sh->conf)) {
         snprintf(err, errlen, "can't load the model %s: %s", sh->conf.acoustic,
                  guard.last[0] != '\0' ? guard.last : "pocketsphinx refuses it");
         decoder_free(&d);
