@@ -28,6 +28,7 @@
 #include "bus/plugin_routes.h"
 #include "conf/conf.h"
 #include "host/host.h"
+#include "host/watchdog.h"
 #include "ingress/ingress.h"
 #include "lane/exec/exec.h"
 #include "lane/http/lane.h"
@@ -62,6 +63,7 @@ struct daemon {
     struct sessions *sessions[MAX_REACTORS + 1]; /* ends with NULL */
     struct host *host;
     bool host_started;
+    struct watchdog *watchdog;
     struct routes *routes;
     struct plugin_routes *plugin_routes;
     struct admin *admin;
@@ -364,6 +366,22 @@ static bool ready_file_write(const struct daemon *d)
     return ok;
 }
 
+/* Before the plugins: their start() is watched too. */
+static bool start_watchdog(struct daemon *d)
+{
+    struct loop *loops[MAX_REACTORS + 1];
+    struct watchdog_config wc = {.loops = loops,
+                                 .n_loops = d->n_loops + 1,
+                                 .slow_ms = d->conf->watchdog.slow_ms,
+                                 .fatal_ms = d->conf->watchdog.fatal_ms};
+    memcpy(loops, d->loop, d->n_loops * sizeof loops[0]);
+    loops[d->n_loops] = lanes_loop(d->lanes);
+    d->watchdog = watchdog_new(&wc);
+    if (!d->watchdog)
+        log_error(MODULE, "the watchdog did not start", LS("reason", strerror(errno)));
+    return d->watchdog != NULL;
+}
+
 static bool start(struct daemon *d)
 {
     descriptors_raise();
@@ -381,6 +399,8 @@ static bool start(struct daemon *d)
             return false;
         }
     }
+    if (!start_watchdog(d))
+        return false;
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;
@@ -478,6 +498,7 @@ static void stop(struct daemon *d)
         log_flush();
         _exit(EXIT_FAULT);
     }
+    watchdog_detach(d->watchdog); /* the loops end one by one */
     /* From here on nothing new begins. What is under way answers into the loops, which still run. */
     if (d->exec)
         exec_stop(d->exec, deadline);
@@ -500,6 +521,7 @@ static void stop(struct daemon *d)
     host_free(&d->host);
     for (unsigned i = 0; i < d->n_loops; i++)
         loop_free(&d->loop[i]);
+    watchdog_free(&d->watchdog);
     lanes_free(&d->lanes);
     exec_free(&d->exec);
     queue_free(&d->queue);

@@ -44,7 +44,11 @@ struct conf {
         char *plugin_dir;  /* where plugin blocks without path are looked for */
         unsigned reactors; /* 1..64 */
         uint32_t drain_ms; /* SIGTERM to exit at most */
+        bool strict_lint;  /* plugins with blocking calls are refused */
     } daemon;
+    struct {
+        uint32_t slow_ms, fatal_ms;
+    } watchdog;
     struct {
         uint64_t sessions; /* bytes */
     } memory;
@@ -145,6 +149,8 @@ void conf_faults_free(struct conf_faults *f);
  */
 struct conf_source {
     const struct omid_plugin *(*describe)(void *arg, const char *name, const char *path, char *err, size_t errlen);
+    /* Before the first describe(): every section but the plugins is in c. May be NULL. */
+    void (*core_read)(void *arg, const struct conf *c);
     void *arg;
 };
 

@@ -236,6 +236,8 @@ static struct conf *load_outline(struct load *l, const char *name)
     if (values_read(l->o, l->faults)) {
         load_core(l);
         load_expand_dirs(l);
+        if (l->source && l->source->core_read)
+            l->source->core_read(l->source->arg, l->c);
         load_plugins(l);
         load_check_whole(l);
     }

@@ -32,6 +32,7 @@ extern const struct ctl_command ctl_commands[]; /* ends with a NULL name */
 int ctl_status(const struct ctl *ctl, int argc, char **argv);
 int ctl_plugins(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
+int ctl_lint(const struct ctl *ctl, int argc, char **argv);
 int ctl_listen(const struct ctl *ctl, int argc, char **argv);
 int ctl_receive(const struct ctl *ctl, int argc, char **argv);
 

@@ -22,6 +22,11 @@ const struct ctl_command ctl_commands[] = {
      "usage: omictl [--json] conf check FILE\n"
      "Checks FILE with the daemon's own tables and those of the plugins it names, and starts nothing. Every fault is\n"
      "told with file, line and key. Exit status 0 when there is none, 1 otherwise.\n"},
+    {"lint", ctl_lint, "FILE.so", "checks a plugin's file without running it",
+     "usage: omictl [--json] lint FILE.so\n"
+     "Tells whether the daemon would take FILE.so: that it is a plugin of this version, and which calls in it block\n"
+     "a loop. Nothing in it is run. Exit status 0 when there is nothing to say, or when the plugin declares that it\n"
+     "blocks on executors only; 1 otherwise.\n"},
     {"listen", ctl_listen, "[options] FILE", "streams a recording like a phone would, prints the transcript",
      "usage: omictl [--json] listen [options] FILE\n"
      "  --url URL           ws:// or wss:// URL of the daemon (default ws://127.0.0.1:8700/v4/listen)\n"

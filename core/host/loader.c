@@ -3,16 +3,15 @@
 #include "host/loader.h"
 
 #include <dlfcn.h>
-#include <errno.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "base/list.h"
 #include "base/magic.h"
 #include "host/host.h"
+#include "host/lint.h"
 
 /* After libev: both know an EV_NONE, of which this one is a macro. */
 #include <link.h>
@@ -20,22 +19,20 @@
 #define LIBRARY_MAGIC UINT32_C(0x6c696272)
 #define MAX_NAME 32
 #define MAX_OPTIONS 256
-#define PLUGIN_SYMBOL "omid_plugin"
 
 struct library {
     uint32_t magic;
     struct list link;
     void *dl;
     struct omid_plugin plugin;
+    struct lint lint;
     char path[];
 };
 
 struct loader {
     struct list open; /* of struct library: those that no module took */
+    bool strict;      /* daemon.strict_lint */
 };
-
-/* Size of struct omid_plugin as of each minor version: what a plugin of that version must say. */
-static const uint32_t plugin_sizes[OMID_ABI_MINOR + 1] = {sizeof(struct omid_plugin)};
 
 struct loader *loader_new(void)
 {
@@ -78,6 +75,12 @@ const struct omid_plugin *library_plugin(const struct library *lib)
     return &lib->plugin;
 }
 
+const struct lint *library_lint(const struct library *lib)
+{
+    CHECK_MAGIC(lib, LIBRARY_MAGIC);
+    return &lib->lint;
+}
+
 /* ------------------------------------------------------------ checks */
 
 static bool name_valid(const char *s)
@@ -86,36 +89,6 @@ static bool name_valid(const char *s)
         return false;
     size_t n = strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_-");
     return s[n] == '\0' && n <= MAX_NAME;
-}
-
-/* Nothing but the four numbers of the head is read here. */
-static bool head_check(const struct omid_plugin *p, size_t symbol_size, char *err, size_t errlen)
-{
-    size_t head = offsetof(struct omid_plugin, size) + sizeof(p->size);
-    if (symbol_size != 0 && symbol_size < head) {
-        snprintf(err, errlen, "the symbol " PLUGIN_SYMBOL " has %zu bytes: not a plugin descriptor", symbol_size);
-        return false;
-    }
-    if (p->magic != OMID_PLUGIN_MAGIC) {
-        snprintf(err, errlen, "wrong magic 0x%08x, expected 0x%08x", (unsigned)p->magic, (unsigned)OMID_PLUGIN_MAGIC);
-        return false;
-    }
-    if (p->abi_major != OMID_ABI_MAJOR) {
-        snprintf(err, errlen, "built for ABI %u.%u, this omid has %u.%u: build it again", p->abi_major, p->abi_minor,
-                 OMID_ABI_MAJOR, OMID_ABI_MINOR);
-        return false;
-    }
-    if (p->abi_minor > OMID_ABI_MINOR) {
-        snprintf(err, errlen, "built for the newer ABI %u.%u, this omid has %u.%u", p->abi_major, p->abi_minor,
-                 OMID_ABI_MAJOR, OMID_ABI_MINOR);
-        return false;
-    }
-    if (p->size != plugin_sizes[p->abi_minor] || (symbol_size != 0 && symbol_size < p->size)) {
-        snprintf(err, errlen, "its descriptor has %u bytes, expected %u for ABI %u.%u", (unsigned)p->size,
-                 (unsigned)plugin_sizes[p->abi_minor], p->abi_major, p->abi_minor);
-        return false;
-    }
-    return true;
 }
 
 static bool option_check(const struct omid_option *o, const char **why)
@@ -225,25 +198,29 @@ static size_t symbol_size(const void *address)
     return (size_t)sym->st_size;
 }
 
+/* What the file says of itself, before anything in it runs. */
+static bool file_check(const char *path, bool strict, struct lint *lint, char *err, size_t errlen)
+{
+    char symbols[256];
+    if (!lint_file(path, lint, err, errlen))
+        return false;
+    if (!strict || lint->on_executors || lint->n == 0)
+        return true;
+    lint_symbols(lint, symbols, sizeof(symbols));
+    snprintf(err, errlen, "calls that block a loop, which daemon.strict_lint refuses: %s", symbols);
+    return false;
+}
+
 static void *file_open(const char *path, char *err, size_t errlen)
 {
-    /* dlopen() would wait on a FIFO, and look for a name without slash in the library path. */
+    /* dlopen() looks for a name without slash in the library path. */
     char local[PATH_MAX];
-    struct stat st;
     if (strchr(path, '/') == NULL) {
         if ((size_t)snprintf(local, sizeof(local), "./%s", path) >= sizeof(local)) {
             snprintf(err, errlen, "the path is too long");
             return NULL;
         }
         path = local;
-    }
-    if (stat(path, &st) != 0) {
-        snprintf(err, errlen, "%s", strerror(errno));
-        return NULL;
-    }
-    if (!S_ISREG(st.st_mode)) {
-        snprintf(err, errlen, "not a regular file");
-        return NULL;
     }
     void *dl = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     if (dl == NULL) {
@@ -257,7 +234,7 @@ static void *file_open(const char *path, char *err, size_t errlen)
     return dl;
 }
 
-static struct library *library_open(const char *name, const char *path, char *err, size_t errlen)
+static struct library *library_open(const char *name, const char *path, bool strict, char *err, size_t errlen)
 {
     struct library *lib = calloc(1, sizeof(*lib) + strlen(path) + 1);
     if (lib == NULL) {
@@ -267,18 +244,20 @@ static struct library *library_open(const char *name, const char *path, char *er
     lib->magic = LIBRARY_MAGIC;
     list_init(&lib->link);
     strcpy(lib->path, path);
-    lib->dl = file_open(path, err, errlen);
+    if (file_check(path, strict, &lib->lint, err, errlen))
+        lib->dl = file_open(path, err, errlen);
     if (lib->dl == NULL) {
         library_close(&lib);
         return NULL;
     }
-    const struct omid_plugin *p = dlsym(lib->dl, PLUGIN_SYMBOL);
+    const struct omid_plugin *p = dlsym(lib->dl, LINT_PLUGIN_SYMBOL);
     if (p == NULL) {
-        snprintf(err, errlen, "no symbol " PLUGIN_SYMBOL ": not an omid plugin");
+        snprintf(err, errlen, "no symbol " LINT_PLUGIN_SYMBOL ": not an omid plugin");
         library_close(&lib);
         return NULL;
     }
-    if (!head_check(p, symbol_size(p), err, errlen)) {
+    /* Again: the file may have been replaced meanwhile, and relocations may write anywhere. */
+    if (!lint_head_check(p, symbol_size(p), err, errlen)) {
         library_close(&lib);
         return NULL;
     }
@@ -304,7 +283,7 @@ struct library *loader_open(struct loader *l, const char *name, const char *path
     if (lib != NULL)
         return lib;
     char why[512] = "";
-    lib = library_open(name, path, why, sizeof(why));
+    lib = library_open(name, path, l->strict, why, sizeof(why));
     if (lib == NULL) {
         snprintf(err, errlen, "%s: %s", path, why);
         return NULL;
@@ -327,7 +306,13 @@ static const struct omid_plugin *describe(void *arg, const char *name, const cha
     return lib != NULL ? library_plugin(lib) : NULL;
 }
 
+static void core_read(void *arg, const struct conf *c)
+{
+    struct loader *l = arg;
+    l->strict = c->daemon.strict_lint;
+}
+
 struct conf_source loader_source(struct loader *l)
 {
-    return (struct conf_source){.describe = describe, .arg = l};
+    return (struct conf_source){.describe = describe, .core_read = core_read, .arg = l};
 }

@@ -15,6 +15,9 @@ struct library *loader_open(struct loader *l, const char *name, const char *path
 struct library *loader_take(struct loader *l, const char *name, const char *path, char *err, size_t errlen);
 /* The descriptor, checked, as long as this host's struct: members that the plugin does not know are zero. */
 const struct omid_plugin *library_plugin(const struct library *lib);
+/* What the check of the file found before it was opened. */
+struct lint;
+const struct lint *library_lint(const struct library *lib);
 void library_close(struct library **lib);
 
 #endif

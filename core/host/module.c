@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "host/lint.h"
 #include "host/module.h"
 
 static const char *const state_names[] = {
@@ -157,10 +158,29 @@ static bool open_library(struct omid_module *mod, struct conf_faults *faults)
     return true;
 }
 
+/* Under `omid -t` with the other findings of the check, else in the log. */
+static void report_blocking(struct omid_module *mod, struct conf_faults *faults)
+{
+    const struct lint *l = library_lint(mod->library);
+    for (unsigned i = 0; i < l->n && !l->on_executors; i++) {
+        const struct lint_finding *f = &l->finding[i];
+        if (mod->host->env.lanes != NULL) {
+            log_warning("host", "a plugin has a blocking call", LS("plugin", mod->name), LS("file", mod->conf->path),
+                        LS("symbol", f->symbol), LS("why", f->why));
+        } else {
+            char key[64];
+            snprintf(key, sizeof(key), "plugin %s", mod->name);
+            conf_fault(faults, true, mod->conf->file, mod->conf->line, key, "%s has the blocking call %s, which %s",
+                       mod->conf->path, f->symbol, f->why);
+        }
+    }
+}
+
 bool module_configure(struct omid_module *mod, struct conf_faults *faults)
 {
     if (!open_library(mod, faults))
         return false;
+    report_blocking(mod, faults);
     if (mod->host->env.lanes != NULL) {
         mod->lane = lane_new(mod->host->env.lanes, mod->name, &mod->conf->lane);
         if (mod->lane == NULL) {

@@ -39,7 +39,6 @@
 #define INSTANCE_MAX_TIMERS 65536
 #define LOG_LINES_PER_WINDOW 200 /* of one module, whatever they say */
 #define LOG_WINDOW_MS 10000
-#define SLOW_CALLBACK_MS 50
 
 enum module_state {
     MODULE_LOADED,

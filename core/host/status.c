@@ -1,3 +1,4 @@
+#include "host/lint.h"
 #include "host/module.h"
 
 static uint64_t counted(const _Atomic uint64_t *v)
@@ -15,6 +16,16 @@ static void write_roles(const struct omid_plugin *p, struct json_w *w)
         json_w_str(w, "consumer");
     if (p != NULL && p->job != NULL)
         json_w_str(w, "jobs");
+    json_w_close(w, ']');
+}
+
+static void write_blocking(const struct omid_module *mod, bool loaded, struct json_w *w)
+{
+    const struct lint *l = loaded ? library_lint(mod->library) : NULL;
+    json_w_key(w, "blocking");
+    json_w_open(w, '[');
+    for (unsigned i = 0; l != NULL && i < l->n && !l->on_executors; i++)
+        json_w_str(w, l->finding[i].symbol);
     json_w_close(w, ']');
 }
 
@@ -51,6 +62,7 @@ static void write_module(struct omid_module *mod, struct json_w *w)
     json_w_kbool(w, "required", mod->conf->required);
     json_w_kint(w, "generation", mod->generation);
     write_roles(p, w);
+    write_blocking(mod, p != NULL, w);
     json_w_kint(w, "route_count", mod->n_routes);
     write_account(&mod->account, w);
     json_w_close(w, '}');
@@ -83,7 +95,8 @@ static void collect_counters(struct host *h, struct buf *out)
         {"omid_plugin_callbacks_total", "Callbacks of a plugin.", offsetof(struct account, callbacks)},
         {"omid_plugin_events_total", "Events handed to a plugin.", offsetof(struct account, events)},
         {"omid_plugin_errors_total", "Callbacks of a plugin that failed.", offsetof(struct account, errors)},
-        {"omid_plugin_slow_callbacks_total", "Callbacks that held their loop for more than 50 ms.",
+        {"omid_plugin_slow_callbacks_total",
+         "Callbacks that held their loop for longer than watchdog.slow, counted when they ended.",
          offsetof(struct account, slow)},
         {"omid_plugin_misuse_total", "Calls of a plugin that were refused: wrong thread, after stop.",
          offsetof(struct account, misuse)},

@@ -25,6 +25,9 @@ bool lanes_start(struct lanes *ls);
 void lanes_stop(struct lanes *ls);
 void lanes_free(struct lanes **ls); /* after lanes_stop(), and after the loops that had requests have run dry */
 
+/* The lane thread's, for the watchdog. */
+struct loop *lanes_loop(struct lanes *ls);
+
 /* Any thread. The name is copied; a lane's metrics carry it as label `lane`. */
 struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane *config);
 void lane_configure(struct lane *l, const struct conf_lane *config); /* applies to running lanes */

@@ -53,6 +53,12 @@ bool lanes_start(struct lanes *ls)
     return ls->started;
 }
 
+struct loop *lanes_loop(struct lanes *ls)
+{
+    CHECK_MAGIC(ls, LANES_MAGIC);
+    return ls->loop;
+}
+
 bool lanes_enter(struct lanes *ls)
 {
     atomic_fetch_add(&ls->posting, 1);
