@@ -47,11 +47,12 @@ static void make_metrics(void)
     for (int i = 0; i < 4; i++)
         m->requests[i] = labelled("omid_ingress_requests_total", "HTTP requests answered, by class of status.", "class",
                                   class_names[i]);
-    m->bytes_in = metric_counter("omid_ingress_bytes_in_total", "Bytes read from WebSocket clients, framing included.");
+    m->bytes_in =
+        metric_counter("omid_ingress_received_bytes_total", "Bytes read from WebSocket clients, framing included.");
     m->bytes_out =
-        metric_counter("omid_ingress_bytes_out_total", "Bytes written to WebSocket clients, framing included.");
-    m->messages_in = metric_counter("omid_ingress_messages_in_total", "WebSocket messages received.");
-    m->messages_out = metric_counter("omid_ingress_messages_out_total", "WebSocket messages sent.");
+        metric_counter("omid_ingress_sent_bytes_total", "Bytes written to WebSocket clients, framing included.");
+    m->messages_in = metric_counter("omid_ingress_received_messages_total", "WebSocket messages received.");
+    m->messages_out = metric_counter("omid_ingress_sent_messages_total", "WebSocket messages sent.");
     m->pauses =
         metric_counter("omid_ingress_pauses_total", "Times reading a client was paused because its way up was full.");
     m->stalls = metric_counter("omid_ingress_stalls_total",

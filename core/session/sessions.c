@@ -204,6 +204,8 @@ struct sessions *sessions_new(const struct sessions_env *env)
         sessions_free(&ss);
         return NULL;
     }
+    session_metrics(); /* on the page from the start */
+    stt_feed_metrics(env->conf);
     double check = env->conf->listen.lifecycle_check_ms / 1000., sweep = env->conf->store.sweep_ms / 1000.;
     ev_timer_init(&ss->lifecycle, on_lifecycle, check, check);
     ev_timer_init(&ss->sweep, on_sweep, 0., sweep);

@@ -175,13 +175,31 @@ static const char *reason_name(enum omid_stt_reason r)
 }
 
 /* Model names come from the configuration: a fixed set. */
-static void fallback_count(const char *from, const char *to, enum omid_stt_reason why, const char *outcome)
+static struct metric *fallback_metric(const char *from, const char *to, enum omid_stt_reason why, const char *outcome)
 {
     const struct metric_label labels[] = {
         {"component", "stt"}, {"from_mode", from}, {"to_mode", to}, {"reason", reason_name(why)}, {"outcome", outcome}};
-    metric_add(metric_get(METRIC_COUNTER, "omi_fallback_total", "Moves to a fallback, by component and outcome.",
-                          labels, ARRAY_LEN(labels), NULL, 0),
-               1);
+    return metric_get(METRIC_COUNTER, "omi_fallback_total", "Moves to a fallback, by component and outcome.", labels,
+                      ARRAY_LEN(labels), NULL, 0);
+}
+
+static void fallback_count(const char *from, const char *to, enum omid_stt_reason why, const char *outcome)
+{
+    metric_add(fallback_metric(from, to, why, outcome), 1);
+}
+
+void stt_feed_metrics(const struct conf *conf)
+{
+    static const enum omid_stt_reason reasons[] = {OMID_STT_BUSY, OMID_STT_CONFIG, OMID_STT_UNREACHED, OMID_STT_LOST,
+                                                   OMID_STT_INTERNAL};
+    const struct conf_list *models = &conf->stt.models;
+    for (size_t m = 0; m < models->n; m++) {
+        for (unsigned i = 0; i < ARRAY_LEN(reasons); i++) {
+            fallback_metric(models->item[m], "none", reasons[i], "exhausted");
+            if (m + 1 < models->n)
+                fallback_metric(models->item[m], models->item[m + 1], reasons[i], "degraded");
+        }
+    }
 }
 
 static void feed_fail(struct stt_feed *f, enum omid_stt_reason why)

@@ -58,6 +58,8 @@ struct stt_feed;
 /* NULL with *served = false when no provider serves the language; NULL with *served = true: no memory. */
 struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_feed_events *events, void *arg,
                               bool *served);
+/* Creates the counters of the configured models, so that a first fallback is seen as a rise from zero. */
+void stt_feed_metrics(const struct conf *conf);
 /* Opens the first stream. Events follow, not within this call. */
 void stt_feed_start(struct stt_feed *f);
 /* false: nothing taken, the buffer is full; room() follows. */

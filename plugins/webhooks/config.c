@@ -168,7 +168,8 @@ static int endpoint_read(struct webhooks_conf *c, enum hook_type type, const cha
 
 static void counters_add(struct webhooks_conf *c)
 {
-    static const char *const what[HOOK_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
+    static const char *const what[HOOK_TYPES] = {"realtime_transcript_deliveries", "audio_bytes_deliveries",
+                                                 "memory_created_deliveries"};
     static const char *const help[HOOK_TYPES] = {"Deliveries of segments by outcome.",
                                                  "Deliveries of audio by outcome.",
                                                  "Delivery attempts of conversations by outcome."};

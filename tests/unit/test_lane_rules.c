@@ -38,6 +38,7 @@ static void test_breaker_dead(void)
         probes[attempts++] = now;
         breaker_report(&b, &conf, now, MIDDLE, &t, BREAKER_FAILURE, 0);
     }
+    CU_ASSERT_EQUAL(b.why, BREAKER_PROBE_FAILED);
     CU_ASSERT_EQUAL(probes[4], 400);
     CU_ASSERT_EQUAL(probes[5] - probes[4], 30000);
     CU_ASSERT_EQUAL(probes[6] - probes[5], 60000);
@@ -76,6 +77,7 @@ static void test_breaker_every_second(void)
         now += 1000;
     }
     CU_ASSERT_EQUAL(b.state, BREAKER_OPEN);
+    CU_ASSERT_EQUAL(b.why, BREAKER_FAILURE_RATE);
     CU_ASSERT_EQUAL(n, 20);
 
     /* The same rate spread so thinly that no window holds twenty. */

@@ -4,7 +4,7 @@
 
 #include "base/magic.h"
 
-static void breaker_set_state(struct breaker *b, enum breaker_state to, uint64_t now, const char *why)
+static void breaker_set_state(struct breaker *b, enum breaker_state to, uint64_t now, enum breaker_why why)
 {
     static const bool legal[3][3] = {
         [BREAKER_CLOSED] = {[BREAKER_OPEN] = true},
@@ -26,7 +26,7 @@ static void breaker_forget(struct breaker *b)
 }
 
 static void breaker_open(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
-                         const char *why)
+                         enum breaker_why why)
 {
     uint64_t window = b->window_ms == 0 ? conf->open_ms : (uint64_t)b->window_ms * 2;
     if (window > conf->open_max_ms)
@@ -50,30 +50,30 @@ static struct breaker_bucket *breaker_turn(struct breaker *b, uint64_t now)
     return &b->ring[b->bucket % BREAKER_BUCKETS];
 }
 
-/* Why it should open, or NULL. */
-static const char *breaker_verdict(const struct breaker *b, const struct breaker_config *conf)
+/* Why it should open, or BREAKER_NEW. */
+static enum breaker_why breaker_verdict(const struct breaker *b, const struct breaker_config *conf)
 {
     uint64_t attempts = 0, failures = 0, slow = 0;
 
     if (b->consecutive >= conf->failures)
-        return "consecutive failures";
+        return BREAKER_CONSECUTIVE;
     for (unsigned i = 0; i < BREAKER_BUCKETS; i++) {
         attempts += b->ring[i].attempts;
         failures += b->ring[i].failures;
         slow += b->ring[i].slow;
     }
     if (attempts < BREAKER_MIN_ATTEMPTS)
-        return NULL;
+        return BREAKER_NEW;
     if (failures * 2 >= attempts)
-        return "half of the attempts failed";
+        return BREAKER_FAILURE_RATE;
     if (conf->slow_ms > 0 && slow * 5 >= attempts * 4)
-        return "most of the attempts were slow";
-    return NULL;
+        return BREAKER_SLOW_CALLS;
+    return BREAKER_NEW;
 }
 
 void breaker_init(struct breaker *b, uint64_t now)
 {
-    *b = (struct breaker){.since_ms = now, .bucket = now / BREAKER_BUCKET_MS, .why = "new"};
+    *b = (struct breaker){.since_ms = now, .bucket = now / BREAKER_BUCKET_MS, .why = BREAKER_NEW};
 }
 
 bool breaker_ready(const struct breaker *b, uint64_t now)
@@ -94,7 +94,7 @@ bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct b
     if (!breaker_ready(b, now))
         return false;
     if (b->state == BREAKER_OPEN)
-        breaker_set_state(b, BREAKER_HALF_OPEN, now, "time for a probe");
+        breaker_set_state(b, BREAKER_HALF_OPEN, now, BREAKER_PROBE);
     out->probe = b->state == BREAKER_HALF_OPEN;
     if (out->probe) {
         b->generation++; /* a probe whose deadline has passed speaks for nobody any more */
@@ -114,9 +114,9 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
         omid_assert(b->state == BREAKER_HALF_OPEN && b->probing);
         b->probing = false;
         if (outcome == BREAKER_FAILURE) {
-            breaker_open(b, conf, now, chance, "the probe failed");
+            breaker_open(b, conf, now, chance, BREAKER_PROBE_FAILED);
         } else if (outcome != BREAKER_NEUTRAL) {
-            breaker_set_state(b, BREAKER_CLOSED, now, "the probe succeeded");
+            breaker_set_state(b, BREAKER_CLOSED, now, BREAKER_PROBE_SUCCEEDED);
             breaker_forget(b);
             b->window_ms = 0;
         }
@@ -136,8 +136,8 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
         b->consecutive = 0;
     }
     /* Slow successes may open it too. */
-    const char *why = breaker_verdict(b, conf);
-    if (why)
+    enum breaker_why why = breaker_verdict(b, conf);
+    if (why != BREAKER_NEW)
         breaker_open(b, conf, now, chance, why);
 }
 
@@ -145,4 +145,33 @@ const char *breaker_state_name(enum breaker_state state)
 {
     static const char *const names[] = {"closed", "open", "half_open"};
     return names[state];
+}
+
+const char *breaker_why_name(enum breaker_why why)
+{
+    static const char *const names[BREAKER_WHYS] = {
+        [BREAKER_NEW] = "new",
+        [BREAKER_CONSECUTIVE] = "consecutive_failures",
+        [BREAKER_FAILURE_RATE] = "failure_rate",
+        [BREAKER_SLOW_CALLS] = "slow_calls",
+        [BREAKER_PROBE] = "probe",
+        [BREAKER_PROBE_FAILED] = "probe_failed",
+        [BREAKER_PROBE_SUCCEEDED] = "probe_succeeded",
+    };
+    return names[why];
+}
+
+bool breaker_why_states(enum breaker_why why, enum breaker_state *from, enum breaker_state *to)
+{
+    static const enum breaker_state states[BREAKER_WHYS][2] = {
+        [BREAKER_CONSECUTIVE] = {BREAKER_CLOSED, BREAKER_OPEN},
+        [BREAKER_FAILURE_RATE] = {BREAKER_CLOSED, BREAKER_OPEN},
+        [BREAKER_SLOW_CALLS] = {BREAKER_CLOSED, BREAKER_OPEN},
+        [BREAKER_PROBE] = {BREAKER_OPEN, BREAKER_HALF_OPEN},
+        [BREAKER_PROBE_FAILED] = {BREAKER_HALF_OPEN, BREAKER_OPEN},
+        [BREAKER_PROBE_SUCCEEDED] = {BREAKER_HALF_OPEN, BREAKER_CLOSED},
+    };
+    *from = states[why][0];
+    *to = states[why][1];
+    return why != BREAKER_NEW;
 }

@@ -24,6 +24,18 @@ enum breaker_outcome {
     BREAKER_NEUTRAL,  /* cancelled, or a fault of our own: says nothing about the target */
 };
 
+/* Why the state changed. */
+enum breaker_why {
+    BREAKER_NEW,
+    BREAKER_CONSECUTIVE, /* closed -> open */
+    BREAKER_FAILURE_RATE,
+    BREAKER_SLOW_CALLS,
+    BREAKER_PROBE,           /* open -> half_open */
+    BREAKER_PROBE_FAILED,    /* half_open -> open */
+    BREAKER_PROBE_SUCCEEDED, /* half_open -> closed */
+    BREAKER_WHYS
+};
+
 struct breaker_config {
     unsigned failures;             /* consecutive */
     uint32_t open_ms, open_max_ms; /* the first window, the longest */
@@ -47,7 +59,7 @@ struct breaker {
     uint32_t window_ms;  /* of the present or last opening, before jitter; 0: none since it last closed */
     bool probing;
     uint64_t probe_until; /* the probe's deadline */
-    const char *why;      /* of the last change; static */
+    enum breaker_why why; /* of the last change */
 };
 
 struct breaker_token {
@@ -64,5 +76,9 @@ bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct b
 void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
                     const struct breaker_token *token, enum breaker_outcome outcome, uint64_t took_ms);
 const char *breaker_state_name(enum breaker_state state);
+/* In logs and as a metric's label. */
+const char *breaker_why_name(enum breaker_why why);
+/* The states that this reason leads from and to; false for BREAKER_NEW. */
+bool breaker_why_states(enum breaker_why why, enum breaker_state *from, enum breaker_state *to);
 
 #endif

@@ -42,6 +42,20 @@ static struct metric *lane_metric(const struct lane *l, enum metric_type type, c
     return metric_get(type, name, help, labels, label ? 2 : 1, NULL, 0);
 }
 
+/* Only the changes that exist have a series. */
+static struct metric *transition_metric(const char *plugin, enum breaker_why why)
+{
+    enum breaker_state from, to;
+    if (!breaker_why_states(why, &from, &to))
+        return NULL;
+    const struct metric_label labels[] = {{"plugin", plugin},
+                                          {"from", breaker_state_name(from)},
+                                          {"to", breaker_state_name(to)},
+                                          {"reason", breaker_why_name(why)}};
+    return metric_get(METRIC_COUNTER, "omid_breaker_transitions_total", "Changes of state of the targets' breakers.",
+                      labels, ARRAY_LEN(labels), NULL, 0);
+}
+
 static void lane_metrics(struct lane *l)
 {
     static const char *const outcomes[OMID_HTTP_ERRORS] = {
@@ -63,7 +77,7 @@ static void lane_metrics(struct lane *l)
     };
     static const char *const rejects[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
     static const double seconds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
-    struct metric_label name = {"lane", l->name};
+    struct metric_label name = {"lane", l->name}, plugin = {"plugin", l->name};
 
     l->m.inflight = lane_metric(l, METRIC_GAUGE, "omid_lane_inflight",
                                 "Requests and WebSocket handshakes that hold a slot of the semaphore.", NULL, NULL);
@@ -82,10 +96,10 @@ static void lane_metrics(struct lane *l)
     for (unsigned i = 0; i < REJECTS; i++)
         l->m.rejected[i] = lane_metric(l, METRIC_COUNTER, "omid_lane_rejected_total",
                                        "Requests and WebSockets refused without an attempt.", "reason", rejects[i]);
-    for (unsigned i = 0; i < 3; i++)
-        l->m.to[i] = lane_metric(l, METRIC_COUNTER, "omid_breaker_transitions_total",
-                                 "Changes of a target's breaker, by the state it came to.", "to",
-                                 breaker_state_name((enum breaker_state)i));
+    l->m.open_breakers = metric_get(METRIC_GAUGE, "omid_breaker_open", "Targets whose breaker is open or half open.",
+                                    &plugin, 1, NULL, 0);
+    for (unsigned i = 0; i < BREAKER_WHYS; i++)
+        l->m.transitions[i] = transition_metric(l->name, (enum breaker_why)i);
 }
 
 void lane_rejected(struct lane *l, enum lane_reject why)
@@ -125,6 +139,13 @@ static void lane_set_waiting(struct lane *l, unsigned n)
     metric_set(l->m.waiting, n);
 }
 
+void lane_open_breakers_add(struct lane *l, int n)
+{
+    l->open_breakers += (unsigned)n;
+    atomic_store(&l->seen.open, l->open_breakers);
+    metric_add(l->m.open_breakers, n);
+}
+
 /* A breaker may have changed its state. */
 static void lane_breaker_moved(struct lane *l, const struct target *t, enum breaker_state from)
 {
@@ -132,18 +153,17 @@ static void lane_breaker_moved(struct lane *l, const struct target *t, enum brea
 
     if (to == from)
         return;
-    metric_add(l->m.to[to], 1);
+    metric_add(l->m.transitions[t->breaker.why], 1);
     if (from == BREAKER_CLOSED)
-        l->open_breakers++;
+        lane_open_breakers_add(l, 1);
     else if (to == BREAKER_CLOSED)
-        l->open_breakers--;
-    atomic_store(&l->seen.open, l->open_breakers);
+        lane_open_breakers_add(l, -1);
     /* Paths may hold tokens: the origin is enough for a log. */
     char origin[256];
     const char *path = strchr(strstr(t->key, "://") + 3, '/');
     snprintf(origin, sizeof origin, "%.*s", (int)(path - t->key), t->key);
     log_info("lane", "breaker", LS("lane", l->name), LS("target", origin), LS("to", breaker_state_name(to)),
-             LS("reason", t->breaker.why));
+             LS("reason", breaker_why_name(t->breaker.why)));
 }
 
 /* ------------------------------------------------------------------ the queue */

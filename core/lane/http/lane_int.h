@@ -123,7 +123,8 @@ struct lane {
         struct metric *inflight, *waiting, *streams, *superseded, *seconds;
         struct metric *requests[OMID_HTTP_ERRORS];
         struct metric *rejected[REJECTS];
-        struct metric *to[3]; /* breaker transitions by enum breaker_state */
+        struct metric *transitions[BREAKER_WHYS]; /* none for BREAKER_NEW */
+        struct metric *open_breakers;
     } m;
 };
 
@@ -154,6 +155,7 @@ void lane_slot_free(struct lane *l, struct waiter *w);
 void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms);
 void lane_rejected(struct lane *l, enum lane_reject why);
 void lane_streams_add(struct lane *l, int n);
+void lane_open_breakers_add(struct lane *l, int n);
 
 /* ---- target.c: lane thread ---- */
 /* Writes the key of a URL that begins with http://, https://, ws:// or wss://. false: it doesn't, it has characters

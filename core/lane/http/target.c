@@ -64,7 +64,7 @@ static void target_free(struct lane *l, struct target *t)
     list_remove(&t->idle);
     map_remove(l->targets, t->key);
     if (t->breaker.state != BREAKER_CLOSED)
-        atomic_store(&l->seen.open, --l->open_breakers);
+        lane_open_breakers_add(l, -1);
     atomic_store(&l->seen.targets, (unsigned)map_count(l->targets));
     t->magic = OMID_MAGIC_DEAD;
     free(t);
