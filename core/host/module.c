@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "host/lint.h"
 #include "host/module.h"
+#include "host/watchdog.h"
 
 static const char *const state_names[] = {
     [MODULE_LOADED] = "loaded",   [MODULE_CONFIGURED] = "configured", [MODULE_STARTING] = "starting",
@@ -181,6 +182,7 @@ bool module_configure(struct omid_module *mod, struct conf_faults *faults)
     if (!open_library(mod, faults))
         return false;
     report_blocking(mod, faults);
+    watchdog_metrics(mod->name);
     if (mod->host->env.lanes != NULL) {
         mod->lane = lane_new(mod->host->env.lanes, mod->name, &mod->conf->lane);
         if (mod->lane == NULL) {

@@ -85,13 +85,21 @@ static bool told_before(struct watched *at, uint64_t since_ns)
     return false;
 }
 
+static struct metric *slow_metric(const char *plugin)
+{
+    const struct metric_label label = {"plugin", plugin};
+    return metric_get(METRIC_COUNTER, "omid_watchdog_slow_total",
+                      "Callbacks that were seen holding their loop for longer than watchdog.slow.", &label, 1, NULL, 0);
+}
+
+void watchdog_metrics(const char *plugin)
+{
+    slow_metric(plugin);
+}
+
 static void tell_slow(struct watched *at, const struct loop_doing *doing, uint64_t ns)
 {
-    const struct metric_label label = {"plugin", doing->owner};
-    metric_add(metric_get(METRIC_COUNTER, "omid_watchdog_slow_total",
-                          "Callbacks that were seen holding their loop for longer than watchdog.slow.", &label, 1, NULL,
-                          0),
-               1);
+    metric_add(slow_metric(doing->owner), 1);
     log_warning(MODULE, "a callback holds its loop", LS("plugin", doing->owner), LS("callback", doing->callback),
                 LS("loop", loop_name(at->loop)), LU("ms", ns / NS_PER_MS));
 }

@@ -26,4 +26,7 @@ void watchdog_detach(struct watchdog *w);
 /* Ends the thread. The loops must have been stopped (loop_stop()): they may have had a message of it. */
 void watchdog_free(struct watchdog **w);
 
+/* Creates the plugin's counter, so that its first slow callback is seen as a rise from zero. Any thread. */
+void watchdog_metrics(const char *plugin);
+
 #endif
