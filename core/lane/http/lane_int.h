@@ -21,6 +21,7 @@
 #include "lane/http/breaker.h"
 #include "lane/http/curlev.h"
 #include "lane/http/lane.h"
+#include "lane/http/limit.h"
 #include "lane/http/wsconn.h"
 
 #define LANES_MAGIC UINT32_C(0x6c616e73)
@@ -63,12 +64,14 @@ struct lane_wsloop {
 
 struct target {
     uint32_t magic;
-    struct list ring;    /* in lane.ring while it has waiters */
+    struct list ring;    /* in lane.ring while it has waiters that its limit lets start */
     struct list idle;    /* in lane.idle while refs is 0 */
     struct list waiters; /* of struct waiter, oldest first */
     unsigned refs, waiting, inflight;
     uint64_t idle_since;
     struct breaker breaker;
+    bool adaptive; /* has a limit of its own: requests; not WebSockets */
+    struct limit limit;
     char key[]; /* scheme://host:port/path, without user, query and fragment */
 };
 
@@ -111,7 +114,7 @@ struct lane {
     unsigned open_breakers;
     bool pumping;
     struct list queue; /* of struct waiter, by deadline */
-    struct list ring;  /* of struct target: those with waiters, in the order of their turns */
+    struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
     struct map *targets, *latest;
     ev_timer expiry;     /* of the first in the queue */

@@ -224,12 +224,15 @@ static enum breaker_outcome request_verdict(enum omid_http_error error, int stat
 {
     switch (error) {
     case OMID_HTTP_OK:
-        if (status >= 500 || status == 408 || status == 429)
+        if (status == 429 || (status >= 502 && status <= 504))
+            return BREAKER_OVERLOAD;
+        if (status >= 500 || status == 408)
             return BREAKER_FAILURE;
         return status >= 400 ? BREAKER_ANSWERED : BREAKER_SUCCESS;
+    case OMID_HTTP_TIMEOUT:
+        return BREAKER_OVERLOAD;
     case OMID_HTTP_CONNECT:
     case OMID_HTTP_TLS:
-    case OMID_HTTP_TIMEOUT:
     case OMID_HTTP_RESET:
     case OMID_HTTP_PROTOCOL:
         return BREAKER_FAILURE;
