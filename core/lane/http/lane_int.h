@@ -41,7 +41,7 @@ struct lanes {
     uint32_t magic;
     struct loop *loop;    /* const */
     atomic_bool stopping; /* any: refuse what is new */
-    atomic_uint posting;  /* any: callers between the check of `stopping` and their post */
+    atomic_uint posting;  /* any: requests between the check of `stopping` and their arrival on the lane thread */
     bool started, down;   /* the owner; lane */
     ev_timer sweep;       /* lane */
     pthread_mutex_t lock; /* guards both lists */

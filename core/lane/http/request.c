@@ -139,7 +139,7 @@ static void request_answer(struct lane_http *r, enum omid_http_error error, cons
     metric_add(l->m.requests[error], 1);
     atomic_fetch_add(&l->seen.done, 1);
     r->answer.fn = on_answer;
-    loop_post(r->loop, &r->answer);
+    loop_post_turn(r->loop, l->ls->loop, &r->answer);
 }
 
 static const char *refusal_text(enum omid_http_error why)
@@ -528,6 +528,7 @@ static void on_start(struct loop *loop, struct loop_msg *msg)
 
     (void)loop;
     CHECK_MAGIC(r, REQUEST_MAGIC);
+    lanes_leave(r->lane->ls);
     /* It may be answered, and freed by the caller, before this returns. */
     atomic_fetch_add(&r->refs, 1);
     request_enter(r);
@@ -677,8 +678,7 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
     r->start.fn = on_start;
     if (out)
         *out = r;
-    loop_post(l->ls->loop, &r->start);
-    lanes_leave(l->ls);
+    loop_post_turn(l->ls->loop, loop, &r->start); /* on_start() leaves */
     return OMID_OK;
 }
 
@@ -695,5 +695,5 @@ void lane_http_cancel(struct lane_http **rp)
     omid_assert(loop_is_current(r->loop));
     r->cancelled = true;
     r->cancel.fn = on_cancel;
-    loop_post(r->lane->ls->loop, &r->cancel);
+    loop_post_turn(r->lane->ls->loop, r->loop, &r->cancel); /* as the start: never before it */
 }
