@@ -392,7 +392,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     ev_timer_stop(loop_ev(loop), &l->expiry);
     targets_free(l);
     while (l->n_spare > 0)
-        curl_easy_cleanup(l->spare[--l->n_spare]);
+        lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
     map_free(&l->targets);
     map_free(&l->latest);
@@ -522,6 +522,6 @@ void lane_shut(struct lane *l)
     requests_shut(l);
     ws_shut(l);
     while (l->n_spare > 0)
-        curl_easy_cleanup(l->spare[--l->n_spare]);
+        lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
 }

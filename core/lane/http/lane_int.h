@@ -117,10 +117,10 @@ struct lane {
     struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
     struct map *targets, *latest;
-    ev_timer expiry;     /* of the first in the queue */
-    struct list running; /* of struct lane_http */
-    struct list ws;      /* of struct lane_ws */
-    CURL **spare;        /* easy handles not in use */
+    ev_timer expiry;          /* of the first in the queue */
+    struct list running;      /* of struct lane_http */
+    struct list ws;           /* of struct lane_ws */
+    struct lane_easy **spare; /* handles not in use */
     unsigned n_spare, max_spare;
     struct {
         struct metric *inflight, *waiting, *streams, *superseded, *seconds;
@@ -174,6 +174,7 @@ void targets_free(struct lane *l);
 /* ---- request.c ---- */
 void requests_done(void *lane, CURL *easy, CURLcode rc); /* a curlev_done_fn */
 void requests_shut(struct lane *l);                      /* those in flight */
+void lane_easy_free(struct lane_easy **e);               /* one of lane.spare */
 /* Are these "Name: value" lines fit to be sent? Any thread. */
 bool request_headers_ok(const char *const *headers);
 
