@@ -353,6 +353,8 @@ static struct lane_easy *lane_easy_get(struct lane *l)
     curl_easy_setopt(e->curl, CURLOPT_HEADERDATA, e);
     curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
     curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETDATA, e);
+    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETFUNCTION, curlev_socket_close);
+    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETDATA, l->curl);
     curl_easy_setopt(e->curl, CURLOPT_PREREQFUNCTION, on_before_request);
     curl_easy_setopt(e->curl, CURLOPT_PREREQDATA, e);
     curl_easy_setopt(e->curl, CURLOPT_ERRORBUFFER, e->text);
@@ -511,6 +513,8 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     omid_assert(r->lane == l && r->easy == e && e->curl == curl && r->state == REQUEST_RUNNING);
     curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after);
+    if (rc == CURLE_OK)
+        curlev_keep(l->curl, curl);
     /* What was wanted has come; how the rest of the body ended changes nothing. */
     if (rc != CURLE_OK && (r->enough || r->res.truncated) && status >= 200 && !r->local)
         rc = CURLE_OK;
