@@ -500,6 +500,13 @@ void lane_configure(struct lane *l, const struct conf_lane *config)
     loop_post(l->ls->loop, &m->msg);
 }
 
+struct lane *lane_share(struct lane *l)
+{
+    CHECK_MAGIC(l, LANE_MAGIC);
+    lane_ref(l);
+    return l;
+}
+
 void lane_release(struct lane **lp)
 {
     struct lane *l = *lp;
