@@ -449,11 +449,18 @@ static const struct omid_plugin *describe_strictly(void *arg, const char *name, 
     return plugin;
 }
 
+static void core_read_strictly(void *arg, const struct conf *c)
+{
+    struct strict_source *s = arg;
+    if (s->loader.core_read)
+        s->loader.core_read(s->loader.arg, c);
+}
+
 /* The configuration as the file has it now, with what can't change as it is. NULL: told in faults. */
 static struct conf *reload_conf(struct daemon *d, struct conf_faults *faults)
 {
     struct strict_source strict = {.loader = loader_source(d->loader)};
-    struct conf_source source = {.describe = describe_strictly, .arg = &strict};
+    struct conf_source source = {.describe = describe_strictly, .core_read = core_read_strictly, .arg = &strict};
     struct conf *next = conf_load(d->file, &source, faults);
     if (next && strict.failed > 0) {
         conf_fault(faults, false, next->file, 0, NULL,

@@ -27,10 +27,6 @@ const struct ctl_command ctl_commands[] = {
      "Tells whether the daemon would take FILE.so: that it is a plugin of this version, and which calls in it block\n"
      "a loop. Nothing in it is run. Exit status 0 when there is nothing to say, or when the plugin declares that it\n"
      "blocks on executors only; 1 otherwise.\n"},
-     "Tells whether the daemon would take FILE.so: that it is a plugin of this version, and which calls in it block a\n"
-     "loop. Nothing in it is run. Exit status 0 when there is nothing to say, or when the plugin declares that it "
-     "blocks\n"
-     "on executors only; 1 otherwise.\n"},
     {"reload", ctl_reload, "", "makes the running daemon read its configuration again",
      "usage: omictl [--socket PATH] [--json] reload [--wait S]\n"
      "  --wait S            for the result (default 60)\n"
