@@ -56,11 +56,11 @@ static void serve_reset(struct peer *p, int fd)
 
 static void start_all(struct call *calls, unsigned n, struct rig *r, const char *url)
 {
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n; i++)
         call_init(&calls[i], r, url);
-        call_start(&calls[i]);
+    calls_start(calls, n);
+    for (unsigned i = 0; i < n; i++)
         CU_ASSERT_EQUAL_FATAL(calls[i].rc, OMID_OK);
-    }
 }
 
 /* Waits for all; how many ended so. */
