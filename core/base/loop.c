@@ -1,6 +1,7 @@
 #include "base/loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,7 +42,8 @@ struct loop {
 
     pthread_mutex_t lock; /* guards the inbox */
     struct loop_msg *first, **last;
-    uint64_t posted_ns; /* when it became non-empty */
+    uint64_t posted_ns;  /* when it became non-empty */
+    atomic_uint posting; /* any: those between the list and the wake, which loop_free() must wait for */
 
     atomic_uint_fast64_t lag[LOOP_LAG_BUCKETS], lag_n, lag_sum, lag_max;
 
@@ -180,16 +182,18 @@ static void on_wake(struct ev_loop *ev, ev_async *w, int revents)
 /* Messages that hang together; last is the end of the last one. */
 static void inbox_append(struct loop *l, struct loop_msg *first, struct loop_msg **last)
 {
+    atomic_fetch_add(&l->posting, 1);
     pthread_mutex_lock(&l->lock);
     bool empty = l->first == NULL;
     if (empty)
         l->posted_ns = clock_mono_ns();
     *l->last = first;
     l->last = last;
-    /* Under the lock: the loop can't be freed between the list and the wake. */
+    pthread_mutex_unlock(&l->lock);
+    /* Not under the lock, which the woken thread wants at once. */
     if (empty)
         ev_async_send(l->ev, &l->wake);
-    pthread_mutex_unlock(&l->lock);
+    atomic_fetch_sub(&l->posting, 1);
 }
 
 void loop_post(struct loop *l, struct loop_msg *msg)
@@ -308,6 +312,8 @@ void loop_free(struct loop **lp)
     CHECK_MAGIC(l, LOOP_MAGIC);
     omid_assert(!l->running);
     *lp = NULL;
+    while (atomic_load(&l->posting) > 0)
+        sched_yield();
     all_remove(l);
     omid_assert(l->n_out == 0);
     ev_async_stop(l->ev, &l->wake);
