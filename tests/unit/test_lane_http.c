@@ -472,11 +472,12 @@ static void serve_echo_head(struct peer *p, int fd)
     }
 }
 
-static void serve_once(struct peer *p, int fd)
+/* Says keep-alive, and closes all the same: a connection that was used again is watched through its pauses. */
+static void serve_twice(struct peer *p, int fd)
 {
     char head[4096];
-    if (peer_read_request(p, fd, head, sizeof head))
-        peer_ok(fd, "x"); /* says keep-alive, and closes all the same */
+    for (int i = 0; i < 2 && peer_read_request(p, fd, head, sizeof head); i++)
+        peer_ok(fd, "x");
 }
 
 static uint64_t process_cpu_ms(void)
@@ -495,13 +496,13 @@ static void test_kept_and_closed(void)
     struct conf_lane conf = rig_conf();
     char url[256];
 
-    peer_start(&p, serve_once);
+    peer_start(&p, serve_twice);
     peer_start(&hangs, serve_hang);
     rig_start(&r, &conf);
     for (unsigned i = 1; i <= 20; i++) {
         CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
         call_free(&c);
-        CU_ASSERT_EQUAL(atomic_load(&p.accepted), i);
+        CU_ASSERT_EQUAL(atomic_load(&p.accepted), (i + 1) / 2);
     }
     uint64_t began = process_cpu_ms();
     call_init(&c, &r, peer_url(&hangs, "http", "/", url));
