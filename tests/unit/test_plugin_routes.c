@@ -36,11 +36,11 @@ static void end(struct rig *r)
 {
     rig_stop(r);
     routes_free(&routes);
-    rig_free(r);
     for (struct channel_down *d = channel_sink_take(&sink), *next; d != NULL; d = next) {
         next = d->next;
         channel_down_free(d);
     }
+    rig_free(r); /* after the channels, which use the plugins */
 }
 
 static void open_client(struct client *c, struct rig *r, unsigned reactor, const char *method, const char *path,
