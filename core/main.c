@@ -42,6 +42,8 @@
 #define NAME_KEEP_MS (12u * 3600 * 1000)
 /* Of the drain: kept back for the stop itself. */
 #define STOP_RESERVE_MS 1000
+/* How often plugins on their way out are looked at. */
+#define REAP_MS 50
 
 enum exit_code { EXIT_OK = 0, EXIT_FAULT = 1, EXIT_USAGE = 2, EXIT_CONFIG = 78 /* sysexits EX_CONFIG */ };
 
@@ -65,7 +67,6 @@ struct daemon {
     bool host_started;
     struct watchdog *watchdog;
     struct routes *routes;
-    struct plugin_routes *plugin_routes;
     struct admin *admin;
     struct ingress *ingress;
     char control[256];
@@ -112,6 +113,13 @@ static int publish(void *arg, unsigned reactor, const struct omid_event *ev)
     return d->bus[reactor] ? bus_publish_later(d->bus[reactor], ev) : OMID_ECLOSED;
 }
 
+static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, bool begins)
+{
+    struct daemon *d = arg;
+    if (d->sessions[reactor])
+        sessions_tell(d->sessions[reactor], inst, begins);
+}
+
 static struct host_env host_env_of(struct daemon *d)
 {
     return (struct host_env){.conf = d->conf,
@@ -129,7 +137,8 @@ static struct host_env host_env_of(struct daemon *d)
                                           .stt_ready = session_stt_ready,
                                           .stt_writable = session_stt_writable,
                                           .stt_result = session_stt_result,
-                                          .stt_closed = session_stt_closed}};
+                                          .stt_closed = session_stt_closed,
+                                          .takes_part = takes_part}};
 }
 
 /* Loads and configures; tells every fault. The host is left in d. */
@@ -287,18 +296,25 @@ static bool start_sessions(struct daemon *d)
     return true;
 }
 
-static bool start_routes(struct daemon *d)
+/* Of the core, and of the plugins that run or are about to. NULL: no memory. */
+static struct routes *routes_make(struct daemon *d)
 {
-    d->routes = routes_new();
+    struct routes *routes = routes_new();
     struct route listen = {.path = "/v4/listen",
                            .auth = ROUTE_TOKEN_LISTEN,
                            .precheck = session_precheck,
                            .handler = &session_channel_handler,
                            .arg = d->sessions};
-    if (!d->routes || !routes_add(d->routes, &listen))
-        return false;
-    d->plugin_routes = plugin_routes_new(d->host, d->routes);
-    return d->plugin_routes != NULL;
+    if (routes && (!routes_add(routes, &listen) || !plugin_routes_add(d->host, routes)))
+        routes_free(&routes);
+    return routes;
+}
+
+/* What a reload takes to the main thread. Any thread. */
+static void reload_ask(void *arg)
+{
+    (void)arg;
+    kill(getpid(), SIGHUP);
 }
 
 static bool start_admin(struct daemon *d)
@@ -310,7 +326,8 @@ static bool start_admin(struct daemon *d)
                             .queue = d->queue,
                             .store = d->store,
                             .loops = d->loop,
-                            .n_loops = d->n_loops};
+                            .n_loops = d->n_loops,
+                            .reload = reload_ask};
     d->admin = admin_new(&env);
     if (d->admin && d->store_aside)
         admin_remark(d->admin, "store.db was damaged and has been set aside; a new one was begun");
@@ -386,8 +403,10 @@ static bool start(struct daemon *d)
 {
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
-    if (!start_disk(d) || !start_threads(d) || !start_plugins(d) || !start_sessions(d) || !start_routes(d) ||
-        !start_admin(d))
+    if (!start_disk(d) || !start_threads(d) || !start_plugins(d) || !start_sessions(d) || !start_admin(d))
+        return false;
+    d->routes = routes_make(d);
+    if (!d->routes)
         return false;
     if (!start_ingress(d)) /* binds: a port in use ends the start before a plugin runs */
         return false;
@@ -410,6 +429,144 @@ static bool start(struct daemon *d)
         return false;
     admin_set_phase(d->admin, ADMIN_READY);
     return !d->ready_file || ready_file_write(d);
+}
+
+/* -------------------------------------------------------------------------- reload */
+
+/* Counts what the loader can't describe. At the start such a plugin is left out; a reload is refused for it, as it
+ * might take the place of one that runs. */
+struct strict_source {
+    struct conf_source loader;
+    unsigned failed;
+};
+
+static const struct omid_plugin *describe_strictly(void *arg, const char *name, const char *path, char *err,
+                                                   size_t errlen)
+{
+    struct strict_source *s = arg;
+    const struct omid_plugin *plugin = s->loader.describe(s->loader.arg, name, path, err, errlen);
+    s->failed += plugin == NULL;
+    return plugin;
+}
+
+static void core_read_strictly(void *arg, const struct conf *c)
+{
+    struct strict_source *s = arg;
+    if (s->loader.core_read)
+        s->loader.core_read(s->loader.arg, c);
+}
+
+/* The configuration as the file has it now, with what can't change as it is. NULL: told in faults. */
+static struct conf *reload_conf(struct daemon *d, struct conf_faults *faults)
+{
+    struct strict_source strict = {.loader = loader_source(d->loader)};
+    struct conf_source source = {.describe = describe_strictly, .core_read = core_read_strictly, .arg = &strict};
+    struct conf *next = conf_load(d->file, &source, faults);
+    if (next && strict.failed > 0) {
+        conf_fault(faults, false, next->file, 0, NULL,
+                   "a running daemon can't take a configuration with a plugin left out");
+        conf_free(&next);
+    }
+    if (next)
+        conf_carry(next, d->conf, faults);
+    return next;
+}
+
+struct settings {
+    struct loop_msg msg;
+    struct sessions *ss;
+    struct conf *conf; /* held */
+};
+
+static void on_settings(struct loop *loop, struct loop_msg *msg)
+{
+    (void)loop;
+    struct settings *s = container_of(msg, struct settings, msg);
+    sessions_configure(s->ss, s->conf);
+    conf_free(&s->conf);
+    free(s);
+}
+
+/* From here on nothing can fail. */
+static struct host_change_counts reload_commit(struct daemon *d, struct conf *next, struct routes *routes,
+                                               struct host_change **change)
+{
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        struct settings *s = calloc(1, sizeof *s);
+        omid_assert(s); /* a few bytes */
+        *s = (struct settings){.msg = {.fn = on_settings}, .ss = d->sessions[i], .conf = conf_ref(next)};
+        loop_post(d->loop[i], &s->msg);
+    }
+    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
+    ingress_configure(d->ingress, next, routes);
+    admin_configure(d->admin, next);
+    budget_setup(next->memory.sessions);
+    log_configure(next);
+    routes_free(&d->routes);
+    d->routes = routes;
+    conf_free(&d->conf);
+    d->conf = next;
+    return counts;
+}
+
+static bool reload_apply(struct daemon *d, struct conf_faults *faults, struct host_change_counts *counts)
+{
+    struct conf *next = reload_conf(d, faults);
+    struct host_change *change = next ? host_change_prepare(d->host, next, faults) : NULL;
+    struct routes *routes = change ? routes_make(d) : NULL;
+    loader_clear(d->loader);
+    if (routes) {
+        *counts = reload_commit(d, next, routes, &change);
+        return true;
+    }
+    if (change) {
+        conf_fault(faults, false, next->file, 0, NULL, "out of memory");
+        host_change_cancel(&change, d->conf->daemon.drain_ms);
+    }
+    conf_free(&next);
+    return false;
+}
+
+/* One line of the log per fault. */
+static void faults_log(const char *text)
+{
+    char line[1200];
+    while (*text) {
+        size_t n = strcspn(text, "\n");
+        snprintf(line, sizeof line, "%.*s", (int)n, text);
+        if (strstr(line, ": warning: "))
+            log_warning(MODULE, "configuration", LS("fault", line));
+        else
+            log_error(MODULE, "configuration", LS("fault", line));
+        text += n + (text[n] == '\n');
+    }
+}
+
+static void reload(struct daemon *d)
+{
+    struct conf_faults faults = {.text = BUF_INIT(1u << 20)};
+    struct host_change_counts n = {0};
+    char summary[256];
+    uint64_t number = admin_reload_begin(d->admin);
+    sd_notify(0, "RELOADING=1");
+    bool ok = reload_apply(d, &faults, &n);
+    const char *told = faults.text.len ? faults.text.data : "";
+    if (ok)
+        snprintf(
+            summary, sizeof summary,
+            "reloaded: plugins: %u added, %u removed, %u replaced, %u as they were (%u with another lane); %u warnings",
+            n.added, n.removed, n.replaced, n.kept, n.lanes, faults.warnings);
+    else
+        snprintf(summary, sizeof summary, "not reloaded, everything is as it was: %u errors, %u warnings",
+                 faults.errors, faults.warnings);
+    faults_log(told);
+    if (ok)
+        log_notice(MODULE, summary);
+    else
+        log_error(MODULE, summary);
+    admin_reload_end(d->admin, number, ok, summary, told);
+    conf_faults_free(&faults);
+    sd_notify(0, "READY=1");
 }
 
 /* ---------------------------------------------------------------------------- stop */
@@ -516,7 +673,6 @@ static void stop(struct daemon *d)
     }
     ingress_free(&d->ingress);
     admin_free(&d->admin);
-    plugin_routes_free(&d->plugin_routes);
     routes_free(&d->routes);
     host_free(&d->host);
     for (unsigned i = 0; i < d->n_loops; i++)
@@ -541,19 +697,23 @@ static void signals_block(sigset_t *set)
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
 }
 
-static void run_until_signal(const sigset_t *set)
+/* The next signal; meanwhile what a reload has retired is taken on its way out. */
+static int next_signal(struct daemon *d, const sigset_t *set)
 {
+    static const struct timespec tick = {.tv_nsec = REAP_MS * 1000000L};
     for (;;) {
-        int sig = 0;
-        if (sigwait(set, &sig) != 0)
-            continue;
-        if (sig == SIGHUP) {
-            log_notice(MODULE, "settings are read at start only: restart to apply a changed file");
-            continue;
-        }
-        log_notice(MODULE, "stopping", LS("signal", sig == SIGINT ? "SIGINT" : "SIGTERM"));
-        return;
+        int sig = host_reap(d->host) > 0 ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
+        if (sig > 0)
+            return sig;
     }
+}
+
+static void run_until_signal(struct daemon *d, const sigset_t *set)
+{
+    int sig;
+    while ((sig = next_signal(d, set)) == SIGHUP)
+        reload(d);
+    log_notice(MODULE, "stopping", LS("signal", sig == SIGINT ? "SIGINT" : "SIGTERM"));
 }
 
 static int run(struct daemon *d)
@@ -565,7 +725,7 @@ static int run(struct daemon *d)
     bool ok = start(d);
     if (ok) {
         sd_notify(0, "READY=1");
-        run_until_signal(&set);
+        run_until_signal(d, &set);
         sd_notify(0, "STOPPING=1");
     } else {
         log_error(MODULE, "not started");

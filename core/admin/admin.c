@@ -105,6 +105,13 @@ struct admin *admin_new(const struct admin_env *env)
         return NULL;
     a->magic = ADMIN_MAGIC;
     a->env = *env;
+    a->env.conf = NULL; /* may be replaced: what is told of it is copied */
+    a->file = strdup(env->conf->file);
+    if (a->file == NULL) {
+        free(a);
+        return NULL;
+    }
+    atomic_init(&a->memory_limit, env->conf->memory.sessions);
     a->started_mono_ms = clock_mono_ms();
     a->started_wall_ms = clock_wall_ms();
     atomic_init(&a->phase, ADMIN_STARTING);
@@ -116,11 +123,14 @@ struct admin *admin_new(const struct admin_env *env)
         {.method = "GET", .path = "/metrics", .fn = metrics, .arg = a},
         {.method = "GET", .path = "/v1/admin/status", .control_only = true, .fn = admin_status, .arg = a},
         {.method = "GET", .path = "/v1/admin/plugins", .control_only = true, .fn = admin_plugins, .arg = a},
+        {.method = "GET", .path = "/v1/admin/reload", .control_only = true, .fn = admin_reload_result, .arg = a},
+        {.method = "POST", .path = "/v1/admin/reload", .control_only = true, .fn = admin_reload_ask, .arg = a},
         {.path = NULL},
     };
     _Static_assert(sizeof(direct) == sizeof(a->direct), "one entry per route and the end");
     memcpy(a->direct, direct, sizeof(direct));
     metrics_collector_add(process_collect, a);
+    admin_reload_metrics();
     return a;
 }
 
@@ -135,6 +145,9 @@ void admin_free(struct admin **ap)
     metrics_collector_remove(process_collect, a);
     for (size_t i = 0; i < a->n_remarks; i++)
         free(a->remark[i]);
+    free(a->reload.summary);
+    free(a->reload.faults);
+    free(a->file);
     pthread_mutex_destroy(&a->lock);
     a->magic = OMID_MAGIC_DEAD;
     free(a);

@@ -12,12 +12,21 @@
 struct admin {
     uint32_t magic;
     struct admin_env env;
-    struct ingress_direct direct[6];
+    struct ingress_direct direct[8];
+    char *file; /* of the configuration */
+    _Atomic uint64_t memory_limit;
     _Atomic(struct ingress *) ingress;
     _Atomic enum admin_phase phase;
     uint64_t started_mono_ms;
     int64_t started_wall_ms;
-    pthread_mutex_t lock; /* remarks */
+    pthread_mutex_t lock; /* remarks, reload */
+    struct admin_reload {
+        uint64_t asked, done; /* numbers of requests */
+        uint64_t times;       /* reloads, SIGHUP's included */
+        bool ok;              /* the last one, as the rest */
+        char *summary, *faults;
+        int64_t wall_ms;
+    } reload;
     char *remark[ADMIN_REMARKS_MAX];
     size_t n_remarks;
 };
@@ -28,7 +37,14 @@ void admin_remarks_write(struct admin *a, struct json_w *w); /* an array */
 int admin_status(void *arg, const char *path, struct buf *body, const char **content_type);
 int admin_plugins(void *arg, const char *path, struct buf *body, const char **content_type);
 
+/* reload.c */
+int admin_reload_ask(void *arg, const char *path, struct buf *body, const char **content_type);
+int admin_reload_result(void *arg, const char *path, struct buf *body, const char **content_type);
+
 /* process.c: a metrics collector; arg is the struct admin */
 void process_collect(void *arg, struct buf *out);
+
+/* reload.c: its counters, from the start. */
+void admin_reload_metrics(void);
 
 #endif

@@ -78,5 +78,5 @@ void process_collect(void *arg, struct buf *out)
         atomic_load(&a->phase) == ADMIN_READY ? 1 : 0);
     put(out, "omid_memory_sessions_bytes", "gauge", "Bytes in the buffers of all sessions.", (double)budget_used());
     put(out, "omid_memory_sessions_limit_bytes", "gauge", "What memory.sessions allows.",
-        (double)a->env.conf->memory.sessions);
+        (double)atomic_load(&a->memory_limit));
 }

@@ -94,7 +94,7 @@ int admin_status(void *arg, const char *path, struct buf *body, const char **con
     json_w_kint(&w, "pid", getpid());
     json_w_kstr(&w, "phase", admin_phase_name(atomic_load(&a->phase)));
     json_w_kint(&w, "uptime_s", (int64_t)((clock_mono_ms() - a->started_mono_ms) / 1000));
-    json_w_kstr(&w, "config", a->env.conf->file);
+    json_w_kstr(&w, "config", a->file);
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
     struct ingress *in = atomic_load(&a->ingress);
@@ -104,7 +104,7 @@ int admin_status(void *arg, const char *path, struct buf *body, const char **con
     json_w_key(&w, "memory");
     json_w_open(&w, '{');
     json_w_kint(&w, "used", (int64_t)budget_used());
-    json_w_kint(&w, "limit", (int64_t)a->env.conf->memory.sessions);
+    json_w_kint(&w, "limit", (int64_t)atomic_load(&a->memory_limit));
     json_w_close(&w, '}');
     json_w_key(&w, "remarks");
     admin_remarks_write(a, &w);

@@ -1,6 +1,7 @@
 #include "base/loop.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -16,19 +17,33 @@
 const double loop_lag_bounds[LOOP_LAG_BUCKETS - 1] = {0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.0025,
                                                       0.005,   0.01,    0.05,   0.25,   1};
 
+/* What a turn has for another loop. */
+#define MAX_OUT 8 /* loops with something to come; one more sends all of it early */
+struct loop_out {
+    struct loop *to;
+    struct loop_msg *first, **last;
+};
+
 struct loop {
     uint32_t magic;
     char name[16];
     struct ev_loop *ev;
     ev_async wake;
+    ev_prepare turn_end;
     pthread_t thread;
     bool running; /* between loop_start and loop_stop: the starter's */
     atomic_bool stopping;
     _Atomic(pthread_t) owner; /* whose thread it is now; 0: nobody's yet */
 
+    /* its thread */
+    bool turning; /* within ev_run(): a turn's end will come */
+    unsigned n_out;
+    struct loop_out out[MAX_OUT];
+
     pthread_mutex_t lock; /* guards the inbox */
     struct loop_msg *first, **last;
-    uint64_t posted_ns; /* when it became non-empty */
+    uint64_t posted_ns;  /* when it became non-empty */
+    atomic_uint posting; /* any: those between the list and the wake, which loop_free() must wait for */
 
     atomic_uint_fast64_t lag[LOOP_LAG_BUCKETS], lag_n, lag_sum, lag_max;
 
@@ -164,20 +179,67 @@ static void on_wake(struct ev_loop *ev, ev_async *w, int revents)
         ev_break(ev, EVBREAK_ALL);
 }
 
-void loop_post(struct loop *l, struct loop_msg *msg)
+/* Messages that hang together; last is the end of the last one. */
+static void inbox_append(struct loop *l, struct loop_msg *first, struct loop_msg **last)
 {
-    CHECK_MAGIC(l, LOOP_MAGIC);
-    msg->next = NULL;
+    atomic_fetch_add(&l->posting, 1);
     pthread_mutex_lock(&l->lock);
     bool empty = l->first == NULL;
     if (empty)
         l->posted_ns = clock_mono_ns();
-    *l->last = msg;
-    l->last = &msg->next;
-    /* Under the lock: the loop can't be freed between the list and the wake. */
+    *l->last = first;
+    l->last = last;
+    pthread_mutex_unlock(&l->lock);
+    /* Not under the lock, which the woken thread wants at once. */
     if (empty)
         ev_async_send(l->ev, &l->wake);
-    pthread_mutex_unlock(&l->lock);
+    atomic_fetch_sub(&l->posting, 1);
+}
+
+void loop_post(struct loop *l, struct loop_msg *msg)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    msg->next = NULL;
+    inbox_append(l, msg, &msg->next);
+}
+
+static void out_flush(struct loop *l)
+{
+    for (unsigned i = 0; i < l->n_out; i++)
+        inbox_append(l->out[i].to, l->out[i].first, l->out[i].last);
+    l->n_out = 0;
+}
+
+static void on_turn_end(struct ev_loop *ev, ev_prepare *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    out_flush(w->data);
+}
+
+/* A post for each message of a turn would wake the other thread for each, on a shared core even while this one holds
+ * the inbox's lock. */
+void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    if (!loop_is_current(from) || !from->turning) {
+        loop_post(l, msg);
+        return;
+    }
+    struct loop_out *o = from->out;
+    while (o < from->out + from->n_out && o->to != l)
+        o++;
+    if (o == from->out + MAX_OUT) {
+        out_flush(from);
+        o = from->out;
+    }
+    if (o == from->out + from->n_out) {
+        *o = (struct loop_out){.to = l, .last = &o->first};
+        from->n_out++;
+    }
+    msg->next = NULL;
+    *o->last = msg;
+    o->last = &msg->next;
 }
 
 /* ------------------------------------------------------------------------ life */
@@ -200,6 +262,9 @@ struct loop *loop_new(const char *name)
     ev_async_init(&l->wake, on_wake);
     l->wake.data = l;
     ev_async_start(l->ev, &l->wake);
+    ev_prepare_init(&l->turn_end, on_turn_end);
+    l->turn_end.data = l;
+    ev_prepare_start(l->ev, &l->turn_end);
     all_add(l);
     return l;
 }
@@ -208,7 +273,10 @@ static void *loop_main(void *arg)
 {
     struct loop *l = arg;
     atomic_store(&l->owner, pthread_self());
+    l->turning = true;
     ev_run(l->ev, 0);
+    l->turning = false;
+    out_flush(l);
     return NULL;
 }
 
@@ -244,8 +312,12 @@ void loop_free(struct loop **lp)
     CHECK_MAGIC(l, LOOP_MAGIC);
     omid_assert(!l->running);
     *lp = NULL;
+    while (atomic_load(&l->posting) > 0)
+        sched_yield();
     all_remove(l);
+    omid_assert(l->n_out == 0);
     ev_async_stop(l->ev, &l->wake);
+    ev_prepare_stop(l->ev, &l->turn_end);
     ev_loop_destroy(l->ev);
     pthread_mutex_destroy(&l->lock);
     l->magic = OMID_MAGIC_DEAD;

@@ -24,6 +24,10 @@ struct loop *loop_new(const char *name);
 bool loop_start(struct loop *l);
 /* Any thread. After loop_stop() messages are still taken, and run by loop_stop's caller. */
 void loop_post(struct loop *l, struct loop_msg *msg);
+/* The same, from the turn of another loop: what it posts so during one turn arrives together at the turn's end, for one
+ * lock and one wake. In the order of posting among such posts alone: what must not overtake each other goes the same
+ * way. Outside of a turn of `from` (another thread, loop_stop()) it is loop_post(). `l` must outlive the turn. */
+void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg);
 /* Any thread but its own. Ends the thread after the current turn and joins it; then runs what is left in the inbox
  * on the calling thread, until it stays empty. */
 void loop_stop(struct loop *l);

@@ -117,7 +117,7 @@ void bus_publish(struct bus *b, const struct omid_event *ev)
         if ((b->listener[i].mask & mask) != 0)
             b->listener[i].fn(b->listener[i].arg, ev);
     }
-    unsigned n = b->host != NULL ? host_module_count(b->host) : 0;
+    unsigned n = b->host != NULL ? host_module_count(b->host, b->reactor) : 0;
     for (unsigned i = 0; i < n; i++) {
         struct omid_instance *inst = host_instance(b->host, b->reactor, i);
         if (inst != NULL && (host_plugin(inst)->events & mask) != 0)

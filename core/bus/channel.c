@@ -16,6 +16,7 @@
 #include <string.h>
 
 #include "base/magic.h"
+#include "bus/route.h"
 
 #define CHANNEL_MAGIC UINT32_C(0x6368616e)
 
@@ -35,7 +36,7 @@ struct channel {
     uint32_t magic;
     atomic_uint refs;
     struct channel_request req;
-    const struct route *route;
+    struct route route; /* held */
     struct channel_sink *sink;
     struct loop *loop;
     const struct channel_handler *handler;
@@ -115,6 +116,8 @@ static void channel_unref(struct channel *ch)
     ch->magic = OMID_MAGIC_DEAD;
     budget_add(-(int64_t)ch->req.body_len);
     channel_request_free(&ch->req);
+    if (ch->route.release != NULL)
+        ch->route.release(ch->route.arg);
     free(ch->resume_node);
     free(ch->close_node);
     free(ch);
@@ -144,7 +147,9 @@ struct channel *channel_new(struct channel_request *req, const struct route *rou
     ch->req = *req;
     *req = (struct channel_request){.method = NULL};
     budget_add((int64_t)ch->req.body_len);
-    ch->route = route;
+    ch->route = *route;
+    if (route->hold != NULL)
+        route->hold(route->arg);
     ch->sink = sink;
     ch->conn = conn;
     ch->loop = reactor;
@@ -551,7 +556,7 @@ const struct channel_request *channel_request(const struct channel *ch)
 const struct route *channel_route(const struct channel *ch)
 {
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
-    return ch->route;
+    return &ch->route;
 }
 
 struct loop *channel_loop(const struct channel *ch)

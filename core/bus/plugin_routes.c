@@ -1,5 +1,6 @@
 #include "bus/plugin_routes.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,72 +15,66 @@
 #define RETRY_FIRST_S 0.02   /* a held message whose plugin waits for something else than this client */
 #define RETRY_MAX_S 1.0
 
-/* What a struct route points at. */
+/* What a struct route points at. Counted: the table and each channel hold it, and it uses its module, whose file has
+ * the strings of the route. */
 struct plugin_route {
+    atomic_uint refs;
     struct omid_module *mod;
     const struct omid_route *route;
 };
 
-struct plugin_routes {
-    struct routes *table;
-    size_t n, cap;
-    struct plugin_route *route;
-};
-
 /* ------------------------------------------------------------ the table */
 
-static void count_route(void *arg, struct omid_module *mod, const struct omid_route *route)
+static void route_hold(void *arg)
 {
-    (void)mod;
-    (void)route;
-    ++*(size_t *)arg;
+    struct plugin_route *pr = arg;
+    atomic_fetch_add(&pr->refs, 1);
 }
+
+static void route_release(void *arg)
+{
+    struct plugin_route *pr = arg;
+    if (atomic_fetch_sub(&pr->refs, 1) > 1)
+        return;
+    host_module_unuse(&pr->mod);
+    free(pr);
+}
+
+struct adding {
+    struct routes *table;
+    bool failed;
+};
 
 static void add_route(void *arg, struct omid_module *mod, const struct omid_route *route)
 {
-    struct plugin_routes *p = arg;
-    if (p->n == p->cap)
+    struct adding *a = arg;
+    struct plugin_route *pr = malloc(sizeof(*pr));
+    if (pr == NULL) {
+        a->failed = true;
         return;
-    struct plugin_route *pr = &p->route[p->n];
-    *pr = (struct plugin_route){mod, route};
+    }
+    *pr = (struct plugin_route){.mod = host_module_use(mod), .route = route};
+    atomic_init(&pr->refs, 1);
     const struct route r = {
         .path = route->path,
         .method = route->method,
         .auth = route->auth == OMID_AUTH_TOKEN ? ROUTE_TOKEN : ROUTE_OPEN,
         .handler = route->method != NULL ? &plugin_http_handler : &plugin_ws_handler,
         .arg = pr,
+        .hold = route_hold,
+        .release = route_release,
     };
-    if (routes_add(p->table, &r))
-        p->n++;
-    else
+    if (!routes_add(a->table, &r))
         log_error("bus", "a plugin's route is left out: the path is taken", LS("path", route->path),
                   LS("method", route->method != NULL ? route->method : "WebSocket"));
+    route_release(pr);
 }
 
-struct plugin_routes *plugin_routes_new(struct host *h, struct routes *r)
+bool plugin_routes_add(struct host *h, struct routes *r)
 {
-    struct plugin_routes *p = calloc(1, sizeof(*p));
-    if (p == NULL)
-        return NULL;
-    p->table = r;
-    host_routes_each(h, count_route, &p->cap);
-    p->route = calloc(p->cap > 0 ? p->cap : 1, sizeof(*p->route));
-    if (p->route == NULL) {
-        free(p);
-        return NULL;
-    }
-    host_routes_each(h, add_route, p);
-    return p;
-}
-
-void plugin_routes_free(struct plugin_routes **pp)
-{
-    struct plugin_routes *p = *pp;
-    *pp = NULL;
-    if (p == NULL)
-        return;
-    free(p->route);
-    free(p);
+    struct adding a = {.table = r};
+    host_routes_each(h, add_route, &a);
+    return !a.failed;
 }
 
 /* ------------------------------------------------------------ what both kinds need */

@@ -11,13 +11,10 @@
 #include "bus/route.h"
 #include "host/host.h"
 
-/* What the routes of one table point at; lives at least as long as the table and its channels. */
-struct plugin_routes;
-
-/* Adds every route of the host's plugins to r; one that the core has already is left out and logged. Main thread, after
- * host_configure(). NULL: no memory. */
-struct plugin_routes *plugin_routes_new(struct host *h, struct routes *r);
-void plugin_routes_free(struct plugin_routes **p);
+/* Adds every route of the host's plugins to r; one that the core has already is left out and logged. Routes, and the
+ * channels that come of them, use their module. Main thread, after host_configure() or host_change_prepare(). false: no
+ * memory. */
+bool plugin_routes_add(struct host *h, struct routes *r);
 
 /* For host_services. */
 int plugin_respond(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);

@@ -1,6 +1,7 @@
 /* The route table: a flat array. A few dozen entries at most, compared by length first. */
 #include "bus/route.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,6 +13,7 @@
 
 struct routes {
     uint32_t magic;
+    atomic_uint refs;
     struct route *item;
     size_t n, cap;
 };
@@ -19,8 +21,18 @@ struct routes {
 struct routes *routes_new(void)
 {
     struct routes *r = calloc(1, sizeof(*r));
-    if (r != NULL)
-        r->magic = ROUTES_MAGIC;
+    if (r == NULL)
+        return NULL;
+    r->magic = ROUTES_MAGIC;
+    atomic_init(&r->refs, 1);
+    return r;
+}
+
+struct routes *routes_ref(const struct routes *cr)
+{
+    CHECK_MAGIC(cr, ROUTES_MAGIC);
+    struct routes *r = (struct routes *)(uintptr_t)cr;
+    atomic_fetch_add(&r->refs, 1);
     return r;
 }
 
@@ -31,6 +43,11 @@ void routes_free(struct routes **rp)
     if (r == NULL)
         return;
     CHECK_MAGIC(r, ROUTES_MAGIC);
+    if (atomic_fetch_sub(&r->refs, 1) > 1)
+        return;
+    for (size_t i = 0; i < r->n; i++)
+        if (r->item[i].release != NULL)
+            r->item[i].release(r->item[i].arg);
     r->magic = OMID_MAGIC_DEAD;
     free(r->item);
     free(r);
@@ -49,6 +66,7 @@ bool routes_add(struct routes *r, const struct route *route)
     omid_assert(route->path != NULL && route->path[0] == '/');
     omid_assert(route->handler != NULL && route->handler->opened != NULL && route->handler->closed != NULL);
     omid_assert(route->method != NULL || route->handler->message != NULL);
+    omid_assert((route->hold == NULL) == (route->release == NULL));
     for (size_t i = 0; i < r->n; i++)
         if (strcmp(r->item[i].path, route->path) == 0 && same_method(r->item[i].method, route->method))
             return false;
@@ -60,6 +78,8 @@ bool routes_add(struct routes *r, const struct route *route)
         r->item = item;
         r->cap = cap;
     }
+    if (route->hold != NULL)
+        route->hold(route->arg);
     r->item[r->n++] = *route;
     return true;
 }

@@ -163,7 +163,15 @@ struct conf *conf_load(const char *path, const struct conf_source *source, struc
 /* The same from text. name stands for the file in messages. */
 struct conf *conf_load_text(const char *text, const char *name, const struct conf_source *source,
                             struct conf_faults *faults);
+/* One more holder; a running configuration has many, each on a thread of its own, and ends with the last. */
+struct conf *conf_ref(const struct conf *c);
+/* One holder less. Any thread. */
 void conf_free(struct conf **c);
+/* Before `next` takes the place of `now`: what can't change while the daemon runs keeps its value, each told as a
+ * warning. Main thread; nobody else may have `next` yet. */
+void conf_carry(struct conf *next, const struct conf *now, struct conf_faults *faults);
+/* Do two blocks say the same to the plugin? The lane's settings aside. */
+bool conf_plugin_same(const struct conf_plugin *a, const struct conf_plugin *b);
 
 /* The embedded default file (etc/embedded.conf at build time). */
 extern const char conf_embedded_text[];

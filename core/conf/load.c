@@ -225,6 +225,7 @@ static struct conf *conf_new(const char *name)
     struct conf_own *own = calloc(1, sizeof(*own));
     omid_assert(own != NULL);
     own->c.magic = CONF_MAGIC;
+    atomic_init(&own->refs, 1);
     own->c.file = text_copy(name);
     return &own->c;
 }
@@ -298,6 +299,10 @@ void conf_free(struct conf **c)
         return;
     CHECK_MAGIC(*c, CONF_MAGIC);
     struct conf_own *own = (struct conf_own *)*c;
+    if (atomic_fetch_sub(&own->refs, 1) > 1) {
+        *c = NULL;
+        return;
+    }
     const struct conf_field *f = conf_fields();
     for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
         if (strncmp(e->section, "plugin", 6) == 0)

@@ -2,6 +2,8 @@
 #ifndef OMID_CONF_LOAD_H
 #define OMID_CONF_LOAD_H
 
+#include <stdatomic.h>
+
 #include "conf/check.h"
 #include "conf/outline.h"
 #include "conf/table.h"
@@ -9,6 +11,7 @@
 /* What conf_load() hands out: the public struct first, then what only keeps its strings alive. */
 struct conf_own {
     struct conf c;
+    atomic_uint refs;
     char **file; /* names that conf_value and conf_plugin point at */
     size_t n_files;
 };

@@ -27,13 +27,13 @@
       "Directory of store.db and queue.db. A leading ~/ is the home directory.") \
     R("daemon", "run_dir", STRING, OMID_RUNDIR, 1, 94, NULL, 0, daemon.run_dir, \
       "Directory of control.sock, through which omictl speaks to the daemon. A leading ~/ is the home directory.") \
-    R("daemon", "plugin_dir", STRING, OMID_PLUGINDIR, 1, 4000, NULL, 0, daemon.plugin_dir, \
+    R("daemon", "plugin_dir", STRING, OMID_PLUGINDIR, 1, 4000, NULL, RELOAD, daemon.plugin_dir, \
       "Where plugins without a path of their own are looked for, as NAME.so.") \
     R("daemon", "reactors", INT, "1", 1, 64, NULL, 0, daemon.reactors, \
       "Reactor threads. A session belongs to one of them for life.") \
     R("daemon", "drain", DURATION, "40s", 100, 1 HOUR, NULL, RELOAD, daemon.drain_ms, \
       "The longest time from SIGTERM to the end of the process.") \
-    R("daemon", "strict_lint", BOOL, "false", 0, 0, NULL, 0, daemon.strict_lint, \
+    R("daemon", "strict_lint", BOOL, "false", 0, 0, NULL, RELOAD, daemon.strict_lint, \
       "Whether a plugin whose file has calls that block a loop is refused. Otherwise it is warned about.") \
     R("watchdog", "slow", DURATION, "50ms", 10, 1 SEC, NULL, 0, watchdog.slow_ms, \
       "A callback that holds its loop for longer is logged while it still runs, and counted.") \
@@ -116,23 +116,23 @@
       "How many times faster than real time kept audio is replayed.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
-    R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, RELOAD, store.commit_ms, \
+    R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \
       "The longest time a write waits for others to share its commit.") \
     R("store", "sweep", DURATION, "5s", 50, 10 MIN, NULL, RELOAD, store.sweep_ms, \
       "Interval at which conversations without a session are looked for whose timeout has passed.") \
-    R("queue", "commit", DURATION, "5ms", 1, 1 SEC, NULL, RELOAD, queue.commit_ms, \
+    R("queue", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, queue.commit_ms, \
       "The longest time a job waits for others to share its commit.") \
-    R("queue", "lease", DURATION, "60s", 1 SEC, 1 HOUR, NULL, RELOAD, queue.lease_ms, \
+    R("queue", "lease", DURATION, "60s", 1 SEC, 1 HOUR, NULL, 0, queue.lease_ms, \
       "A job whose attempt has not ended within this time is offered again.") \
-    R("queue", "in_flight", INT, "64", 1, 10000, NULL, RELOAD, queue.in_flight, \
+    R("queue", "in_flight", INT, "64", 1, 10000, NULL, 0, queue.in_flight, \
       "Attempts under way at once.") \
-    R("queue", "in_flight_per_target", INT, "4", 1, 10000, NULL, RELOAD, queue.in_flight_per_target, \
+    R("queue", "in_flight_per_target", INT, "4", 1, 10000, NULL, 0, queue.in_flight_per_target, \
       "Attempts under way at once for one target, at most in_flight.") \
-    R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, RELOAD, queue.max_jobs, \
+    R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, 0, queue.max_jobs, \
       "Jobs kept, whatever their state; beyond it new ones are refused.") \
-    R("queue", "retry", LIST, "5s,5min,30min,2h,5h,10h,10h", 1, 32, NULL, RELOAD, queue.retry, \
+    R("queue", "retry", LIST, "5s,5min,30min,2h,5h,10h,10h", 1, 32, NULL, 0, queue.retry, \
       "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
-    R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, RELOAD, queue.jitter, \
+    R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, 0, queue.jitter, \
       "Share by which a pause is varied at random: 0.2 is 20 % either way.") \
     R("exec", "critical", INT, "8", 1, 256, NULL, 0, exec.critical, \
       "Threads for conversation processing and other critical work.") \
@@ -143,9 +143,9 @@
       "the default, each with a warning.") \
     R("exec", "queue", INT, "1024", 4, 1000000, NULL, 0, exec.queue, \
       "Jobs that wait, per pool; one plugin may fill a quarter of it.") \
-    N("plugin", "path", STRING, NULL, 1, 4000, NULL, 0, \
+    N("plugin", "path", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "The shared object; without a slash it lies in daemon.plugin_dir. Default: plugin_dir/NAME.so.") \
-    N("plugin", "required", BOOL, "false", 0, 0, NULL, 0, \
+    N("plugin", "required", BOOL, "false", 0, 0, NULL, RELOAD, \
       "Whether the daemon refuses to run without this plugin. Otherwise it runs, and says so.") \
     L("plugin", "pool", INT, "100", 1, 4096, NULL, RELOAD, pool, \
       "Connections of the lane, at least semaphore.") \

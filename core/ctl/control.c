@@ -13,7 +13,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
     return buf_append(arg, data, size * n) ? size * n : 0;
 }
 
-bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
+static bool request(const struct ctl *ctl, const char *path, bool post, struct buf *body)
 {
     char url[256], why[CURL_ERROR_SIZE] = "";
     long status = 0;
@@ -24,6 +24,10 @@ bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
     snprintf(url, sizeof url, "http://localhost%s", path);
     curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, ctl->socket);
+    if (post) {
+        curl_easy_setopt(c, CURLOPT_POSTFIELDS, "");
+        curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, 0L);
+    }
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, body);
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
@@ -35,7 +39,7 @@ bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
     curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &error);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(c);
-    if (rc == CURLE_OK && status == 200 && body->len > 0)
+    if (rc == CURLE_OK && (status == 200 || status == 202) && body->len > 0)
         return true;
     if (rc != CURLE_OK)
         fprintf(stderr, "omictl: %s: %s (is omid running? --socket names its control socket)\n", ctl->socket,
@@ -46,4 +50,14 @@ bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
         fprintf(stderr, "omictl: %s: the daemon answered %ld\n", path, status);
     buf_free(body);
     return false;
+}
+
+bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
+{
+    return request(ctl, path, false, body);
+}
+
+bool ctl_post(const struct ctl *ctl, const char *path, struct buf *body)
+{
+    return request(ctl, path, true, body);
 }

@@ -33,6 +33,7 @@ int ctl_status(const struct ctl *ctl, int argc, char **argv);
 int ctl_plugins(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
 int ctl_lint(const struct ctl *ctl, int argc, char **argv);
+int ctl_reload(const struct ctl *ctl, int argc, char **argv);
 int ctl_listen(const struct ctl *ctl, int argc, char **argv);
 int ctl_receive(const struct ctl *ctl, int argc, char **argv);
 
@@ -46,5 +47,7 @@ bool ctl_help_asked(const char *command, int argc, char **argv);
 
 /* GET path from the control socket. The body (NUL-terminated, caller frees by buf_free), or false having told why. */
 bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body);
+/* The same with POST and without a body of ours. */
+bool ctl_post(const struct ctl *ctl, const char *path, struct buf *body);
 
 #endif

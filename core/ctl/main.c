@@ -27,6 +27,12 @@ const struct ctl_command ctl_commands[] = {
      "Tells whether the daemon would take FILE.so: that it is a plugin of this version, and which calls in it block\n"
      "a loop. Nothing in it is run. Exit status 0 when there is nothing to say, or when the plugin declares that it\n"
      "blocks on executors only; 1 otherwise.\n"},
+    {"reload", ctl_reload, "", "makes the running daemon read its configuration again",
+     "usage: omictl [--socket PATH] [--json] reload [--wait S]\n"
+     "  --wait S            for the result (default 60)\n"
+     "Settings, new, removed and replaced plugins take effect without dropping a session. When anything is wrong,\n"
+     "nothing changes, and every fault is told with file, line and key. Exit status: 0 it took effect, 1 it did not,\n"
+     "3 no result within --wait.\n"},
     {"listen", ctl_listen, "[options] FILE", "streams a recording like a phone would, prints the transcript",
      "usage: omictl [--json] listen [options] FILE\n"
      "  --url URL           ws:// or wss:// URL of the daemon (default ws://127.0.0.1:8700/v4/listen)\n"

@@ -18,10 +18,14 @@ struct host *host_new(const struct host_env *env)
         return NULL;
     size_t n = env->conf->n_plugins;
     h->module = calloc(n > 0 ? n : 1, sizeof(struct omid_module *));
-    if (h->module == NULL) {
+    h->view = calloc(env->n_loops > 0 ? env->n_loops : 1, sizeof(struct host_view *));
+    if (h->module == NULL || h->view == NULL) {
+        free(h->module);
+        free(h->view);
         free(h);
         return NULL;
     }
+    list_init(&h->retired);
     h->magic = HOST_MAGIC;
     h->env = *env;
     pthread_mutex_init(&h->lock, NULL);
@@ -35,6 +39,18 @@ struct host *host_new(const struct host_env *env)
     return h;
 }
 
+static void let_go(struct omid_module **modp)
+{
+    struct omid_module *mod = *modp;
+    if (atomic_load(&mod->refs) > 1) {
+        /* Its code runs on an executor: file and what the instances share stay as they are. */
+        log_error("host", "plugin left open: its work still runs", LS("plugin", mod->name));
+    } else {
+        module_unconfigure(mod);
+    }
+    module_unref(modp);
+}
+
 void host_free(struct host **hp)
 {
     struct host *h = *hp;
@@ -44,16 +60,20 @@ void host_free(struct host **hp)
     CHECK_MAGIC(h, HOST_MAGIC);
     metrics_collector_remove(host_collect, h);
     table_set_services(NULL, NULL);
-    for (unsigned i = h->n_modules; i-- > 0;) {
-        struct omid_module *mod = h->module[i];
-        if (atomic_load(&mod->refs) > 1) {
-            /* Its code runs on an executor: file and what the instances share stay as they are. */
-            log_error("host", "plugin left open: its work still runs", LS("plugin", mod->name));
-        } else {
-            module_unconfigure(mod);
-        }
-        module_unref(&h->module[i]);
+    omid_assert(h->change == NULL);
+    for (unsigned i = 0; i < h->env.n_loops; i++)
+        view_free(&h->view[i]);
+    for (struct list *it; (it = list_pop(&h->retired)) != NULL;) {
+        struct omid_module *mod = list_entry(it, struct omid_module, link);
+        let_go(&mod);
     }
+    for (unsigned i = h->n_modules; i-- > 0;)
+        let_go(&h->module[i]);
+    for (struct past *p; (p = h->past) != NULL;) {
+        h->past = p->next;
+        free(p);
+    }
+    free(h->view);
     free(h->module);
     pthread_cond_destroy(&h->changed);
     pthread_mutex_destroy(&h->lock);
@@ -64,16 +84,18 @@ void host_free(struct host **hp)
 /* ------------------------------------------------------------ configure */
 
 /* Two names that differ in - and _ alone would share their metrics. */
-static const char *name_clash(const struct host *h, const char *name)
+const char *host_name_clash(struct omid_module *const *module, unsigned n, const char *name)
 {
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        const char *a = h->module[i]->name, *b = name;
+    for (unsigned i = 0; i < n; i++) {
+        if (module[i] == NULL)
+            continue;
+        const char *a = module[i]->name, *b = name;
         while (*a != '\0' && (*a == *b || (*a == '-' && *b == '_') || (*a == '_' && *b == '-'))) {
             a++;
             b++;
         }
         if (*a == *b)
-            return h->module[i]->name;
+            return module[i]->name;
     }
     return NULL;
 }
@@ -84,13 +106,13 @@ bool host_configure(struct host *h, struct conf_faults *faults)
     unsigned errors = faults->errors;
     for (size_t i = 0; i < h->env.conf->n_plugins; i++) {
         const struct conf_plugin *conf = &h->env.conf->plugin[i];
-        const char *clash = name_clash(h, conf->name);
+        const char *clash = host_name_clash(h->module, h->n_modules, conf->name);
         if (clash != NULL) {
             conf_fault(faults, false, conf->file, conf->line, "plugin", "%s: its name clashes with plugin %s",
                        conf->name, clash);
             continue;
         }
-        struct omid_module *mod = module_new(h, conf);
+        struct omid_module *mod = module_new(h, h->env.conf, conf);
         if (mod == NULL) {
             conf_fault(faults, false, conf->file, conf->line, "plugin", "%s: out of memory", conf->name);
             return false;
@@ -103,6 +125,14 @@ bool host_configure(struct host *h, struct conf_faults *faults)
         else
             (void)module_configure(mod, faults);
     }
+    for (unsigned i = 0; i < h->env.n_loops; i++) {
+        h->view[i] = view_new(h->module, h->n_modules);
+        if (h->view[i] == NULL) {
+            conf_fault(faults, false, h->env.conf->file, 0, "plugin", "out of memory");
+            return false;
+        }
+    }
+    h->env.conf = NULL; /* modules hold what they need of it */
     return faults->errors == errors;
 }
 
@@ -146,6 +176,12 @@ static void post_step(struct omid_instance *inst, void (*fn)(struct omid_instanc
     loop_post(inst->loop, &s->msg);
 }
 
+void host_post_all(struct omid_module *mod, void (*fn)(struct omid_instance *))
+{
+    for (unsigned r = 0; r < mod->n_instances; r++)
+        post_step(&mod->instance[r], fn, NULL);
+}
+
 /* Host locked. false at the deadline. */
 static bool wait_changed(struct host *h, uint64_t deadline_ms)
 {
@@ -174,7 +210,7 @@ static void start_step(struct omid_instance *inst)
                   LI("result", rc));
 }
 
-static void stop_step(struct omid_instance *inst)
+void host_stop_step(struct omid_instance *inst)
 {
     instance_stop(inst);
 }
@@ -197,14 +233,14 @@ static void on_all(struct omid_module *mod, void (*fn)(struct omid_instance *), 
     pthread_mutex_unlock(&h->lock);
 }
 
-static bool module_start(struct omid_module *mod)
+bool host_module_start(struct omid_module *mod)
 {
     module_set_state(mod, MODULE_STARTING);
     on_all(mod, start_step, "start");
     for (unsigned i = 0; i < mod->n_instances; i++) {
         if (!mod->instance[i].failed)
             continue;
-        on_all(mod, stop_step, "stop");
+        on_all(mod, host_stop_step, "stop");
         /* unconfigure() waits for host_free(): work that start() began may still run and look at what is shared. */
         module_fail(mod, "start() failed on reactor %u", i);
         return false;
@@ -220,7 +256,7 @@ bool host_start(struct host *h)
     bool ok = true;
     for (unsigned i = 0; i < h->n_modules; i++) {
         struct omid_module *mod = h->module[i];
-        if (module_state(mod) == MODULE_CONFIGURED && !module_start(mod) && mod->conf->required) {
+        if (module_state(mod) == MODULE_CONFIGURED && !host_module_start(mod) && mod->conf->required) {
             log_error("host", "a required plugin is missing", LS("plugin", mod->name));
             ok = false;
         }
@@ -233,8 +269,7 @@ bool host_start(struct host *h)
 /* Host locked. The first instance that is not done, or NULL. */
 static const struct omid_instance *not_quiet(const struct host *h)
 {
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        const struct omid_module *mod = h->module[i];
+    for (const struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
         for (unsigned r = 0; module_state(mod) == MODULE_DRAINING && r < mod->n_instances; r++) {
             if (!atomic_load(&mod->instance[r].quiet))
                 return &mod->instance[r];
@@ -246,13 +281,12 @@ static const struct omid_instance *not_quiet(const struct host *h)
 void host_drain(struct host *h, uint64_t deadline_ms)
 {
     CHECK_MAGIC(h, HOST_MAGIC);
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        struct omid_module *mod = h->module[i];
-        if (module_state(mod) != MODULE_STARTED)
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        enum module_state s = module_state(mod);
+        if (s != MODULE_STARTED && s != MODULE_RETIRING)
             continue;
         module_set_state(mod, MODULE_DRAINING);
-        for (unsigned r = 0; r < mod->n_instances; r++)
-            post_step(&mod->instance[r], instance_drain, NULL);
+        host_post_all(mod, instance_drain);
     }
     pthread_mutex_lock(&h->lock);
     const struct omid_instance *late;
@@ -271,8 +305,7 @@ void host_drain(struct host *h, uint64_t deadline_ms)
 /* Host locked. */
 static const struct omid_instance *not_stopped(const struct host *h)
 {
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        const struct omid_module *mod = h->module[i];
+    for (const struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
         for (unsigned r = 0; module_state(mod) == MODULE_STOPPING && r < mod->n_instances; r++) {
             if (instance_phase(&mod->instance[r]) != INSTANCE_STOPPED)
                 return &mod->instance[r];
@@ -281,19 +314,23 @@ static const struct omid_instance *not_stopped(const struct host *h)
     return NULL;
 }
 
+static void stop_begin(struct omid_module *mod)
+{
+    enum module_state s = module_state(mod);
+    if (s != MODULE_STARTED && s != MODULE_RETIRING && s != MODULE_DRAINING)
+        return;
+    module_set_state(mod, MODULE_STOPPING);
+    host_post_all(mod, host_stop_step);
+}
+
 bool host_stop(struct host *h)
 {
     CHECK_MAGIC(h, HOST_MAGIC);
     /* In the reverse order of the configuration, as far as a reactor is concerned. */
-    for (unsigned i = h->n_modules; i-- > 0;) {
-        struct omid_module *mod = h->module[i];
-        enum module_state s = module_state(mod);
-        if (s != MODULE_STARTED && s != MODULE_DRAINING)
-            continue;
-        module_set_state(mod, MODULE_STOPPING);
-        for (unsigned r = 0; r < mod->n_instances; r++)
-            post_step(&mod->instance[r], stop_step, NULL);
-    }
+    for (unsigned i = h->n_modules; i-- > 0;)
+        stop_begin(h->module[i]);
+    list_each (it, &h->retired)
+        stop_begin(list_entry(it, struct omid_module, link));
     uint64_t deadline = clock_mono_ms() + STOP_BOUND_MS;
     pthread_mutex_lock(&h->lock);
     const struct omid_instance *late;
@@ -305,8 +342,7 @@ bool host_stop(struct host *h)
         tell_stuck(late->module, "stop");
         return false;
     }
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        struct omid_module *mod = h->module[i];
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
         if (module_state(mod) == MODULE_STOPPING)
             module_set_state(mod, MODULE_STOPPED);
         if (mod->lane != NULL)
@@ -321,24 +357,26 @@ void host_routes_each(struct host *h, void (*fn)(void *arg, struct omid_module *
                       void *arg)
 {
     CHECK_MAGIC(h, HOST_MAGIC);
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        struct omid_module *mod = h->module[i];
-        for (unsigned r = 0; r < mod->n_routes; r++)
-            fn(arg, mod, &mod->route[r]);
+    unsigned n;
+    struct omid_module **module = host_forming(h, &n);
+    for (unsigned i = 0; i < n; i++) {
+        for (unsigned r = 0; module[i] != NULL && r < module[i]->n_routes; r++)
+            fn(arg, module[i], &module[i]->route[r]);
     }
 }
 
-unsigned host_module_count(const struct host *h)
+unsigned host_module_count(const struct host *h, unsigned reactor)
 {
     CHECK_MAGIC(h, HOST_MAGIC);
-    return h->n_modules;
+    omid_assert(reactor < h->env.n_loops);
+    return h->view[reactor] != NULL ? h->view[reactor]->n : 0;
 }
 
 struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module)
 {
     CHECK_MAGIC(h, HOST_MAGIC);
-    omid_assert(module < h->n_modules);
-    return host_instance_of(h->module[module], reactor);
+    omid_assert(reactor < h->env.n_loops && module < h->view[reactor]->n);
+    return host_instance_of(h->view[reactor]->module[module], reactor);
 }
 
 struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor)
@@ -346,7 +384,7 @@ struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor
     CHECK_MAGIC(mod, MODULE_MAGIC);
     omid_assert(reactor < mod->n_instances);
     enum module_state s = module_state(mod);
-    if (s != MODULE_STARTED && s != MODULE_DRAINING && s != MODULE_STOPPING)
+    if (s != MODULE_STARTED && s != MODULE_RETIRING && s != MODULE_DRAINING && s != MODULE_STOPPING)
         return NULL;
     struct omid_instance *inst = &mod->instance[reactor];
     enum instance_state phase = instance_phase(inst);
@@ -361,6 +399,12 @@ struct omid_instance *host_instance_on(struct omid_module *mod, const struct loo
             return host_instance_of(mod, i);
     }
     return NULL;
+}
+
+bool host_running(const struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    return host_instance_of(inst->module, inst->reactor) == inst;
 }
 
 const struct omid_plugin *host_plugin(const struct omid_instance *inst)
@@ -385,4 +429,27 @@ const char *host_name(const struct omid_instance *inst)
 {
     CHECK_MAGIC(inst, INSTANCE_MAGIC);
     return inst->module->name;
+}
+
+void host_use(struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    (void)module_use(inst->module);
+}
+
+void host_unuse(struct omid_instance *inst)
+{
+    CHECK_MAGIC(inst, INSTANCE_MAGIC);
+    struct omid_module *mod = inst->module;
+    module_unuse(&mod);
+}
+
+struct omid_module *host_module_use(struct omid_module *mod)
+{
+    return module_use(mod);
+}
+
+void host_module_unuse(struct omid_module **mod)
+{
+    module_unuse(mod);
 }

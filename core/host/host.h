@@ -24,7 +24,8 @@ struct loader;
 
 /* ---- loader: describing and opening .so files. Main thread. ---- */
 struct loader *loader_new(void);
-void loader_free(struct loader **l); /* closes what no host took */
+void loader_clear(struct loader *l); /* closes what no host took */
+void loader_free(struct loader **l); /* the same */
 /* A conf_source on this loader: opens RTLD_NOW|RTLD_LOCAL, checks magic, major, minor, size, name, tables. */
 struct conf_source loader_source(struct loader *l);
 
@@ -39,10 +40,13 @@ struct host_services {
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+    /* At a reload, on the reactor: this instance gets events from now on (it began after the sessions that live), or
+     * gets no more. NULL: nobody has anything to say to it. */
+    void (*takes_part)(void *arg, unsigned reactor, struct omid_instance *inst, bool begins);
 };
 
 struct host_env {
-    const struct conf *conf; /* outlives the host */
+    const struct conf *conf; /* host_configure() reads it; modules hold what they need */
     struct loader *loader;
     struct loop **loops; /* the reactors */
     unsigned n_loops;
@@ -56,6 +60,23 @@ struct host *host_new(const struct host_env *env);
 /* Opens and configures every plugin of the configuration. false: a required one failed, or a value is wrong; faults
  * says where. Main thread, before the loops run. */
 bool host_configure(struct host *h, struct conf_faults *faults);
+/*
+ * Reload, in two steps, main thread, loops running. host_change_prepare() loads, configures and starts what is new or
+ * changed in `conf` beside what runs; NULL when anything of that fails, told in faults: then everything is as it was.
+ * Until the change ends, host_routes_each() tells the routes of what will run. host_change_commit() makes it what runs,
+ * and can't fail: each reactor sees the new modules from its next turn on; those of the old that were replaced or
+ * removed retire: they serve what they have (connections, streams), are drained when that is over, stopped and closed.
+ * host_change_cancel() retires what is new instead.
+ */
+struct host_change;
+struct host_change_counts {
+    unsigned added, removed, replaced, lanes, kept;
+};
+struct host_change *host_change_prepare(struct host *h, const struct conf *conf, struct conf_faults *faults);
+struct host_change_counts host_change_commit(struct host_change **c, uint32_t drain_ms);
+void host_change_cancel(struct host_change **c, uint32_t drain_ms);
+/* Takes retired modules on their way out one step further; how many are left. Main thread, every now and then. */
+unsigned host_reap(struct host *h);
 /* Starts every instance on its reactor and waits for it. false: a required plugin failed. Main thread, loops running.
  */
 bool host_start(struct host *h);
@@ -72,10 +93,19 @@ void host_routes_each(struct host *h, void (*fn)(void *arg, struct omid_module *
                       void *arg);
 
 /* ---- instances, on their reactor ---- */
-unsigned host_module_count(const struct host *h);
+/* How many modules this reactor sees. The number and the order change at reload only, between two turns of its loop. */
+unsigned host_module_count(const struct host *h, unsigned reactor);
 /* NULL: that module is not running. Modules are numbered in the order of the configuration. */
 struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module);
+/* Whoever keeps an instance or a module for longer than a callback and brings it work says so: a generation that a
+ * reload has replaced is drained and closed when nobody uses it any more. Any thread. */
+void host_use(struct omid_instance *inst);
+void host_unuse(struct omid_instance *inst);
+struct omid_module *host_module_use(struct omid_module *mod);
+void host_module_unuse(struct omid_module **mod);
 struct omid_instance *host_instance_of(struct omid_module *mod, unsigned reactor);
+/* May it be called? Reactor. */
+bool host_running(const struct omid_instance *inst);
 const struct omid_plugin *host_plugin(const struct omid_instance *inst);
 void *host_state(const struct omid_instance *inst);
 struct omid_instance *host_instance_on(struct omid_module *mod, const struct loop *loop);

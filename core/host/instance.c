@@ -134,7 +134,7 @@ int host_leave(struct host_call *call, int rc)
     uint64_t ns = clock_mono_ns() - call->began_ns;
     loop_doing_leave(call->inst->loop, call->former);
     account_time(&mod->account, ns);
-    if (ns > (uint64_t)mod->host->env.conf->watchdog.slow_ms * 1000000) {
+    if (ns > (uint64_t)mod->owner->watchdog.slow_ms * 1000000) {
         atomic_fetch_add(&mod->account.slow, 1);
         log_warning("host", "a callback held its loop", LS("plugin", mod->name), LS("callback", call->callback),
                     LU("ms", ns / 1000000));

@@ -3,10 +3,14 @@
 #include "host/loader.h"
 
 #include <dlfcn.h>
-#include <limits.h>
+#include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "base/list.h"
 #include "base/magic.h"
@@ -19,10 +23,13 @@
 #define LIBRARY_MAGIC UINT32_C(0x6c696272)
 #define MAX_NAME 32
 #define MAX_OPTIONS 256
+#define MAX_FILE ((off_t)256 << 20) /* bytes of a plugin's file */
 
 struct library {
     uint32_t magic;
     struct list link;
+    int fd; /* the private copy; open as long as dl, whose name it is */
+    size_t size;
     void *dl;
     struct omid_plugin plugin;
     struct lint lint;
@@ -42,17 +49,21 @@ struct loader *loader_new(void)
     return l;
 }
 
+void loader_clear(struct loader *l)
+{
+    for (struct list *it; (it = list_pop(&l->open)) != NULL;) {
+        struct library *lib = list_entry(it, struct library, link);
+        library_close(&lib);
+    }
+}
+
 void loader_free(struct loader **lp)
 {
     struct loader *l = *lp;
     *lp = NULL;
     if (l == NULL)
         return;
-    list_each (it, &l->open) {
-        struct library *lib = list_entry(it, struct library, link);
-        list_remove(it);
-        library_close(&lib);
-    }
+    loader_clear(l);
     free(l);
 }
 
@@ -65,6 +76,8 @@ void library_close(struct library **libp)
     CHECK_MAGIC(lib, LIBRARY_MAGIC);
     if (lib->dl != NULL)
         dlclose(lib->dl);
+    if (lib->fd >= 0)
+        close(lib->fd);
     lib->magic = OMID_MAGIC_DEAD;
     free(lib);
 }
@@ -211,27 +224,100 @@ static bool file_check(const char *path, bool strict, struct lint *lint, char *e
     return false;
 }
 
-static void *file_open(const char *path, char *err, size_t errlen)
+/*
+ * Each library is a copy of its own, in memory: what happens to the file afterwards does not reach the code that runs,
+ * and the same path can be opened again beside it (dlopen() would hand out the old one). The copy's name is its
+ * descriptor, which therefore stays open, or else the next one could get its name.
+ */
+static int copy_new(const char *name)
 {
-    /* dlopen() looks for a name without slash in the library path. */
-    char local[PATH_MAX];
-    if (strchr(path, '/') == NULL) {
-        if ((size_t)snprintf(local, sizeof(local), "./%s", path) >= sizeof(local)) {
-            snprintf(err, errlen, "the path is too long");
-            return NULL;
+#ifndef MFD_EXEC
+#define MFD_EXEC 0x0010U
+#endif
+    int fd = memfd_create(name, MFD_CLOEXEC | MFD_EXEC);
+    if (fd < 0 && errno == EINVAL) /* a kernel before 6.3, where that is what they are anyway */
+        fd = memfd_create(name, MFD_CLOEXEC);
+    return fd;
+}
+
+static bool copy_all(int from, int to, size_t *size)
+{
+    static char block[65536]; /* main thread only */
+    *size = 0;
+    for (;;) {
+        ssize_t n = read(from, block, sizeof(block));
+        if (n == 0)
+            return true;
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return false;
+        *size += (size_t)n;
+        if (*size > (size_t)MAX_FILE) {
+            errno = EFBIG;
+            return false;
         }
-        path = local;
+        for (ssize_t done = 0; done < n;) {
+            ssize_t w = write(to, block + done, (size_t)(n - done));
+            if (w < 0 && errno != EINTR)
+                return false;
+            done += w > 0 ? w : 0;
+        }
     }
-    void *dl = dlopen(path, RTLD_NOW | RTLD_LOCAL);
-    if (dl == NULL) {
-        const char *why = dlerror();
-        size_t n = strlen(path);
-        /* The path stands in front of the message already. */
-        if (why != NULL && strncmp(why, path, n) == 0 && strncmp(why + n, ": ", 2) == 0)
-            why += n + 2;
-        snprintf(err, errlen, "%s", why != NULL ? why : "can't be opened");
+}
+
+static bool file_copy(struct library *lib, const char *name, char *err, size_t errlen)
+{
+    struct stat st;
+    int from = open(lib->path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); /* a FIFO would be waited for */
+    bool ok = from >= 0 && fstat(from, &st) == 0;
+    if (ok && !S_ISREG(st.st_mode)) {
+        snprintf(err, errlen, "not a regular file");
+        close(from);
+        return false;
     }
-    return dl;
+    ok = ok && (lib->fd = copy_new(name)) >= 0 && copy_all(from, lib->fd, &lib->size);
+    if (!ok)
+        snprintf(err, errlen, "%s", strerror(errno));
+    if (from >= 0)
+        close(from);
+    return ok;
+}
+
+static bool file_open(struct library *lib, const char *name, bool strict, char *err, size_t errlen)
+{
+    char path[64];
+    if (!file_copy(lib, name, err, errlen))
+        return false;
+    snprintf(path, sizeof(path), "/proc/self/fd/%d", lib->fd);
+    if (!file_check(path, strict, &lib->lint, err, errlen)) /* of what will run, not of what the file may be by then */
+        return false;
+    lib->dl = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (lib->dl != NULL)
+        return true;
+    const char *why = dlerror();
+    size_t n = strlen(path);
+    /* The path that the user knows stands in front of the message already. */
+    if (why != NULL && strncmp(why, path, n) == 0 && strncmp(why + n, ": ", 2) == 0)
+        why += n + 2;
+    snprintf(err, errlen, "%s", why != NULL ? why : "can't be opened");
+    return false;
+}
+
+bool library_same(const struct library *a, const struct library *b)
+{
+    CHECK_MAGIC(a, LIBRARY_MAGIC);
+    CHECK_MAGIC(b, LIBRARY_MAGIC);
+    if (a->size != b->size)
+        return false;
+    void *ta = mmap(NULL, a->size, PROT_READ, MAP_SHARED, a->fd, 0);
+    void *tb = mmap(NULL, b->size, PROT_READ, MAP_SHARED, b->fd, 0);
+    bool same = ta != MAP_FAILED && tb != MAP_FAILED && memcmp(ta, tb, a->size) == 0;
+    if (ta != MAP_FAILED)
+        munmap(ta, a->size);
+    if (tb != MAP_FAILED)
+        munmap(tb, b->size);
+    return same;
 }
 
 static struct library *library_open(const char *name, const char *path, bool strict, char *err, size_t errlen)
@@ -244,9 +330,8 @@ static struct library *library_open(const char *name, const char *path, bool str
     lib->magic = LIBRARY_MAGIC;
     list_init(&lib->link);
     strcpy(lib->path, path);
-    if (file_check(path, strict, &lib->lint, err, errlen))
-        lib->dl = file_open(path, err, errlen);
-    if (lib->dl == NULL) {
+    lib->fd = -1;
+    if (!file_open(lib, name, strict, err, errlen)) {
         library_close(&lib);
         return NULL;
     }
@@ -267,7 +352,7 @@ static struct library *library_open(const char *name, const char *path, bool str
     return lib;
 }
 
-static struct library *loader_find(struct loader *l, const char *name, const char *path)
+struct library *loader_find(struct loader *l, const char *name, const char *path)
 {
     list_each (it, &l->open) {
         struct library *lib = list_entry(it, struct library, link);

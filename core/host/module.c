@@ -11,7 +11,7 @@
 static const char *const state_names[] = {
     [MODULE_LOADED] = "loaded",   [MODULE_CONFIGURED] = "configured", [MODULE_STARTING] = "starting",
     [MODULE_STARTED] = "running", [MODULE_DRAINING] = "draining",     [MODULE_STOPPING] = "stopping",
-    [MODULE_STOPPED] = "stopped", [MODULE_FAILED] = "failed",
+    [MODULE_STOPPED] = "stopped", [MODULE_FAILED] = "failed",         [MODULE_RETIRING] = "retiring",
 };
 
 const char *module_state_name(enum module_state s)
@@ -35,10 +35,12 @@ static bool move_is_legal(enum module_state from, enum module_state to)
         return from == MODULE_CONFIGURED;
     case MODULE_STARTED:
         return from == MODULE_STARTING;
-    case MODULE_DRAINING:
+    case MODULE_RETIRING:
         return from == MODULE_STARTED;
+    case MODULE_DRAINING:
+        return from == MODULE_STARTED || from == MODULE_RETIRING;
     case MODULE_STOPPING:
-        return from == MODULE_STARTED || from == MODULE_DRAINING;
+        return from == MODULE_STARTED || from == MODULE_RETIRING || from == MODULE_DRAINING;
     case MODULE_STOPPED:
         return from == MODULE_STOPPING || from == MODULE_CONFIGURED;
     case MODULE_FAILED:
@@ -79,7 +81,7 @@ void module_account_open(struct omid_module *mod, enum handle_kind kind, int n)
 
 /* ------------------------------------------------------------ life */
 
-struct omid_module *module_new(struct host *h, const struct conf_plugin *conf)
+struct omid_module *module_new(struct host *h, const struct conf *owner, const struct conf_plugin *conf)
 {
     struct omid_module *mod = calloc(1, sizeof(*mod));
     if (mod == NULL)
@@ -96,7 +98,9 @@ struct omid_module *module_new(struct host *h, const struct conf_plugin *conf)
         free(mod);
         return NULL;
     }
+    mod->owner = conf_ref(owner);
     atomic_init(&mod->refs, 1);
+    list_init(&mod->link);
     pthread_mutex_init(&mod->lock, NULL);
     list_init(&mod->dead);
     for (unsigned i = 0; i < mod->n_instances; i++)
@@ -127,6 +131,7 @@ void module_unref(struct omid_module **modp)
         free(t);
     }
     library_close(&mod->library);
+    conf_free(&mod->owner);
     pthread_mutex_destroy(&mod->lock);
     for (unsigned i = 0; i < mod->n_instances; i++)
         mod->instance[i].magic = OMID_MAGIC_DEAD;
@@ -137,7 +142,31 @@ void module_unref(struct omid_module **modp)
     free(mod);
 }
 
+struct omid_module *module_use(struct omid_module *mod)
+{
+    module_ref(mod);
+    atomic_fetch_add(&mod->users, 1);
+    return mod;
+}
+
+void module_unuse(struct omid_module **modp)
+{
+    omid_assert(atomic_fetch_sub(&(*modp)->users, 1) > 0);
+    module_unref(modp);
+}
+
 /* ------------------------------------------------------------ configure */
+
+/* Generations share their lane: one set of breakers and one semaphore towards the same partners. */
+static struct lane *lane_of(struct omid_module *mod)
+{
+    struct host *h = mod->host;
+    for (struct omid_module *m = host_next(h, NULL); m != NULL; m = host_next(h, m)) {
+        if (m != mod && m->lane != NULL && m->name == mod->name)
+            return lane_share(m->lane);
+    }
+    return lane_new(h->env.lanes, mod->name, &mod->conf->lane);
+}
 
 static void report_fault(struct omid_module *mod, struct conf_faults *faults, const char *why)
 {
@@ -183,8 +212,9 @@ bool module_configure(struct omid_module *mod, struct conf_faults *faults)
         return false;
     report_blocking(mod, faults);
     watchdog_metrics(mod->name);
+    mod->lane_conf = mod->conf->lane;
     if (mod->host->env.lanes != NULL) {
-        mod->lane = lane_new(mod->host->env.lanes, mod->name, &mod->conf->lane);
+        mod->lane = lane_of(mod);
         if (mod->lane == NULL) {
             report_fault(mod, faults, "its lane can't be made: out of memory");
             module_fail(mod, "its lane can't be made: out of memory");

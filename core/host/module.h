@@ -45,6 +45,7 @@ enum module_state {
     MODULE_CONFIGURED,
     MODULE_STARTING,
     MODULE_STARTED,
+    MODULE_RETIRING, /* out of the configuration: serves what it has, gets nothing new */
     MODULE_DRAINING,
     MODULE_STOPPING,
     MODULE_STOPPED,
@@ -88,13 +89,19 @@ struct account {
 struct omid_module {
     uint32_t magic;
     atomic_uint refs;
+    atomic_uint users;    /* who may still bring it work: views, routes, channels, streams, jobs on their way */
+    struct list link;     /* in host.retired; main thread, under host.lock */
+    uint64_t deadline_ms; /* of DRAINING and STOPPING, when retired; main thread */
+    bool told_late;
     struct host *host;
+    struct conf *owner;      /* of conf; held */
     struct library *library; /* NULL: the file could not be taken */
     const struct omid_plugin *plugin;
     const struct conf_plugin *conf;
     const char *name; /* interned: log lines and metrics may outlive the module */
     unsigned generation;
     struct lane *lane;
+    struct conf_lane lane_conf; /* what it was told last; main thread */
     void *shared;
     bool configured;            /* configure() succeeded and unconfigure() is due */
     struct conf_faults *faults; /* during configure() only */
@@ -136,16 +143,54 @@ struct tombstone {
     void *memory;
 };
 
+/* What one reactor's events and streams go to: the modules of the configuration, in its order. Each is used. Replaced
+ * as a whole, on the reactor's thread alone. */
+struct host_view {
+    unsigned n;
+    struct omid_module *module[];
+};
+
+/* What the generations of a name that are gone have done, so that its counters go on. */
+struct past {
+    struct past *next;
+    const char *name; /* interned */
+    struct account account;
+};
+
 struct host {
     uint32_t magic;
     struct host_env env;
     pthread_mutex_t lock; /* modules against host_status() and the dispatcher */
     pthread_cond_t changed;
+    struct host_view **view;    /* one per reactor */
+    struct list retired;        /* of struct omid_module; main thread writes, under lock */
+    struct past *past;          /* one per name ever configured; under lock */
+    struct host_change *change; /* under way: what will be; main thread */
+    uint32_t drain_ms;          /* of retired modules; main thread */
     struct omid_module **module;
     unsigned n_modules;
     unsigned next_generation;
     bool stopped;
 };
+
+/* reload.c */
+struct host_view *view_new(struct omid_module *const *module, unsigned n);
+void view_free(struct host_view **v);
+/* The modules that this configuration step looks at: those of the change under way, or those that run. */
+struct omid_module **host_forming(const struct host *h, unsigned *n);
+/* Every module there is, retired ones behind the others. Host locked, or main thread. NULL: no more. */
+struct omid_module *host_next(const struct host *h, const struct omid_module *after);
+void account_add(struct account *to, const struct account *from);
+
+/* One more who may bring it work, and one less. Any thread. */
+struct omid_module *module_use(struct omid_module *mod);
+void module_unuse(struct omid_module **mod);
+
+/* host.c */
+void host_post_all(struct omid_module *mod, void (*fn)(struct omid_instance *));
+void host_stop_step(struct omid_instance *inst);
+bool host_module_start(struct omid_module *mod);
+const char *host_name_clash(struct omid_module *const *module, unsigned n, const char *name);
 
 /* module.c */
 const char *module_state_name(enum module_state s);
@@ -153,7 +198,7 @@ void module_set_state(struct omid_module *mod, enum module_state to);
 enum module_state module_state(const struct omid_module *mod);
 void module_fail(struct omid_module *mod, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 void module_reason(struct omid_module *mod, char out[256]);
-struct omid_module *module_new(struct host *h, const struct conf_plugin *conf);
+struct omid_module *module_new(struct host *h, const struct conf *owner, const struct conf_plugin *conf);
 struct omid_module *module_ref(struct omid_module *mod);
 void module_unref(struct omid_module **mod); /* the last: closes the file */
 bool module_configure(struct omid_module *mod, struct conf_faults *faults);

@@ -73,8 +73,8 @@ void host_status(struct host *h, struct json_w *w)
     CHECK_MAGIC(h, HOST_MAGIC);
     json_w_open(w, '[');
     pthread_mutex_lock(&h->lock);
-    for (unsigned i = 0; i < h->n_modules; i++)
-        write_module(h->module[i], w);
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod))
+        write_module(mod, w);
     pthread_mutex_unlock(&h->lock);
     json_w_close(w, ']');
 }
@@ -84,6 +84,34 @@ void host_status(struct host *h, struct json_w *w)
 static void family(struct buf *out, const char *name, const char *help, const char *type)
 {
     buf_printf(out, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, type);
+}
+
+/* All generations of a name, those that are gone included: its counters never fall. */
+static struct account account_of(const struct host *h, const char *name, bool *up)
+{
+    struct account sum = {0};
+    *up = false;
+    for (const struct past *p = h->past; p != NULL; p = p->next) {
+        if (p->name == name)
+            account_add(&sum, &p->account);
+    }
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        if (mod->name != name)
+            continue;
+        account_add(&sum, &mod->account);
+        *up = *up || module_state(mod) == MODULE_STARTED;
+    }
+    return sum;
+}
+
+/* The first module of its name: one set of lines per name. */
+static bool is_first(const struct host *h, const struct omid_module *mod)
+{
+    for (struct omid_module *m = host_next(h, NULL); m != mod; m = host_next(h, m)) {
+        if (m->name == mod->name)
+            return false;
+    }
+    return true;
 }
 
 static void collect_counters(struct host *h, struct buf *out)
@@ -105,37 +133,66 @@ static void collect_counters(struct host *h, struct buf *out)
         {"omid_plugin_log_dropped_total", "Log lines of a plugin beyond its share.",
          offsetof(struct account, log_dropped)},
     };
+    bool up;
     for (size_t i = 0; i < ARRAY_LEN(counters); i++) {
         family(out, counters[i].name, counters[i].help, "counter");
-        for (unsigned m = 0; m < h->n_modules; m++) {
-            const char *account = (const char *)&h->module[m]->account;
-            const _Atomic uint64_t *v = (const void *)(account + counters[i].offset);
-            buf_printf(out, "%s{plugin=\"%s\"} %llu\n", counters[i].name, h->module[m]->name,
-                       (unsigned long long)counted(v));
+        for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+            if (!is_first(h, mod))
+                continue;
+            struct account sum = account_of(h, mod->name, &up);
+            const _Atomic uint64_t *v = (const void *)((const char *)&sum + counters[i].offset);
+            buf_printf(out, "%s{plugin=\"%s\"} %llu\n", counters[i].name, mod->name, (unsigned long long)counted(v));
         }
     }
+}
+
+static void collect_time(struct host *h, struct buf *out)
+{
+    bool up;
+    family(out, "omid_plugin_callback_seconds_total", "Time spent in callbacks of a plugin.", "counter");
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        if (!is_first(h, mod))
+            continue;
+        struct account sum = account_of(h, mod->name, &up);
+        buf_printf(out, "omid_plugin_callback_seconds_total{plugin=\"%s\"} %.9f\n", mod->name,
+                   (double)counted(&sum.ns) / 1e9);
+    }
+}
+
+static void collect_gauges(struct host *h, struct buf *out)
+{
+    bool up;
+    family(out, "omid_plugin_up", "1 while a plugin runs.", "gauge");
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        if (!is_first(h, mod))
+            continue;
+        (void)account_of(h, mod->name, &up);
+        buf_printf(out, "omid_plugin_up{plugin=\"%s\"} %d\n", mod->name, up);
+    }
+    family(out, "omid_plugin_in_flight", "What a plugin has open, by kind.", "gauge");
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        if (!is_first(h, mod))
+            continue;
+        struct account sum = account_of(h, mod->name, &up);
+        for (unsigned i = 0; i < HANDLE_KINDS; i++)
+            buf_printf(out, "omid_plugin_in_flight{plugin=\"%s\",kind=\"%s\"} %lld\n", mod->name, handle_names[i],
+                       (long long)atomic_load(&sum.open[i]));
+    }
+    unsigned retired = 0;
+    list_each (it, &h->retired)
+        retired++;
+    family(out, "omid_plugins_retiring", "Plugins that a reload has replaced or removed, on their way out.", "gauge");
+    buf_printf(out, "omid_plugins_retiring %u\n", retired);
 }
 
 void host_collect(void *arg, struct buf *out)
 {
     struct host *h = arg;
     pthread_mutex_lock(&h->lock);
-    if (h->n_modules > 0) {
+    if (host_next(h, NULL) != NULL) {
         collect_counters(h, out);
-        family(out, "omid_plugin_callback_seconds_total", "Time spent in callbacks of a plugin.", "counter");
-        for (unsigned m = 0; m < h->n_modules; m++)
-            buf_printf(out, "omid_plugin_callback_seconds_total{plugin=\"%s\"} %.9f\n", h->module[m]->name,
-                       (double)counted(&h->module[m]->account.ns) / 1e9);
-        family(out, "omid_plugin_up", "1 while a plugin runs.", "gauge");
-        for (unsigned m = 0; m < h->n_modules; m++)
-            buf_printf(out, "omid_plugin_up{plugin=\"%s\"} %d\n", h->module[m]->name,
-                       module_state(h->module[m]) == MODULE_STARTED);
-        family(out, "omid_plugin_in_flight", "What a plugin has open, by kind.", "gauge");
-        for (unsigned m = 0; m < h->n_modules; m++) {
-            for (unsigned i = 0; i < HANDLE_KINDS; i++)
-                buf_printf(out, "omid_plugin_in_flight{plugin=\"%s\",kind=\"%s\"} %lld\n", h->module[m]->name,
-                           handle_names[i], (long long)atomic_load(&h->module[m]->account.open[i]));
-        }
+        collect_time(h, out);
+        collect_gauges(h, out);
     }
     pthread_mutex_unlock(&h->lock);
 }

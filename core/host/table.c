@@ -143,9 +143,11 @@ static bool same_route(const struct omid_route *a, const struct omid_route *b)
 
 static bool route_taken(const struct host *h, const struct omid_route *route)
 {
-    for (unsigned i = 0; i < h->n_modules; i++) {
-        const struct omid_module *mod = h->module[i];
-        for (unsigned r = 0; r < mod->n_routes; r++) {
+    unsigned n;
+    struct omid_module *const *module = host_forming(h, &n);
+    for (unsigned i = 0; i < n; i++) {
+        const struct omid_module *mod = module[i];
+        for (unsigned r = 0; mod != NULL && r < mod->n_routes; r++) {
             if (same_route(&mod->route[r], route))
                 return true;
         }

@@ -206,7 +206,7 @@ struct omid_job_run {
 
 struct dispatch {
     struct loop_msg msg;
-    struct omid_module *module; /* a reference */
+    struct omid_module *module; /* used */
     struct queue_claim *claim;
     unsigned reactor;
 };
@@ -253,7 +253,7 @@ static void on_dispatch(struct loop *loop, struct loop_msg *msg)
         run_job(inst, d->claim);
     else
         queue_finish(&d->claim, OMID_JOB_WAIT, OFFER_AGAIN_S, "the plugin is not running");
-    module_unref(&d->module);
+    module_unuse(&d->module);
     free(d);
 }
 
@@ -268,14 +268,14 @@ bool host_job_dispatch(void *arg, struct queue_claim *claim)
     for (unsigned i = 0; i < h->n_modules && mod == NULL; i++) {
         struct omid_module *m = h->module[i];
         if (strcmp(m->name, owner) == 0 && module_state(m) == MODULE_STARTED && m->plugin->job != NULL)
-            mod = module_ref(m);
+            mod = module_use(m);
     }
     pthread_mutex_unlock(&h->lock);
     if (mod == NULL)
         return false;
     struct dispatch *d = calloc(1, sizeof(*d));
     if (d == NULL) {
-        module_unref(&mod);
+        module_unuse(&mod);
         return false;
     }
     d->msg.fn = on_dispatch;

@@ -89,14 +89,14 @@ static bool count_in(struct client *c, enum refused_reason *why)
     unsigned now = atomic_fetch_add(&in->n_connections, 1) + 1;
 
     c->counted = true;
-    if (now > in->env.conf->ingress.max_connections) {
+    if (now > c->t->conf->ingress.max_connections) {
         *why = REFUSED_CONNECTIONS;
         c->key[0] = '\0';
         return false;
     }
     pthread_mutex_lock(&in->lock);
     uintptr_t n = (uintptr_t)map_get(in->per_address, c->key) + 1;
-    bool ok = n <= in->env.conf->ingress.max_connections_per_address;
+    bool ok = n <= c->t->conf->ingress.max_connections_per_address;
     *why = REFUSED_ADDRESS;
     if (ok && !map_put(in->per_address, c->key, (void *)n, NULL)) {
         ok = false;
@@ -270,7 +270,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct client *c = sock->on_close.data;
     CHECK_MAGIC(c, CLIENT_MAGIC);
-    size_t max = c->t->in->env.conf->ingress.max_header;
+    size_t max = c->t->conf->ingress.max_header;
 
     if (err == NULL && c->state == CLIENT_READING && !c->head_done) {
         size_t end = 0;
@@ -315,7 +315,7 @@ void client_request_done(struct client *c)
     client_set_state(c, CLIENT_READING);
     c->scanned = 0;
     c->head_done = false;
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + c->t->in->env.conf->ingress.request_timeout_ms);
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + c->t->conf->ingress.request_timeout_ms);
     list_remove(&c->watch_link);
     list_append(&c->t->unwatched, &c->watch_link);
 }
@@ -363,10 +363,10 @@ static void on_timer(struct timer *timer, uint64_t now_ms)
 static void serve_http(struct client *c)
 {
     struct ingress_thread *t = c->t;
-    h2o_accept_ctx_t accept_ctx = {.ctx = &t->ctx, .hosts = t->in->config.hosts};
+    h2o_accept_ctx_t accept_ctx = {.ctx = &t->ctx, .hosts = t->config.hosts};
 
     client_set_state(c, CLIENT_READING);
-    timer_set(&t->timers, &c->timer, t->now_ms + t->in->env.conf->ingress.request_timeout_ms);
+    timer_set(&t->timers, &c->timer, t->now_ms + t->conf->ingress.request_timeout_ms);
     t->opening = c; /* bytes that came with the handshake may end it within h2o_http1_accept() */
     h2o_http1_accept(&accept_ctx, c->sock, *h2o_get_timestamp(&t->ctx, NULL, NULL));
     if (t->opening == c)
@@ -479,7 +479,7 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
         serve_http(c);
         return;
     }
-    uint32_t bound = t->in->env.conf->ingress.request_timeout_ms;
+    uint32_t bound = t->conf->ingress.request_timeout_ms;
     c->tls = true;
     client_set_state(c, CLIENT_HANDSHAKE);
     timer_set(&t->timers, &c->timer, t->now_ms + (bound < CLIENT_HANDSHAKE_MS ? bound : CLIENT_HANDSHAKE_MS));

@@ -194,6 +194,7 @@ static void on_request_end(void *p)
     if (ex->ch != NULL)
         channel_up_closed(&ex->ch, WS_CODE_ABNORMAL);
     channel_request_free(&ex->request);
+    routes_free(&ex->routes);
     c->exchange = NULL;
     if (!ex->upgrading)
         client_request_done(c);
@@ -290,7 +291,7 @@ unsigned http_reactor_of(struct ingress_thread *t, const char *uid)
 static void start_request(struct exchange *ex)
 {
     struct ingress_thread *t = ex->client->t;
-    const struct conf *conf = t->in->env.conf;
+    const struct conf *conf = t->conf;
     unsigned reactor = http_reactor_of(t, ex->request.uid);
 
     ex->ch = channel_new(&ex->request, ex->route, &t->sink, ex, t->in->env.loops[reactor], ex->route->handler,
@@ -356,7 +357,7 @@ static void on_auth(void *arg, const struct auth_answer *answer)
 
 static void serve_route(struct exchange *ex)
 {
-    const struct conf *conf = ex->client->t->in->env.conf;
+    const struct conf *conf = ex->client->t->conf;
     char err[256] = "bad request";
 
     if (!request_fill(ex, ex->websocket)) {
@@ -417,7 +418,7 @@ static bool serve_direct(struct exchange *ex, h2o_iovec_t path)
 static void refuse_method(struct exchange *ex, h2o_iovec_t path)
 {
     char allow[128];
-    routes_allow(ex->client->t->in->env.routes, path.base, path.len, allow, sizeof(allow));
+    routes_allow(ex->client->t->routes, path.base, path.len, allow, sizeof(allow));
     http_header(ex, "Allow", allow);
     http_refuse(ex, 405, "method not allowed");
 }
@@ -425,7 +426,7 @@ static void refuse_method(struct exchange *ex, h2o_iovec_t path)
 static void serve(struct exchange *ex, h2o_iovec_t path)
 {
     h2o_req_t *req = ex->req;
-    const struct routes *routes = ex->client->t->in->env.routes;
+    const struct routes *routes = ex->routes = routes_ref(ex->client->t->routes);
     bool other = false, ignored, get = path_is(req->method, "GET");
 
     const struct route *ws =
@@ -464,7 +465,7 @@ int http_handle(h2o_handler_t *self, h2o_req_t *req)
 
     (void)self;
     split_path(req, &path, &query);
-    if (head_size(req) > ex->client->t->in->env.conf->ingress.max_header) {
+    if (head_size(req) > ex->client->t->conf->ingress.max_header) {
         metric_add(ingress_metrics.refused[REFUSED_HEADER], 1);
         req->http1_is_persistent = 0;
         http_refuse(ex, 431, "the request header is too big");

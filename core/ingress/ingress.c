@@ -15,8 +15,9 @@
 #include "base/thread.h"
 #include "ingress/private.h"
 
-#define TURN_MAX_MS 1000 /* a bound on how long a lost wake-up could stay unnoticed */
-#define CUT_WAIT_MS 1000 /* for h2o to notice that its sockets were shut down */
+#define TURN_MAX_MS 1000                 /* a bound on how long a lost wake-up could stay unnoticed */
+#define REQUEST_NET_MS UINT64_C(1201000) /* twice the longest request_timeout, and a second */
+#define CUT_WAIT_MS 1000                 /* for h2o to notice that its sockets were shut down */
 
 /* ------------------------------------------------------------ one thread */
 
@@ -57,7 +58,7 @@ static void take_down(struct ingress_thread *t)
 static void thread_open(struct ingress_thread *t)
 {
     t->loop = h2o_evloop_create();
-    h2o_context_init(&t->ctx, t->loop, &t->in->config);
+    h2o_context_init(&t->ctx, t->loop, &t->config);
     h2o_multithread_register_receiver(t->ctx.queue, &t->receiver, on_receive);
     pthread_mutex_lock(&t->wake_lock);
     t->awake = true;
@@ -152,9 +153,34 @@ static void one_turn(struct ingress_thread *t, uint32_t max_wait)
     websocket_flush(t);
 }
 
+static void take_configuration(struct ingress_thread *t)
+{
+    struct ingress *in = t->in;
+
+    pthread_mutex_lock(&in->lock);
+    struct conf *conf = t->next_conf;
+    struct routes *routes = t->next_routes;
+    t->next_conf = NULL;
+    t->next_routes = NULL;
+    t->taken = atomic_load(&in->configured);
+    pthread_mutex_unlock(&in->lock);
+    if (conf != NULL) {
+        conf_free(&t->conf);
+        t->conf = conf;
+        t->config.max_request_entity_size = conf->ingress.max_body;
+    }
+    if (routes != NULL) {
+        routes_free(&t->routes);
+        t->routes = routes;
+    }
+}
+
 static void apply_orders(struct ingress_thread *t)
 {
     struct ingress *in = t->in;
+
+    if (t->taken != atomic_load(&in->configured))
+        take_configuration(t);
 
     if (!t->paused && (atomic_load(&in->pause) || atomic_load(&in->stop))) {
         t->paused = true;
@@ -199,21 +225,20 @@ static void *thread_main(void *arg)
 
 /* ------------------------------------------------------------ making */
 
-static void config_make(struct ingress *in)
+static void config_make(struct ingress_thread *t)
 {
-    const struct conf *conf = in->env.conf;
-
-    h2o_config_init(&in->config);
+    h2o_config_init(&t->config);
+    t->config_made = true;
     h2o_hostconf_t *host =
-        h2o_config_register_host(&in->config, h2o_iovec_init(H2O_STRLIT("default")), 65535 /* any port */);
+        h2o_config_register_host(&t->config, h2o_iovec_init(H2O_STRLIT("default")), 65535 /* any port */);
     h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
     h2o_handler_t *handler = h2o_create_handler(path, sizeof(*handler));
     handler->on_req = http_handle;
-    in->config.server_name = h2o_iovec_init("", 0);
-    in->config.max_request_entity_size = conf->ingress.max_body;
-    in->config.http1.upgrade_to_http2 = 0;
-    /* A net below our own bounds: h2o's timers follow the wall clock. */
-    in->config.http1.req_timeout = 2 * (uint64_t)conf->ingress.request_timeout_ms + 1000;
+    t->config.server_name = h2o_iovec_init("", 0);
+    t->config.http1.upgrade_to_http2 = 0;
+    t->config.max_request_entity_size = t->conf->ingress.max_body;
+    /* A net below our own bounds: h2o's timers follow the wall clock. Fixed, while request_timeout may change. */
+    t->config.http1.req_timeout = REQUEST_NET_MS;
 }
 
 static bool threads_make(struct ingress *in)
@@ -225,6 +250,9 @@ static bool threads_make(struct ingress *in)
         struct ingress_thread *t = &in->thread[i];
         t->in = in;
         t->index = i;
+        t->conf = conf_ref(in->env.conf);
+        t->routes = routes_ref(in->env.routes);
+        config_make(t);
         list_init(&t->clients);
         list_init(&t->unwatched);
         list_init(&t->dirty);
@@ -265,12 +293,13 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
     in->n_threads = env->conf->ingress.threads;
     pthread_mutex_init(&in->lock, NULL);
     pthread_cond_init(&in->changed, NULL);
-    config_make(in);
     in->per_address = map_new();
     if (in->per_address == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
         ingress_free(&in);
         return NULL;
     }
+    in->env.conf = NULL; /* from here on each thread's own */
+    in->env.routes = NULL;
     err[0] = '\0';
     return in;
 }
@@ -311,6 +340,22 @@ static void wake_all(struct ingress *in)
 {
     for (unsigned i = 0; i < in->n_threads; i++)
         sink_wake(&in->thread[i].sink);
+}
+
+void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    pthread_mutex_lock(&in->lock);
+    for (unsigned i = 0; i < in->n_threads; i++) {
+        struct ingress_thread *t = &in->thread[i];
+        conf_free(&t->next_conf);
+        routes_free(&t->next_routes);
+        t->next_conf = conf_ref(conf);
+        t->next_routes = routes_ref(routes);
+    }
+    atomic_fetch_add(&in->configured, 1);
+    pthread_mutex_unlock(&in->lock);
+    wake_all(in);
 }
 
 void ingress_pause(struct ingress *in)
@@ -356,6 +401,12 @@ static void thread_free(struct ingress_thread *t)
     for (size_t i = 0; i < t->n_listeners; i++)
         if (t->listener[i].fd >= 0)
             close(t->listener[i].fd);
+    if (t->config_made)
+        h2o_config_dispose(&t->config);
+    conf_free(&t->conf);
+    conf_free(&t->next_conf);
+    routes_free(&t->routes);
+    routes_free(&t->next_routes);
     timers_free(&t->timers);
     pthread_mutex_destroy(&t->sink.lock);
     pthread_mutex_destroy(&t->wake_lock);
@@ -376,7 +427,6 @@ void ingress_free(struct ingress **inp)
     free(in->thread);
     map_free(&in->per_address);
     SSL_CTX_free(in->tls);
-    h2o_config_dispose(&in->config);
     pthread_mutex_destroy(&in->lock);
     pthread_cond_destroy(&in->changed);
     in->magic = OMID_MAGIC_DEAD;

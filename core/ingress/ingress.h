@@ -41,6 +41,9 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
 bool ingress_start(struct ingress *in);
 /* "127.0.0.1:41234", as bound; NULL behind the last. */
 const char *ingress_address(const struct ingress *in, size_t i);
+/* Limits, origins and routes from now on; each thread takes them at its next turn and holds both. Addresses and TLS
+ * stay. Main thread. */
+void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes);
 /* Closes the listeners; connections go on. Main thread. */
 void ingress_pause(struct ingress *in);
 /* Closes what is left (1001) until deadline_ms (monotonic), ends the threads. */

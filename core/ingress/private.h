@@ -101,10 +101,17 @@ struct ingress_thread {
     pthread_t thread;
     bool started;
 
+    struct conf *conf;     /* held; ours until the next one is taken */
+    struct routes *routes; /* the same */
+    struct conf *next_conf;
+    struct routes *next_routes; /* both under ingress.lock */
+
     struct ingress_listener listener[INGRESS_ADDRESSES_MAX + 1];
     size_t n_listeners;
     struct timer accept_timer; /* accepting rests while descriptors are short */
 
+    h2o_globalconf_t config; /* per thread, as its limits change with conf */
+    bool config_made;
     h2o_context_t ctx;
     h2o_evloop_t *loop;
     h2o_multithread_receiver_t receiver;
@@ -122,12 +129,12 @@ struct ingress_thread {
     uint64_t too_big;       /* how many 413 of h2o's were counted */
     struct client *opening; /* is it still there after a call into h2o? on_close() says no */
     bool paused, stopping;
+    unsigned taken; /* of ingress.configured */
 };
 
 struct ingress {
     uint32_t magic;
     struct ingress_env env;
-    h2o_globalconf_t config;
     SSL_CTX *tls; /* NULL: plain */
     struct ingress_thread *thread;
     unsigned n_threads;
@@ -141,6 +148,7 @@ struct ingress {
     struct map *per_address; /* connections by address, as (void *)(uintptr_t)n */
 
     atomic_bool pause, stop;
+    atomic_uint configured; /* how often next_conf was set */
     _Atomic uint64_t deadline_ms;
     atomic_uint n_connections, n_websockets;
 };
@@ -199,6 +207,7 @@ struct exchange {
     h2o_req_t *req;
     struct channel *ch; /* a request on its way through a reactor; else NULL */
     const struct route *route;
+    struct routes *routes;          /* that it is in; held */
     struct channel_request request; /* until the channel takes it */
     char key[25];                   /* Sec-WebSocket-Key */
     bool websocket, upgrading, answered, watching;
@@ -228,8 +237,10 @@ struct websocket_start {
     struct ingress_thread *t;
     struct client *client; /* NULL once it is gone */
     const struct route *route;
+    struct routes *routes; /* held */
     struct channel_request request;
 };
+void websocket_start_free(struct websocket_start **start);
 void websocket_begin(struct websocket_start *start, h2o_socket_t *sock);
 void websocket_down(struct websocket *ws, struct channel_down *d); /* takes over d */
 void websocket_timer(struct websocket *ws);

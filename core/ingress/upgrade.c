@@ -61,7 +61,7 @@ bool upgrade_check(struct exchange *ex)
         return false;
     /* Browsers always send one; a client without is not a browser, and what the list guards against does not concern
      * it. */
-    const struct conf_list *origins = &t->in->env.conf->ingress.origins;
+    const struct conf_list *origins = &t->conf->ingress.origins;
     h2o_iovec_t origin = http_header_get(req, "origin", &n);
     if (origins->n > 0 && n > 0 && (n > 1 || !origin_allowed(origins, origin)))
         return refuse(ex, UPGRADE_ORIGIN, 403, "this Origin is not allowed");
@@ -77,8 +77,7 @@ static void on_upgraded(void *arg, h2o_socket_t *sock, size_t request_size)
     if (sock == NULL) {
         /* The client has left; its socket, and so the struct client, are gone. */
         metric_add(ingress_metrics.upgrades[UPGRADE_LOST], 1);
-        channel_request_free(&start->request);
-        free(start);
+        websocket_start_free(&start);
         return;
     }
     metric_add(ingress_metrics.upgrades[UPGRADE_ACCEPTED], 1);
@@ -99,6 +98,7 @@ void upgrade_accept(struct exchange *ex)
     start->t = ex->client->t;
     start->client = ex->client;
     start->route = ex->route;
+    start->routes = routes_ref(ex->routes);
     start->request = ex->request;
     ex->request = (struct channel_request){.method = NULL};
     ws_accept_key(ex->key, strlen(ex->key), accept_key);

@@ -84,7 +84,7 @@ static uint64_t earlier(uint64_t a, uint64_t b)
 
 static void arm(struct websocket *ws)
 {
-    const struct conf *conf = ws->t->in->env.conf;
+    const struct conf *conf = ws->t->conf;
     uint64_t due = UINT64_MAX;
 
     if (ws->state == WEBSOCKET_DEAD)
@@ -484,7 +484,7 @@ void websocket_down(struct websocket *ws, struct channel_down *d)
 
 static bool write_stalled(struct websocket *ws)
 {
-    uint32_t bound = ws->t->in->env.conf->ingress.receive_timeout_ms;
+    uint32_t bound = ws->t->conf->ingress.receive_timeout_ms;
 
     if (ws->batch == NULL || ws->t->now_ms - ws->progress_ms < bound)
         return false;
@@ -499,7 +499,7 @@ static bool write_stalled(struct websocket *ws)
 void websocket_timer(struct websocket *ws)
 {
     CHECK_MAGIC(ws, WEBSOCKET_MAGIC);
-    const struct conf *conf = ws->t->in->env.conf;
+    const struct conf *conf = ws->t->conf;
     uint64_t now = ws->t->now_ms;
 
     if (write_stalled(ws)) {
@@ -541,14 +541,21 @@ void websocket_cut(struct websocket *ws)
 
 /* ------------------------------------------------------------ beginning */
 
+void websocket_start_free(struct websocket_start **start)
+{
+    routes_free(&(*start)->routes);
+    channel_request_free(&(*start)->request);
+    free(*start);
+    *start = NULL;
+}
+
 static void refuse(struct websocket_start *start, struct websocket *ws, h2o_socket_t *sock)
 {
     metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
-    channel_request_free(&start->request);
     free(ws);
     client_set_state(start->client, CLIENT_DYING);
     timer_clear(&start->t->timers, &start->client->timer);
-    free(start);
+    websocket_start_free(&start);
     h2o_socket_close(sock);
 }
 
@@ -556,7 +563,7 @@ void websocket_begin(struct websocket_start *start, h2o_socket_t *sock)
 {
     struct ingress_thread *t = start->t;
     struct client *c = start->client;
-    const struct conf *conf = t->in->env.conf;
+    const struct conf *conf = t->conf;
     struct websocket *ws = calloc(1, sizeof(*ws));
 
     CHECK_MAGIC(c, CLIENT_MAGIC);
@@ -585,7 +592,7 @@ void websocket_begin(struct websocket_start *start, h2o_socket_t *sock)
     sock->data = ws;
     atomic_fetch_add(&t->in->n_websockets, 1);
     metric_add(ingress_metrics.websockets, 1);
-    free(start);
+    websocket_start_free(&start);
     channel_up_open(ws->ch);
     h2o_socket_read_start(sock, on_read);
     arm(ws);

@@ -7,6 +7,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
+#include "host/host.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -44,6 +45,34 @@ void session_close(struct session *s, uint16_t code, const char *reason)
 
 /* ------------------------------------------------------------------------ the end */
 
+static struct omid_event session_event(const struct session *s, enum omid_event_type type)
+{
+    return (struct omid_event){.size = sizeof(struct omid_event),
+                               .type = type,
+                               .uid = s->uid,
+                               .session_id = s->id,
+                               .conversation_id = "",
+                               .sample_rate = type == OMID_EVENT_SESSION_START ? (uint32_t)s->params.sample_rate : 0,
+                               .time_ms = clock_wall_ms()};
+}
+
+void session_tell(struct session *s, struct omid_instance *inst, enum omid_event_type type)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    const struct omid_event ev = session_event(s, type);
+    (void)host_event(inst, &ev);
+}
+
+void session_reconfigure(struct session *s, const struct conf *former)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    uint32_t ping = session_conf(s)->listen.ping_ms;
+    if (former->listen.ping_ms == ping || !ev_is_active(&s->ping))
+        return;
+    s->ping.repeat = ping / 1000.;
+    ev_timer_again(session_ev(s), &s->ping);
+}
+
 void session_destroy(struct session *s)
 {
     CHECK_MAGIC(s, SESSION_MAGIC);
@@ -55,12 +84,7 @@ void session_destroy(struct session *s)
     ev_timer_stop(session_ev(s), &s->drain);
     stt_feed_free(&s->feed);
     conversation_detach(s);
-    struct omid_event ev = {.size = sizeof ev,
-                            .type = OMID_EVENT_SESSION_END,
-                            .uid = s->uid,
-                            .session_id = s->id,
-                            .conversation_id = "",
-                            .time_ms = clock_wall_ms()};
+    struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
     if (s->channel) {
@@ -404,13 +428,7 @@ static void session_begin(struct session *s)
     ev_timer_start(session_ev(s), &s->ping);
     ev_timer_start(session_ev(s), &s->watch);
     session_send_status(s, "initiating", "Service Starting", NULL);
-    struct omid_event ev = {.size = sizeof ev,
-                            .type = OMID_EVENT_SESSION_START,
-                            .uid = s->uid,
-                            .session_id = s->id,
-                            .conversation_id = "",
-                            .sample_rate = (uint32_t)s->params.sample_rate,
-                            .time_ms = clock_wall_ms()};
+    struct omid_event ev = session_event(s, OMID_EVENT_SESSION_START);
     bus_publish(s->ss->env.bus, &ev);
     session_conversation_request(s);
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);

@@ -31,6 +31,11 @@ struct sessions *sessions_new(const struct sessions_env *env);
 /* Once, when plugins and queue have started: what a former run left unfinished is processed, and they are to hear of
  * it. Any thread. */
 void sessions_start(struct sessions *ss);
+/* Reactor. Settings from now on; held until the next ones. */
+void sessions_configure(struct sessions *ss, const struct conf *conf);
+/* Reactor. The instance begins to get events, or gets no more: it is told of the sessions that live as if they began or
+ * ended now. */
+void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins);
 /* Reactor: closes every session with 1001; `done` (reactor) when the last is gone, at the latest after the drain. */
 void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg);
 void sessions_free(struct sessions **ss); /* loop stopped */

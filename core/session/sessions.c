@@ -5,6 +5,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "bus/bus.h"
+#include "host/host.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -195,6 +196,7 @@ struct sessions *sessions_new(const struct sessions_env *env)
         return NULL;
     ss->magic = SESSIONS_MAGIC;
     ss->env = *env;
+    ss->env.conf = ss->conf = conf_ref(env->conf);
     list_init(&ss->session);
     list_init(&ss->waiting);
     ss->by_id = map_new();
@@ -215,6 +217,44 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->start.fn = sweep_start;
     bus_listen(env->bus, OMID_EVENT_MASK(OMID_EVENT_APP_MESSAGE), on_event, ss);
     return ss;
+}
+
+/* The next turn comes after the new interval at the latest. */
+static void interval_set(struct sessions *ss, ev_timer *timer, uint32_t before_ms, uint32_t ms)
+{
+    if (before_ms == ms || !ev_is_active(timer))
+        return;
+    timer->repeat = ms / 1000.;
+    ev_timer_again(loop_ev(ss->env.loop), timer);
+}
+
+void sessions_configure(struct sessions *ss, const struct conf *conf)
+{
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    struct conf *former = ss->conf;
+    ss->env.conf = ss->conf = conf_ref(conf);
+    list_each (it, &ss->session) {
+        struct session *s = list_entry(it, struct session, link);
+        if (s->feed)
+            stt_feed_configure(s->feed, conf);
+        session_reconfigure(s, former);
+    }
+    interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
+    interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    conf_free(&former);
+}
+
+void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
+{
+    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    enum omid_event_type type = begins ? OMID_EVENT_SESSION_START : OMID_EVENT_SESSION_END;
+    if ((host_plugin(inst)->events & OMID_EVENT_MASK(type)) == 0)
+        return;
+    list_each (it, &ss->session) {
+        struct session *s = list_entry(it, struct session, link);
+        if (s->begun)
+            session_tell(s, inst, type);
+    }
 }
 
 void sessions_check_drained(struct sessions *ss)
@@ -268,6 +308,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->conversation);
     map_free(&ss->processing);
     free(ss->scratch);
+    conf_free(&ss->conf);
     ss->magic = OMID_MAGIC_DEAD;
     free(ss);
 }

@@ -25,6 +25,7 @@
 struct sessions {
     uint32_t magic;
     struct sessions_env env;
+    struct conf *conf;        /* env.conf, held */
     struct list session;      /* all of them */
     struct map *by_id;        /* session id -> struct session */
     struct map *conversation; /* id -> struct conversation */
@@ -139,6 +140,10 @@ void session_conversation_request(struct session *s);
 void session_close(struct session *s, uint16_t code, const char *reason);
 /* Ends it whatever its state, at once. */
 void session_destroy(struct session *s);
+/* SESSION_START or SESSION_END of this session, to one instance. */
+void session_tell(struct session *s, struct omid_instance *inst, enum omid_event_type type);
+/* Takes intervals that differ from those of `former`. */
+void session_reconfigure(struct session *s, const struct conf *former);
 
 /* ---- conversation.c ---- */
 /* From the store (takes nothing of c but its segments' strings: copies) or, with c NULL, alone in memory. NULL: no

@@ -40,8 +40,7 @@ static const unsigned legal[] = {
 
 struct candidate {
     struct omid_instance *inst;
-    unsigned module; /* its number at the host */
-    const char *model;
+    char *model; /* ours: the configuration may go before the feed does */
 };
 
 /* What plugins know as struct omid_stt. */
@@ -150,11 +149,14 @@ static void candidates_find(struct stt_feed *f)
 {
     const struct conf_list *models = &f->p.conf->stt.models;
     for (size_t m = 0; m < models->n && f->n_candidates < ARRAY_LEN(f->candidate); m++) {
-        for (unsigned i = 0; i < host_module_count(f->p.host); i++) {
+        for (unsigned i = 0; i < host_module_count(f->p.host, f->p.reactor); i++) {
             struct omid_instance *inst = host_instance(f->p.host, f->p.reactor, i);
             if (!inst || !host_plugin(inst)->stt || candidate_serves(inst, models->item[m], f->language) != 1)
                 continue;
-            struct candidate c = {inst, i, models->item[m]};
+            struct candidate c = {inst, strdup(models->item[m])};
+            if (!c.model)
+                break;
+            host_use(inst);
             bool first = f->p.preferred[0] &&
                          (strcmp(f->p.preferred, c.model) == 0 || strcmp(f->p.preferred, host_plugin(inst)->name) == 0);
             unsigned at = first ? 0 : f->n_candidates;
@@ -251,7 +253,7 @@ static void feed_open(struct stt_feed *f)
     struct host_call call;
     void *stream = NULL;
     int rc = OMID_ERR;
-    if (host_instance(f->p.host, f->p.reactor, c->module) == c->inst) { /* else the plugin has stopped */
+    if (host_running(c->inst)) { /* else the plugin has stopped */
         host_enter(&call, c->inst, "stt.open");
         rc = host_leave(&call, feed_role(f)->open(host_state(c->inst), &params, &f->stt, &stream));
     }
@@ -591,6 +593,12 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
     return f;
 }
 
+void stt_feed_configure(struct stt_feed *f, const struct conf *conf)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    f->p.conf = conf;
+}
+
 void stt_feed_start(struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
@@ -608,6 +616,10 @@ void stt_feed_free(struct stt_feed **fp)
     feed_stream_release(f);
     ev_timer_stop(loop_ev(f->p.loop), &f->timer);
     ev_timer_stop(loop_ev(f->p.loop), &f->soon);
+    for (unsigned i = 0; i < f->n_candidates; i++) {
+        host_unuse(f->candidate[i].inst);
+        free(f->candidate[i].model);
+    }
     audio_ring_free(&f->ring);
     f->stt.magic = OMID_MAGIC_DEAD;
     f->magic = OMID_MAGIC_DEAD;

@@ -60,6 +60,8 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
                               bool *served);
 /* Creates the counters of the configured models, so that a first fallback is seen as a rise from zero. */
 void stt_feed_metrics(const struct conf *conf);
+/* Bounds and rates from now on; the list of providers stays. conf outlives the feed, or the next call of this. */
+void stt_feed_configure(struct stt_feed *f, const struct conf *conf);
 /* Opens the first stream. Events follow, not within this call. */
 void stt_feed_start(struct stt_feed *f);
 /* false: nothing taken, the buffer is full; room() follows. */

@@ -4,6 +4,7 @@ names, the same labels, the same values.
 """
 import json
 import re
+import signal
 
 import pytest
 import websockets
@@ -104,7 +105,7 @@ def counted(daemon, name, **labels):
 
 
 def live_through(daemon, deepgram, receiver, phone, models):
-    """Sessions, webhooks that fail and recover, a provider that fails, clients that are refused."""
+    """Sessions, webhooks that fail and recover, a provider that fails, reloads, clients that are refused."""
     receiver.on("/%s/transcript" % TOKEN, Answer(500))
     p = phone(daemon, uid=UID, conversation_timeout=2).wait_ready()
     speaking = p.speaking(6.0)
@@ -132,6 +133,12 @@ def live_through(daemon, deepgram, receiver, phone, models):
     counted(daemon, "omi_fallback_total", component="stt", from_mode=models[0], to_mode=last, reason="unreached",
             outcome="degraded" if len(models) > 1 else "exhausted")
     q.hang_up()
+
+    daemon.process.send_signal(signal.SIGHUP)
+    counted(daemon, "omid_reloads_total", result="ok")
+    daemon.conf.write_text(daemon.conf.read_text() + "nonsense {\n")
+    daemon.process.send_signal(signal.SIGHUP)
+    counted(daemon, "omid_reloads_total", result="refused")
 
     assert daemon.get("/%s" % TOKEN)[0] == 404
     with pytest.raises(websockets.WebSocketException):

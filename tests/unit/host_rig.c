@@ -86,6 +86,53 @@ bool rig_wait(bool (*cond)(void *arg), void *arg)
 
 /* ------------------------------------------------------------ the rig */
 
+static struct conf *load(struct rig *r, const char *text)
+{
+    char whole[4096];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(whole, sizeof(whole), text, TEST_PLUGINS, TEST_PLUGINS, TEST_PLUGINS);
+#pragma GCC diagnostic pop
+    const struct conf_source source = loader_source(r->loader);
+    return conf_load_text(whole, "test.conf", &source, &r->faults);
+}
+
+struct host_change *rig_change(struct rig *r, const char *text)
+{
+    struct conf *next = load(r, text);
+    struct host_change *c = next != NULL ? host_change_prepare(r->host, next, &r->faults) : NULL;
+    if (next == NULL) {
+        loader_clear(r->loader);
+    } else if (c == NULL) {
+        conf_free(&next);
+    } else {
+        conf_free(&r->conf); /* modules that stay hold what they need of it */
+        r->conf = next;
+    }
+    return c;
+}
+
+bool rig_reload(struct rig *r, const char *text)
+{
+    struct host_change *c = rig_change(r, text);
+    if (c != NULL)
+        r->counts = host_change_commit(&c, 1000);
+    return c != NULL || r->faults.errors == 0;
+}
+
+bool rig_reaped(void *arg)
+{
+    return host_reap(((struct rig *)arg)->host) == 0;
+}
+
+static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, bool begins)
+{
+    struct rig *r = arg;
+    (void)inst;
+    (void)reactor;
+    atomic_fetch_add(begins ? &r->begins : &r->ends, 1);
+}
+
 static int publish(void *arg, unsigned reactor, const struct omid_event *ev)
 {
     struct rig *r = arg;
@@ -99,13 +146,7 @@ bool rig_configure(struct rig *r, unsigned reactors, const char *text)
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
     r->n = reactors;
     r->loader = loader_new();
-    char whole[4096];
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wformat-nonliteral"
-    snprintf(whole, sizeof(whole), text, TEST_PLUGINS, TEST_PLUGINS, TEST_PLUGINS);
-#pragma GCC diagnostic pop
-    const struct conf_source source = loader_source(r->loader);
-    r->conf = conf_load_text(whole, "test.conf", &source, &r->faults);
+    r->conf = load(r, text);
     if (r->conf == NULL)
         return false;
     for (unsigned i = 0; i < r->n; i++) {
@@ -130,6 +171,7 @@ bool rig_configure(struct rig *r, unsigned reactors, const char *text)
                 .respond = plugin_respond,
                 .conn_send = plugin_conn_send,
                 .conn_close = plugin_conn_close,
+                .takes_part = takes_part,
             },
     };
     r->host = host_new(&env);
@@ -265,8 +307,9 @@ long rig_status_int(struct rig *r, const char *plugin, const char *key)
 _Atomic int fake_http, fake_queue, fake_requests, fake_sockets, fake_lanes, fake_enqueues;
 
 struct lane {
-    int unused;
+    atomic_int owners;
 };
+_Atomic int fake_configured;
 
 struct lane_http {
     struct loop_msg msg;
@@ -285,13 +328,29 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
     (void)name;
     (void)config;
     fake_lanes++;
-    return calloc(1, sizeof(struct lane));
+    struct lane *l = calloc(1, sizeof(*l));
+    l->owners = 1;
+    return l;
+}
+
+struct lane *lane_share(struct lane *l)
+{
+    l->owners++;
+    return l;
+}
+
+void lane_configure(struct lane *l, const struct conf_lane *config)
+{
+    (void)l;
+    fake_configured = (int)config->semaphore;
 }
 
 void lane_release(struct lane **l)
 {
-    fake_lanes--;
-    free(*l);
+    if (--(*l)->owners == 0) {
+        fake_lanes--;
+        free(*l);
+    }
     *l = NULL;
 }
 

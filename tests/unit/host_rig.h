@@ -29,6 +29,8 @@ struct rig {
     unsigned n;
     struct loop *loop[RIG_MAX_REACTORS];
     struct bus *bus[RIG_MAX_REACTORS];
+    struct host_change_counts counts; /* of the last reload */
+    atomic_int begins, ends;          /* instances that began or ceased to take part */
 };
 
 /* Loads the text and configures the host. text: printf-like with "%s" for the folder of the test plugins. */
@@ -36,6 +38,13 @@ bool rig_configure(struct rig *r, unsigned reactors, const char *text);
 bool rig_start(struct rig *r); /* loops, executors, instances */
 void rig_stop(struct rig *r);  /* drain, stop, loops; the host still answers host_status() */
 void rig_free(struct rig *r);
+
+/* Prepares a change to this text, as rig_configure() reads it; NULL: refused. On success r->conf is the new one. */
+struct host_change *rig_change(struct rig *r, const char *text);
+/* The same, committed. */
+bool rig_reload(struct rig *r, const char *text);
+/* For rig_wait(), arg is the rig: nothing is on its way out any more. */
+bool rig_reaped(void *arg);
 
 /* fn on that reactor; waits for it. */
 void rig_on(struct rig *r, unsigned reactor, void (*fn)(void *arg), void *arg);
@@ -55,6 +64,7 @@ bool rig_wait(bool (*cond)(void *arg), void *arg);
 
 /* ---- the fakes ---- */
 enum fake_answer { FAKE_HOLDS, FAKE_ANSWERS };
+extern _Atomic int fake_configured;                         /* semaphore of the last lane_configure() */
 extern _Atomic int fake_http, fake_queue;                   /* enum fake_answer */
 extern _Atomic int fake_requests, fake_sockets, fake_lanes; /* that exist now */
 extern _Atomic int fake_enqueues;                           /* held */

@@ -328,6 +328,23 @@ void call_start(struct call *c)
     rig_call(c->rig, do_start, c);
 }
 
+struct starting {
+    struct call *calls;
+    unsigned n;
+};
+
+static void do_start_all(void *arg)
+{
+    struct starting *s = arg;
+    for (unsigned i = 0; i < s->n; i++)
+        do_start(&s->calls[i]);
+}
+
+void calls_start(struct call *calls, unsigned n)
+{
+    rig_call(calls->rig, do_start_all, &(struct starting){calls, n});
+}
+
 bool call_wait(struct call *c)
 {
     return rig_reaches(&c->answers, 1) && !c->wrong_thread;

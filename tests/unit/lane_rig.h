@@ -81,6 +81,7 @@ struct call {
 };
 void call_init(struct call *c, struct rig *r, const char *url);
 void call_start(struct call *c);
+void calls_start(struct call *calls, unsigned n); /* within one turn of the caller's loop */
 bool call_wait(struct call *c);
 void call_cancel(struct call *c);
 void call_free(struct call *c);

@@ -99,6 +99,84 @@ static void test_posters_stop(void)
     posters_run(true);
 }
 
+/* ------------------------------------------------------------- posts of a turn */
+
+enum { TURN_LOOPS = 11, TURN_NOTES = 50 }; /* more loops than a turn keeps apart */
+static struct loop *turn_to[TURN_LOOPS];
+static unsigned turn_loops;
+static atomic_uint turn_received, turn_elsewhere;
+
+static void on_turn_note(struct loop *l, struct loop_msg *msg)
+{
+    struct note *n = container_of(msg, struct note, msg);
+    if (l != turn_to[n->from] || !loop_is_current(l))
+        atomic_fetch_add(&turn_elsewhere, 1);
+    if (n->from == 0)
+        disorder += next_of[0]++ != n->n;
+    free(n);
+    atomic_fetch_add(&turn_received, 1);
+}
+
+static void post_turn(struct loop *from)
+{
+    for (unsigned i = 0; i < TURN_NOTES * turn_loops; i++) {
+        struct note *n = malloc(sizeof *n);
+        *n = (struct note){.msg.fn = on_turn_note, .from = i % turn_loops, .n = i / turn_loops};
+        loop_post_turn(turn_to[n->from], from, &n->msg);
+    }
+}
+
+static void on_post_turn(struct loop *from, struct loop_msg *msg)
+{
+    (void)msg;
+    post_turn(from);
+}
+
+/* `how`: 0 from a turn, 1 from another thread, 2 from what is run by the stop. */
+static uint64_t turn_run(unsigned loops, int how)
+{
+    struct loop_msg go = {.fn = on_post_turn};
+    struct loop_lag lag;
+    struct loop *from = loop_new("from");
+    turn_loops = loops;
+    disorder = next_of[0] = 0;
+    atomic_store(&turn_elsewhere, 0);
+    atomic_store(&turn_received, 0);
+    for (unsigned i = 0; i < loops; i++) {
+        turn_to[i] = loop_new("to");
+        CU_ASSERT_FATAL(turn_to[i] != NULL && loop_start(turn_to[i]));
+    }
+    if (how < 2)
+        CU_ASSERT(loop_start(from));
+    if (how == 1)
+        post_turn(from);
+    else
+        loop_post(from, &go);
+    if (how == 2)
+        loop_stop(from); /* never started: this thread runs it */
+    CU_ASSERT(reached(&turn_received, TURN_NOTES * loops));
+    loop_stop(from);
+    loop_lag_read(turn_to[0], &lag);
+    for (unsigned i = 0; i < loops; i++) {
+        loop_stop(turn_to[i]);
+        loop_free(&turn_to[i]);
+    }
+    loop_free(&from);
+    CU_ASSERT_EQUAL(atomic_load(&turn_received), TURN_NOTES * loops);
+    CU_ASSERT_EQUAL(disorder, 0);
+    CU_ASSERT_EQUAL(atomic_load(&turn_elsewhere), 0);
+    return lag.n;
+}
+
+static void test_post_turn(void)
+{
+    CU_ASSERT_EQUAL(turn_run(1, 0), 1); /* all in one batch */
+    CU_ASSERT_EQUAL(turn_run(5, 0), 1);
+    turn_run(TURN_LOOPS, 0);
+    turn_run(2, 1);
+    turn_run(2, 2);
+}
+
 /* --------------------------------------------------------------------- stopping */
 
 struct chain {
@@ -343,6 +421,7 @@ int main(void)
     CU_TestInfo tests[] = {{"doors", test_doors},
                            {"posters", test_posters},
                            {"posters during the stop", test_posters_stop},
+                           {"posts of a turn", test_post_turn},
                            {"the stop drains", test_stop_drains},
                            {"start and stop", test_start_stop},
                            {"no starvation", test_no_starvation},

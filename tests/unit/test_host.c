@@ -411,6 +411,172 @@ static void test_bus_bounds(void)
     rig_free(&r);
 }
 
+/* ------------------------------------------------------------ generations */
+
+#define GOOD "plugin good { path = \"%s/good.so\" }\n"
+#define GOOD_REQUIRED "plugin good { path = \"%s/good.so\" required = true }\n"
+#define GOOD_LANE "plugin good { path = \"%s/good.so\" semaphore = 7 }\n"
+
+static void rig_up(struct rig *r, unsigned reactors, const char *text)
+{
+    fake_http = fake_queue = FAKE_ANSWERS;
+    CU_ASSERT_TRUE_FATAL(rig_configure(r, reactors, text));
+    CU_ASSERT_TRUE_FATAL(rig_start(r));
+}
+
+static void rig_down(struct rig *r)
+{
+    rig_stop(r);
+    rig_free(r);
+    CU_ASSERT_EQUAL(fake_lanes, 0);
+}
+
+struct look {
+    struct rig *r;
+    unsigned reactor, n;
+    struct omid_instance *first;
+    bool running;
+};
+
+static void on_look(void *arg)
+{
+    struct look *l = arg;
+    l->n = host_module_count(l->r->host, l->reactor);
+    struct omid_instance *now = l->n > 0 ? host_instance(l->r->host, l->reactor, 0) : NULL;
+    if (l->first != NULL)
+        l->running = host_running(l->first);
+    else
+        l->first = now;
+}
+
+static void test_kept(void)
+{
+    struct rig r;
+    rig_up(&r, 2, GOOD);
+    fake_configured = 0;
+    CU_ASSERT_TRUE(rig_reload(&r, "\n\n" GOOD));
+    CU_ASSERT_EQUAL(r.counts.kept, 1);
+    CU_ASSERT_EQUAL(fake_configured, 0);
+    CU_ASSERT_TRUE(rig_reload(&r, GOOD_LANE));
+    CU_ASSERT_EQUAL(r.counts.kept, 1);
+    CU_ASSERT_EQUAL(r.counts.lanes, 1);
+    CU_ASSERT_EQUAL(fake_configured, 7);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "good", "generation"), 0);
+    CU_ASSERT_EQUAL(host_reap(r.host), 0);
+    rig_event(&r, 1, "tick");
+    CU_ASSERT_TRUE(rig_seen("seen", "tick"));
+    CU_ASSERT_EQUAL(r.begins + r.ends, 0);
+    rig_down(&r);
+}
+
+/* The former generation stays as long as somebody uses one of its instances, and is not asked to drain before. */
+static void test_replaced(void)
+{
+    struct rig r;
+    rig_up(&r, 3, GOOD);
+    struct look l = {.r = &r, .reactor = 2};
+    rig_on(&r, 2, on_look, &l);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(l.first);
+    host_use(l.first);
+    CU_ASSERT_TRUE(rig_reload(&r, GOOD_REQUIRED));
+    CU_ASSERT_EQUAL(r.counts.replaced, 1);
+    CU_ASSERT_EQUAL(fake_lanes, 1);
+    for (unsigned i = 0; i < 3; i++) {
+        rig_event(&r, i, "work"); /* behind the new view, on every reactor */
+        CU_ASSERT_EQUAL(host_reap(r.host), 1);
+    }
+    CU_ASSERT_EQUAL(r.begins, 3);
+    CU_ASSERT_EQUAL(r.ends, 3);
+    CU_ASSERT_TRUE(rig_seen("seen", "worked"));
+    rig_on(&r, 2, on_look, &l);
+    CU_ASSERT_TRUE(l.running);
+    CU_ASSERT_EQUAL(l.n, 1);
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "retiring"); /* the last of the name */
+    struct buf before = BUF_INIT(0), after = BUF_INIT(0);
+    CU_ASSERT_TRUE(metrics_render(&before));
+    host_unuse(l.first);
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "running");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "good", "generation"), 1);
+    /* One line per name, and no counter falls. */
+    CU_ASSERT_TRUE(metrics_render(&after));
+    static const char line[] = "omid_plugin_callbacks_total{plugin=\"good\"} ";
+    const char *a = strstr(before.data, line), *b = strstr(after.data, line);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(a);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(b);
+    CU_ASSERT_PTR_NULL(strstr(a + 1, line));
+    CU_ASSERT_TRUE(strtol(b + sizeof(line) - 1, NULL, 10) >= strtol(a + sizeof(line) - 1, NULL, 10));
+    buf_free(&before);
+    buf_free(&after);
+    rig_down(&r);
+}
+
+static void test_removed_and_added(void)
+{
+    struct rig r;
+    rig_up(&r, 2, GOOD);
+    CU_ASSERT_TRUE(rig_reload(&r, ""));
+    CU_ASSERT_EQUAL(r.counts.removed, 1);
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "");
+    CU_ASSERT_EQUAL(fake_lanes, 0);
+    rig_event(&r, 0, "tick");
+    CU_ASSERT_TRUE(rig_reload(&r, GOOD));
+    CU_ASSERT_EQUAL(r.counts.added, 1);
+    rig_event(&r, 1, "work");
+    CU_ASSERT_TRUE(rig_seen("seen", "worked"));
+    CU_ASSERT_EQUAL(rig_seen_count("seen", "tick"), 0);
+    rig_down(&r);
+}
+
+/* One that fails at the last step, start(), takes the others with it; what ran is untouched. */
+static void test_refused_change(void)
+{
+    static const char *const bad[] = {
+        "plugin bad_start { path = \"%s/bad_start.so\" }\n",
+        "plugin bad_configure { path = \"%s/bad_configure.so\" high = 3 }\n",
+        "plugin bad_conf { path = \"%s/bad_conf.so\" }\n",
+    };
+    struct rig r;
+    rig_up(&r, 3, GOOD);
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        char text[512];
+        snprintf(text, sizeof(text), "%s%s", GOOD_REQUIRED, bad[i]);
+        unsigned errors = r.faults.errors;
+        CU_ASSERT_PTR_NULL(rig_change(&r, text));
+        CU_ASSERT_TRUE(r.faults.errors > errors);
+        CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+        CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "running");
+        CU_ASSERT_EQUAL(rig_status_int(&r, "good", "generation"), 0);
+    }
+    struct host_change *c = rig_change(&r, GOOD_REQUIRED);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(c);
+    host_change_cancel(&c, 1000);
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_EQUAL(rig_status_int(&r, "good", "generation"), 0);
+    CU_ASSERT_EQUAL(r.begins + r.ends, 0);
+    rig_event(&r, 2, "work");
+    CU_ASSERT_TRUE(rig_seen("seen", "worked"));
+    rig_down(&r);
+}
+
+/* The daemon stops while a generation is still on its way out. */
+static void test_stop_while_retiring(void)
+{
+    struct rig r;
+    rig_up(&r, 2, GOOD);
+    struct look l = {.r = &r, .reactor = 1};
+    rig_on(&r, 1, on_look, &l);
+    host_use(l.first);
+    CU_ASSERT_TRUE(rig_reload(&r, GOOD_REQUIRED));
+    CU_ASSERT_EQUAL(host_reap(r.host), 1);
+    rig_stop(&r);
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "stopped");
+    host_unuse(l.first);
+    rig_free(&r);
+    CU_ASSERT_EQUAL(fake_lanes, 0);
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {
@@ -432,6 +598,11 @@ int main(void)
         {"what is left open at stop() is cancelled and counted", test_leak},
         {"jobs reach their plugin and are finished once", test_jobs},
         {"published events are bounded in number and bytes", test_bus_bounds},
+        {"reload: what says the same stays, its lane takes new settings", test_kept},
+        {"reload: a replaced generation stays as long as it is used", test_replaced},
+        {"reload: removed, and added again", test_removed_and_added},
+        {"reload: a fault in one leaves all as it was", test_refused_change},
+        {"reload: the stop takes what is on its way out", test_stop_while_retiring},
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"host", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -460,6 +460,103 @@ static void test_keep_alive(void)
     peer_stop(&p);
 }
 
+/* The body of the answer is the head of the request; of HEAD only its length is sent. */
+static void serve_echo_head(struct peer *p, int fd)
+{
+    char head[4096], answer[128];
+    while (peer_read_request(p, fd, head, sizeof head)) {
+        bool bare = strncmp(head, "HEAD ", 5) == 0;
+        snprintf(answer, sizeof answer, "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n", strlen(head));
+        if (!peer_puts(fd, answer) || (!bare && !peer_puts(fd, head)))
+            return;
+    }
+}
+
+/* Says keep-alive, and closes all the same: a connection that was used again is watched through its pauses. */
+static void serve_twice(struct peer *p, int fd)
+{
+    char head[4096];
+    for (int i = 0; i < 2 && peer_read_request(p, fd, head, sizeof head); i++)
+        peer_ok(fd, "x");
+}
+
+static uint64_t process_cpu_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Kept connections that their peers have closed: the next request takes a new one, and none keeps the loop turning. */
+static void test_kept_and_closed(void)
+{
+    struct rig r;
+    struct peer p, hangs;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256];
+
+    peer_start(&p, serve_twice);
+    peer_start(&hangs, serve_hang);
+    rig_start(&r, &conf);
+    for (unsigned i = 1; i <= 20; i++) {
+        CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
+        call_free(&c);
+        CU_ASSERT_EQUAL(atomic_load(&p.accepted), (i + 1) / 2);
+    }
+    uint64_t began = process_cpu_ms();
+    call_init(&c, &r, peer_url(&hangs, "http", "/", url));
+    c.req.timeout_ms = 600;
+    call_start(&c);
+    CU_ASSERT_TRUE(call_wait(&c));
+    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_TIMEOUT);
+    CU_ASSERT_TRUE(process_cpu_ms() - began < 300);
+    call_free(&c);
+    rig_stop(&r);
+    peer_stop(&p);
+    peer_stop(&hangs);
+}
+
+/* One handle after the other method: nothing of the last request stays. */
+static void test_mixed_methods(void)
+{
+    static const char *const methods[] = {"POST", "GET",  "PUT", "HEAD",   "POST", "DELETE", "PATCH",
+                                          "GET",  "HEAD", "GET", "DELETE", "POST", "POST"};
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256], path[32];
+
+    peer_start(&p, serve_echo_head);
+    rig_start(&r, &conf);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        bool sends = methods[i][0] == 'P';
+        snprintf(path, sizeof path, "/%zu", i / 2); /* some with the URL of the last one */
+        call_init(&c, &r, peer_url(&p, "http", path, url));
+        c.req.method = methods[i];
+        c.req.body = sends ? "0123456789" : NULL;
+        c.req.body_len = sends ? 1 + i % 10 : 0;
+        call_start(&c);
+        CU_ASSERT_TRUE(call_wait(&c));
+        CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_OK);
+        char line[64], length[64];
+        snprintf(line, sizeof line, "%s %s HTTP/1.1\r\n", methods[i], path);
+        snprintf(length, sizeof length, "Content-Length: %zu\r\n", c.req.body_len);
+        if (strcmp(methods[i], "HEAD") == 0) {
+            CU_ASSERT_EQUAL(c.res.body_len, 0);
+        } else {
+            CU_ASSERT_EQUAL(strncmp(c.body, line, strlen(line)), 0);
+            CU_ASSERT_EQUAL(strstr(c.body, "Content-Length:") != NULL, sends);
+            CU_ASSERT_TRUE(!sends || strstr(c.body, length) != NULL);
+        }
+        call_free(&c);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&p.accepted), 1);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 /* ------------------------------------------------------------ semaphore and queue */
 
 #define MANY 200
@@ -893,6 +990,8 @@ int main(void)
     CU_add_test(s, "bad URLs, headers, methods", test_bad_arguments);
     CU_add_test(s, "URLs of users", test_user_urls);
     CU_add_test(s, "keep-alive", test_keep_alive);
+    CU_add_test(s, "kept connections that are closed", test_kept_and_closed);
+    CU_add_test(s, "one method after the other", test_mixed_methods);
     CU_add_test(s, "the semaphore holds", test_semaphore);
     CU_add_test(s, "a full queue", test_queue_full);
     CU_add_test(s, "the queue's deadline", test_queue_timeout);

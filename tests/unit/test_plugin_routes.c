@@ -15,7 +15,6 @@ struct client {
 
 static struct channel_sink sink;
 static struct routes *routes;
-static struct plugin_routes *plugin_routes;
 
 static void no_wake(struct channel_sink *s)
 {
@@ -30,20 +29,18 @@ static void begin(struct rig *r, unsigned reactors)
     CU_ASSERT_TRUE_FATAL(rig_configure(r, reactors, both));
     channel_sink_init(&sink, no_wake);
     routes = routes_new();
-    plugin_routes = plugin_routes_new(r->host, routes);
-    CU_ASSERT_PTR_NOT_NULL_FATAL(plugin_routes);
+    CU_ASSERT_TRUE_FATAL(plugin_routes_add(r->host, routes));
 }
 
 static void end(struct rig *r)
 {
     rig_stop(r);
-    rig_free(r);
-    plugin_routes_free(&plugin_routes);
     routes_free(&routes);
     for (struct channel_down *d = channel_sink_take(&sink), *next; d != NULL; d = next) {
         next = d->next;
         channel_down_free(d);
     }
+    rig_free(r); /* after the channels, which use the plugins */
 }
 
 static void open_client(struct client *c, struct rig *r, unsigned reactor, const char *method, const char *path,

@@ -138,9 +138,21 @@ static void providers_act(void)
 
 /* ------------------------------------------------------------------- the host's part */
 
-unsigned host_module_count(const struct host *h)
+static int used; /* instances held by feeds */
+void host_use(struct omid_instance *inst)
+{
+    (void)inst;
+    used++;
+}
+void host_unuse(struct omid_instance *inst)
+{
+    (void)inst;
+    used--;
+}
+unsigned host_module_count(const struct host *h, unsigned reactor)
 {
     (void)h;
+    (void)reactor;
     return n_providers;
 }
 struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module)
@@ -148,6 +160,10 @@ struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned m
     (void)h;
     (void)reactor;
     return provider[module].stopped ? NULL : (struct omid_instance *)&provider[module];
+}
+bool host_running(const struct omid_instance *inst)
+{
+    return !((const struct provider *)inst)->stopped;
 }
 const struct omid_plugin *host_plugin(const struct omid_instance *inst)
 {

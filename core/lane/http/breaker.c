@@ -108,12 +108,14 @@ bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct b
 void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
                     const struct breaker_token *token, enum breaker_outcome outcome, uint64_t took_ms)
 {
+    bool failed = outcome == BREAKER_FAILURE || outcome == BREAKER_OVERLOAD;
+
     if (token->generation != b->generation)
         return;
     if (token->probe) {
         omid_assert(b->state == BREAKER_HALF_OPEN && b->probing);
         b->probing = false;
-        if (outcome == BREAKER_FAILURE) {
+        if (failed) {
             breaker_open(b, conf, now, chance, BREAKER_PROBE_FAILED);
         } else if (outcome != BREAKER_NEUTRAL) {
             breaker_set_state(b, BREAKER_CLOSED, now, BREAKER_PROBE_SUCCEEDED);
@@ -129,7 +131,7 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
     bucket->attempts++;
     if (conf->slow_ms > 0 && took_ms >= conf->slow_ms)
         bucket->slow++;
-    if (outcome == BREAKER_FAILURE) {
+    if (failed) {
         bucket->failures++;
         b->consecutive++;
     } else {

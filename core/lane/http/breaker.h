@@ -19,6 +19,7 @@ enum breaker_state { BREAKER_CLOSED, BREAKER_OPEN, BREAKER_HALF_OPEN };
 enum breaker_outcome {
     BREAKER_SUCCESS,
     BREAKER_FAILURE,  /* connect error, timeout, 5xx, 408, 429 */
+    BREAKER_OVERLOAD, /* those failures that a smaller load may cure: timeout, 429, 502, 503, 504 */
     BREAKER_ANSWERED, /* other 4xx: the caller's fault. Not counted, but shows that the target lives: ends a probe well
                        */
     BREAKER_NEUTRAL,  /* cancelled, or a fault of our own: says nothing about the target */

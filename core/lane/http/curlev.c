@@ -3,6 +3,8 @@
 #include <pthread.h>
 #include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
 
 #include "base/magic.h"
 
@@ -15,13 +17,28 @@ struct curlev {
     ev_timer timer;
     curlev_done_fn done;
     void *arg;
+    unsigned connections, kept;
+    struct watch **own; /* of the connections that curlev_keep() was told of, by descriptor */
+    size_t n_own;
     bool reading; /* the results are being read: done() may start transfers, never read them again */
 };
 
+/*
+ * curl lets go of a connection's socket after each request and takes it up again with the next. The watcher of one that
+ * is known to be closed through us stays as it is meanwhile, which spares a system call per request; it is stopped when
+ * something comes that nobody waits for.
+ */
 struct watch {
     ev_io io;
     struct curlev *c;
+    int wanted; /* what curl waits for; 0: nothing */
+    int armed;  /* what the watcher waits for, while active */
 };
+
+static struct watch *watch_own(const struct curlev *c, curl_socket_t fd)
+{
+    return (size_t)fd < c->n_own ? c->own[fd] : NULL;
+}
 
 static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 
@@ -47,10 +64,14 @@ static void read_results(struct curlev *c)
 
 static void on_io(struct ev_loop *ev, ev_io *io, int revents)
 {
-    struct curlev *c = ((struct watch *)io->data)->c;
+    struct watch *w = io->data;
+    struct curlev *c = w->c;
     int mask = 0, running;
 
-    (void)ev;
+    if (w->wanted == 0) { /* the end of an unused connection, mostly: curl finds it when it looks for one */
+        ev_io_stop(ev, io);
+        return;
+    }
     if (revents & EV_READ)
         mask |= CURL_CSELECT_IN;
     if (revents & EV_WRITE)
@@ -81,22 +102,36 @@ static int on_timer_change(CURLM *multi, long timeout_ms, void *arg)
     ev_timer_stop(c->ev, &c->timer);
     if (timeout_ms < 0)
         return 0;
-    /* libev counts from the turn's time, which a long callback leaves behind. */
-    ev_now_update(c->ev);
+    /* libev counts from the turn's time, which a long callback leaves behind. No matter for "at once". */
+    if (timeout_ms > 0)
+        ev_now_update(c->ev);
     ev_timer_set(&c->timer, (double)timeout_ms / 1000, 0.);
     ev_timer_start(c->ev, &c->timer);
     return 0;
+}
+
+static struct watch *watch_new(struct curlev *c)
+{
+    struct watch *w = calloc(1, sizeof *w);
+    if (!w)
+        return NULL;
+    w->c = c;
+    w->io.data = w;
+    ev_init(&w->io, on_io);
+    return w;
 }
 
 /* Called by curl: must not call back into it, but for curl_multi_assign. */
 static int on_socket_change(CURL *easy, curl_socket_t fd, int what, void *arg, void *socket_arg)
 {
     struct curlev *c = arg;
-    struct watch *w = socket_arg;
+    struct watch *own = watch_own(c, fd), *w = own ? own : socket_arg;
 
     (void)easy;
     if (what == CURL_POLL_REMOVE) {
-        if (w) {
+        if (own) {
+            own->wanted = 0;
+        } else if (w) {
             ev_io_stop(c->ev, &w->io);
             free(w);
         }
@@ -104,18 +139,62 @@ static int on_socket_change(CURL *easy, curl_socket_t fd, int what, void *arg, v
     }
     int events = (what & CURL_POLL_IN ? EV_READ : 0) | (what & CURL_POLL_OUT ? EV_WRITE : 0);
     if (!w) {
-        w = calloc(1, sizeof *w);
+        w = watch_new(c);
         /* An error from here would kill the whole multi: every transfer of the lane. */
         omid_assert(w != NULL);
-        w->c = c;
-        w->io.data = w;
-        ev_init(&w->io, on_io);
         curl_multi_assign(c->multi, fd, w);
     }
+    w->wanted = events;
+    if (ev_is_active(&w->io) && w->armed == events)
+        return 0;
     ev_io_stop(c->ev, &w->io);
+    w->armed = events;
     ev_io_set(&w->io, fd, events);
     ev_io_start(c->ev, &w->io);
     return 0;
+}
+
+static bool own_room(struct curlev *c, size_t fd)
+{
+    if (fd < c->n_own)
+        return true;
+    size_t n = c->n_own > 0 ? c->n_own : 64;
+    while (n <= fd)
+        n *= 2;
+    struct watch **more = realloc(c->own, n * sizeof(*more));
+    if (!more)
+        return false;
+    memset(more + c->n_own, 0, (n - c->n_own) * sizeof(*more));
+    c->own = more;
+    c->n_own = n;
+    return true;
+}
+
+void curlev_keep(struct curlev *c, CURL *easy)
+{
+    CHECK_MAGIC(c, CURLEV_MAGIC);
+    curl_socket_t fd = CURL_SOCKET_BAD;
+    long connects = 0;
+
+    if (curl_easy_getinfo(easy, CURLINFO_NUM_CONNECTS, &connects) != CURLE_OK || connects == 0 ||
+        curl_easy_getinfo(easy, CURLINFO_ACTIVESOCKET, &fd) != CURLE_OK || fd == CURL_SOCKET_BAD)
+        return;
+    if (own_room(c, (size_t)fd) && !c->own[fd])
+        c->own[fd] = watch_new(c);
+}
+
+int curlev_socket_close(void *arg, curl_socket_t fd)
+{
+    struct curlev *c = arg;
+    struct watch *w = watch_own(c, fd);
+
+    CHECK_MAGIC(c, CURLEV_MAGIC);
+    if (w) {
+        c->own[fd] = NULL;
+        ev_io_stop(c->ev, &w->io);
+        free(w);
+    }
+    return close(fd);
 }
 
 struct curlev *curlev_new(struct ev_loop *ev, curlev_done_fn done, void *arg)
@@ -152,8 +231,9 @@ void curlev_free(struct curlev **cp)
     CHECK_MAGIC(c, CURLEV_MAGIC);
     omid_assert(!c->reading);
     *cp = NULL;
-    curl_multi_cleanup(c->multi); /* reports each socket's removal */
+    curl_multi_cleanup(c->multi); /* reports each socket's removal, and closes */
     ev_timer_stop(c->ev, &c->timer);
+    free(c->own);
     c->magic = OMID_MAGIC_DEAD;
     free(c);
 }
@@ -161,8 +241,13 @@ void curlev_free(struct curlev **cp)
 void curlev_limit(struct curlev *c, unsigned connections, unsigned kept)
 {
     CHECK_MAGIC(c, CURLEV_MAGIC);
-    curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
-    curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)(kept > 0 ? kept : 1));
+    kept = kept > 0 ? kept : 1;
+    if (c->connections != connections)
+        curl_multi_setopt(c->multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)connections);
+    if (c->kept != kept)
+        curl_multi_setopt(c->multi, CURLMOPT_MAXCONNECTS, (long)kept);
+    c->connections = connections;
+    c->kept = kept;
 }
 
 bool curlev_add(struct curlev *c, CURL *easy)

@@ -23,6 +23,12 @@ bool curlev_add(struct curlev *c, CURL *easy);
 /* Ends the transfer at once, if it is still under way. Never waits, not even for a resolver thread. */
 void curlev_remove(struct curlev *c, CURL *easy);
 
+/* From `done`, of a transfer that went well: its connection, if it was a new one, is watched through its pauses. Its
+ * easy handle must have curlev_socket_close() as CURLOPT_CLOSESOCKETFUNCTION, with c. (Before it is connected curl
+ * closes a socket without that callback.) */
+void curlev_keep(struct curlev *c, CURL *easy);
+int curlev_socket_close(void *c, curl_socket_t fd);
+
 /* An easy handle with what every transfer of omid has in common: http and https alone, HTTP/1.1, no redirects, no
  * proxy from the environment, no signals, peers verified (against $CURL_CA_BUNDLE or $SSL_CERT_FILE if set). The
  * caller's; NULL: no memory. */

@@ -168,6 +168,23 @@ static void lane_breaker_moved(struct lane *l, const struct target *t, enum brea
 
 /* ------------------------------------------------------------------ the queue */
 
+static bool target_may_start(const struct lane *l, const struct target *t)
+{
+    return t->inflight < target_limit(l, t);
+}
+
+/* After each change of what it has waiting, in flight, or for a limit: the ring holds those alone that a free slot
+ * can go to, so that a turn never has to look for one. */
+static void target_settle(struct lane *l, struct target *t)
+{
+    bool wanted = t->waiting > 0 && target_may_start(l, t);
+
+    if (!wanted)
+        list_remove(&t->ring);
+    else if (list_empty(&t->ring))
+        list_append(&l->ring, &t->ring);
+}
+
 static void lane_arm(struct lane *l)
 {
     struct ev_loop *ev = loop_ev(l->ls->loop);
@@ -192,8 +209,7 @@ static void waiter_unlink(struct lane *l, struct waiter *w)
     list_remove(&w->in_lane);
     t->waiting--;
     lane_set_waiting(l, l->waiting - 1);
-    if (list_empty(&t->waiters))
-        list_remove(&t->ring);
+    target_settle(l, t);
     if (first)
         lane_arm(l);
 }
@@ -207,8 +223,8 @@ static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
     w->deadline = lane_now(l) + l->conf.queue_timeout_ms;
     list_insert_before(before, &w->in_target);
     list_append(&l->queue, &w->in_lane);
-    if (t->waiting++ == 0)
-        list_append(&l->ring, &t->ring);
+    t->waiting++;
+    target_settle(l, t);
     lane_set_waiting(l, l->waiting + 1);
     if (l->queue.next == &w->in_lane)
         lane_arm(l);
@@ -235,11 +251,6 @@ static void on_expiry(struct ev_loop *ev, ev_timer *timer, int revents)
 
 /* ------------------------------------------------------------------ slots */
 
-static bool target_may_start(const struct lane *l, const struct target *t)
-{
-    return t->inflight < target_limit(l, t);
-}
-
 /* A slot is free for it; it is in no queue. */
 static void slot_give(struct lane *l, struct waiter *w)
 {
@@ -257,6 +268,8 @@ static void slot_give(struct lane *l, struct waiter *w)
         w->admitted = true;
     }
     t->inflight++;
+    limit_began(&t->limit, t->inflight);
+    target_settle(l, t);
     lane_set_inflight(l, l->inflight + 1);
     w->go(w);
 }
@@ -265,17 +278,14 @@ static void slot_give(struct lane *l, struct waiter *w)
  * NULL: none may start. */
 static struct waiter *lane_pick(struct lane *l)
 {
-    list_each (it, &l->ring) {
-        struct target *t = list_entry(it, struct target, ring);
-        if (!target_may_start(l, t))
-            continue;
-        struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
-        list_remove(&t->ring);
-        list_append(&l->ring, &t->ring);
-        waiter_unlink(l, w);
-        return w;
-    }
-    return NULL;
+    if (list_empty(&l->ring))
+        return NULL;
+    struct target *t = list_entry(l->ring.next, struct target, ring);
+    struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
+    list_remove(&t->ring);
+    list_append(&l->ring, &t->ring);
+    waiter_unlink(l, w);
+    return w;
 }
 
 static void lane_pump(struct lane *l)
@@ -332,8 +342,27 @@ void lane_slot_free(struct lane *l, struct waiter *w)
 {
     omid_assert(w->target->inflight > 0 && l->inflight > 0);
     w->target->inflight--;
+    target_settle(l, w->target);
     lane_set_inflight(l, l->inflight - 1);
     lane_pump(l);
+}
+
+/* Told while its slot is still counted. */
+static void target_learn(struct lane *l, struct target *t, enum breaker_outcome outcome, enum breaker_state from)
+{
+    static const enum limit_outcome outcomes[] = {
+        [BREAKER_SUCCESS] = LIMIT_SUCCESS,
+        [BREAKER_ANSWERED] = LIMIT_SUCCESS,
+        [BREAKER_FAILURE] = LIMIT_FAILURE,
+        [BREAKER_OVERLOAD] = LIMIT_LOSS,
+    };
+    unsigned left = t->inflight > 0 ? t->inflight - 1 : 0;
+
+    if (outcome != BREAKER_NEUTRAL)
+        limit_ended(&t->limit, l->conf.semaphore, left, outcomes[outcome]);
+    if (from == BREAKER_HALF_OPEN && t->breaker.state == BREAKER_CLOSED)
+        limit_recovered(&t->limit, left);
+    target_settle(l, t);
 }
 
 void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms)
@@ -350,6 +379,7 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
     w->admitted = false;
     breaker_report(&t->breaker, &conf, lane_now(l), id_random_unit(), &w->token, outcome, took_ms);
     lane_breaker_moved(l, t, from);
+    target_learn(l, t, outcome, from);
     if (t->breaker.state != BREAKER_OPEN || from == BREAKER_OPEN)
         return;
     /* Nobody waits for what would be refused anyway. */
@@ -382,7 +412,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     ev_timer_stop(loop_ev(loop), &l->expiry);
     targets_free(l);
     while (l->n_spare > 0)
-        curl_easy_cleanup(l->spare[--l->n_spare]);
+        lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
     map_free(&l->targets);
     map_free(&l->latest);
@@ -466,6 +496,7 @@ static void on_configure(struct loop *loop, struct loop_msg *msg)
     {
         struct waiter *w = list_entry(it, struct waiter, in_lane);
         w->deadline = w->deadline < latest ? w->deadline : latest;
+        target_settle(l, w->target);
     }
     lane_arm(l);
     lane_set_inflight(l, l->inflight);
@@ -487,6 +518,13 @@ void lane_configure(struct lane *l, const struct conf_lane *config)
     m->conf = *config;
     lane_ref(l);
     loop_post(l->ls->loop, &m->msg);
+}
+
+struct lane *lane_share(struct lane *l)
+{
+    CHECK_MAGIC(l, LANE_MAGIC);
+    lane_ref(l);
+    return l;
 }
 
 void lane_release(struct lane **lp)
@@ -511,6 +549,6 @@ void lane_shut(struct lane *l)
     requests_shut(l);
     ws_shut(l);
     while (l->n_spare > 0)
-        curl_easy_cleanup(l->spare[--l->n_spare]);
+        lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
 }

@@ -31,7 +31,9 @@ struct loop *lanes_loop(struct lanes *ls);
 /* Any thread. The name is copied; a lane's metrics carry it as label `lane`. */
 struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane *config);
 void lane_configure(struct lane *l, const struct conf_lane *config); /* applies to running lanes */
-/* No new requests; freed when the last one is answered. */
+/* One more owner, who releases it: generations of a plugin share their lane, its breakers included. */
+struct lane *lane_share(struct lane *l);
+/* No new requests of this owner; freed with the last owner, when the last request is answered. */
 void lane_release(struct lane **l);
 
 /* One object per lane: in flight, waiting, rejected, done, targets, breakers open, streams. Any thread. */

@@ -21,6 +21,7 @@
 #include "lane/http/breaker.h"
 #include "lane/http/curlev.h"
 #include "lane/http/lane.h"
+#include "lane/http/limit.h"
 #include "lane/http/wsconn.h"
 
 #define LANES_MAGIC UINT32_C(0x6c616e73)
@@ -40,7 +41,7 @@ struct lanes {
     uint32_t magic;
     struct loop *loop;    /* const */
     atomic_bool stopping; /* any: refuse what is new */
-    atomic_uint posting;  /* any: callers between the check of `stopping` and their post */
+    atomic_uint posting;  /* any: requests between the check of `stopping` and their arrival on the lane thread */
     bool started, down;   /* the owner; lane */
     ev_timer sweep;       /* lane */
     pthread_mutex_t lock; /* guards both lists */
@@ -63,12 +64,14 @@ struct lane_wsloop {
 
 struct target {
     uint32_t magic;
-    struct list ring;    /* in lane.ring while it has waiters */
+    struct list ring;    /* in lane.ring while it has waiters that its limit lets start */
     struct list idle;    /* in lane.idle while refs is 0 */
     struct list waiters; /* of struct waiter, oldest first */
     unsigned refs, waiting, inflight;
     uint64_t idle_since;
     struct breaker breaker;
+    bool adaptive; /* has a limit of its own: requests; not WebSockets */
+    struct limit limit;
     char key[]; /* scheme://host:port/path, without user, query and fragment */
 };
 
@@ -111,13 +114,13 @@ struct lane {
     unsigned open_breakers;
     bool pumping;
     struct list queue; /* of struct waiter, by deadline */
-    struct list ring;  /* of struct target: those with waiters, in the order of their turns */
+    struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
     struct map *targets, *latest;
-    ev_timer expiry;     /* of the first in the queue */
-    struct list running; /* of struct lane_http */
-    struct list ws;      /* of struct lane_ws */
-    CURL **spare;        /* easy handles not in use */
+    ev_timer expiry;          /* of the first in the queue */
+    struct list running;      /* of struct lane_http */
+    struct list ws;           /* of struct lane_ws */
+    struct lane_easy **spare; /* handles not in use */
     unsigned n_spare, max_spare;
     struct {
         struct metric *inflight, *waiting, *streams, *superseded, *seconds;
@@ -173,6 +176,7 @@ void targets_free(struct lane *l);
 /* ---- request.c ---- */
 void requests_done(void *lane, CURL *easy, CURLcode rc); /* a curlev_done_fn */
 void requests_shut(struct lane *l);                      /* those in flight */
+void lane_easy_free(struct lane_easy **e);               /* one of lane.spare */
 /* Are these "Name: value" lines fit to be sent? Any thread. */
 bool request_headers_ok(const char *const *headers);
 

@@ -101,9 +101,10 @@ void lanes_stop(struct lanes *ls)
     loop_post(ls->loop, &stop.msg);
     /* Joins the thread, then runs what came too late for it. */
     loop_stop(ls->loop);
-    while (atomic_load(&ls->posting) > 0)
+    while (atomic_load(&ls->posting) > 0) { /* at the latest at the end of a caller's turn it is here */
         sched_yield();
-    loop_stop(ls->loop);
+        loop_stop(ls->loop);
+    }
     pthread_mutex_lock(&ls->lock);
     list_each (it, &ls->wsloops) {
         struct lane_wsloop *w = list_entry(it, struct lane_wsloop, link);

@@ -21,10 +21,23 @@
 #define REQUEST_MAGIC UINT32_C(0x68747470)
 #define DEFAULT_BODY (64u << 10)
 #define MAX_BODY (64u << 20)
+#define MAX_METHOD 32u
 /* Read beyond max_body, so that a slightly long answer does not cost its connection. */
 #define DISCARD (256u << 10)
 /* Headers of all answers of one request, 1xx included. */
 #define MAX_HEAD (64u << 10)
+
+/* A curl handle and what it is set to: what the next request needs alike is not set again. Lane thread. */
+struct lane_easy {
+    CURL *curl;
+    struct lane_http *r; /* whose it is now */
+    char *url;
+    size_t url_size;
+    char method[MAX_METHOD + 1];
+    bool sends_body, closes;
+    uint32_t timeout_ms, connect_ms;
+    char text[CURL_ERROR_SIZE];
+};
 
 enum request_state { REQUEST_NEW, REQUEST_WAITING, REQUEST_RUNNING, REQUEST_OVER };
 
@@ -40,11 +53,11 @@ struct lane_http {
     void *arg;
     bool cancelled, answering;
 
-    /* const once started */
-    char *url, *method, *latest_key;
-    char *key; /* of the target; NULL for a bad URL */
+    /* const once started; all behind this struct, in its own memory */
+    const char *url, *method, *latest_key;
+    const char *key; /* of the target; NULL for a bad URL */
     struct curl_slist *headers;
-    char *body;
+    const char *body;
     size_t body_len, max_body;
     uint32_t timeout_ms;
     unsigned flags;
@@ -55,12 +68,11 @@ struct lane_http {
     struct waiter w;
     struct list running;
     bool in_latest;
-    CURL *easy;
+    struct lane_easy *easy;
     uint64_t went_ms;
     struct buf in;
     size_t seen, head_seen;
     bool blocked, local, enough, bad_head;
-    char curl_text[CURL_ERROR_SIZE];
 
     /* the answer: the lane's until posted, then the caller's */
     struct omid_http_response res;
@@ -86,12 +98,6 @@ static void request_unref(struct lane_http *r)
     struct lane *l = r->lane;
     atomic_fetch_sub(&l->bodies, r->body_len);
     atomic_fetch_sub(&l->begun, 1);
-    curl_slist_free_all(r->headers);
-    free(r->url);
-    free(r->method);
-    free(r->latest_key);
-    free(r->key);
-    free(r->body);
     buf_free(&r->in);
     r->magic = OMID_MAGIC_DEAD;
     free(r);
@@ -114,18 +120,25 @@ static void on_answer(struct loop *loop, struct loop_msg *msg)
     request_unref(r); /* the answer's */
 }
 
-/* From the lane: hands its end over. Texts come from curl and, through it, from peers. */
+/* Texts come from curl and, through it, from peers. */
+static void request_set_text(struct lane_http *r, const char *text)
+{
+    snprintf(r->text, sizeof r->text, "%s", text);
+    for (char *c = r->text; *c; c++) {
+        if ((unsigned char)*c < ' ' || (unsigned char)*c >= 0x7f)
+            *c = '?';
+    }
+}
+
+/* From the lane: hands its end over. An error has its text already, or has it here. */
 static void request_answer(struct lane_http *r, enum omid_http_error error, const char *text)
 {
     struct lane *l = r->lane;
 
     request_set_state(r, REQUEST_OVER);
     target_put(l, &r->w.target);
-    snprintf(r->text, sizeof r->text, "%s", error == OMID_HTTP_OK ? "" : text);
-    for (char *c = r->text; *c; c++) {
-        if ((unsigned char)*c < ' ' || (unsigned char)*c >= 0x7f)
-            *c = '?';
-    }
+    if (text)
+        request_set_text(r, text);
     r->res.size = sizeof r->res;
     r->res.error = error;
     r->res.error_text = r->text;
@@ -139,7 +152,7 @@ static void request_answer(struct lane_http *r, enum omid_http_error error, cons
     metric_add(l->m.requests[error], 1);
     atomic_fetch_add(&l->seen.done, 1);
     r->answer.fn = on_answer;
-    loop_post(r->loop, &r->answer);
+    loop_post_turn(r->loop, l->ls->loop, &r->answer);
 }
 
 static const char *refusal_text(enum omid_http_error why)
@@ -181,15 +194,15 @@ static enum omid_http_error request_error(const struct lane_http *r, CURLcode rc
     case CURLE_COULDNT_RESOLVE_PROXY:
         return OMID_HTTP_RESOLVE;
     case CURLE_COULDNT_CONNECT:
-        curl_easy_getinfo(r->easy, CURLINFO_OS_ERRNO, &os_errno);
+        curl_easy_getinfo(r->easy->curl, CURLINFO_OS_ERRNO, &os_errno);
         if (r->blocked)
             return OMID_HTTP_BLOCKED;
         return r->local || is_own_fault(os_errno) ? OMID_HTTP_LOCAL : OMID_HTTP_CONNECT;
     case CURLE_ABORTED_BY_CALLBACK:
         return r->blocked ? OMID_HTTP_BLOCKED : OMID_HTTP_LOCAL;
     case CURLE_OPERATION_TIMEDOUT:
-        curl_easy_getinfo(r->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
-        curl_easy_getinfo(r->easy, CURLINFO_PRIMARY_IP, &ip);
+        curl_easy_getinfo(r->easy->curl, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
+        curl_easy_getinfo(r->easy->curl, CURLINFO_PRIMARY_IP, &ip);
         return resolved == 0 && (!ip || !*ip) ? OMID_HTTP_RESOLVE : OMID_HTTP_TIMEOUT;
     case CURLE_SSL_CONNECT_ERROR:
     case CURLE_PEER_FAILED_VERIFICATION:
@@ -224,12 +237,15 @@ static enum breaker_outcome request_verdict(enum omid_http_error error, int stat
 {
     switch (error) {
     case OMID_HTTP_OK:
-        if (status >= 500 || status == 408 || status == 429)
+        if (status == 429 || (status >= 502 && status <= 504))
+            return BREAKER_OVERLOAD;
+        if (status >= 500 || status == 408)
             return BREAKER_FAILURE;
         return status >= 400 ? BREAKER_ANSWERED : BREAKER_SUCCESS;
+    case OMID_HTTP_TIMEOUT:
+        return BREAKER_OVERLOAD;
     case OMID_HTTP_CONNECT:
     case OMID_HTTP_TLS:
-    case OMID_HTTP_TIMEOUT:
     case OMID_HTTP_RESET:
     case OMID_HTTP_PROTOCOL:
         return BREAKER_FAILURE;
@@ -242,7 +258,7 @@ static enum breaker_outcome request_verdict(enum omid_http_error error, int stat
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
-    struct lane_http *r = arg;
+    struct lane_http *r = ((struct lane_easy *)arg)->r;
     size_t len = size * n, room = r->max_body - r->in.len;
 
     r->seen += len;
@@ -261,7 +277,7 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
 
 static size_t on_head(char *data, size_t size, size_t n, void *arg)
 {
-    struct lane_http *r = arg;
+    struct lane_http *r = ((struct lane_easy *)arg)->r;
 
     (void)data;
     r->head_seen += size * n;
@@ -271,7 +287,7 @@ static size_t on_head(char *data, size_t size, size_t n, void *arg)
 
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 {
-    struct lane_http *r = arg;
+    struct lane_http *r = ((struct lane_easy *)arg)->r;
 
     (void)purpose;
     if ((r->flags & OMID_HTTP_USER_URL) && !guard_address_public(&addr->addr, addr->addrlen)) {
@@ -287,7 +303,7 @@ static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl
 /* A kept-alive connection may have been opened for the operator's own URL, so that on_open_socket never saw it. */
 static int on_before_request(void *arg, char *peer_ip, char *local_ip, int peer_port, int local_port)
 {
-    struct lane_http *r = arg;
+    struct lane_http *r = ((struct lane_easy *)arg)->r;
 
     (void)local_ip;
     (void)peer_port;
@@ -309,59 +325,109 @@ static bool lane_curl(struct lane *l)
     return l->curl != NULL;
 }
 
-static CURL *lane_easy(struct lane *l)
+void lane_easy_free(struct lane_easy **ep)
+{
+    struct lane_easy *e = *ep;
+
+    *ep = NULL;
+    curl_easy_cleanup(e->curl);
+    free(e->url);
+    free(e);
+}
+
+static struct lane_easy *lane_easy_get(struct lane *l)
 {
     if (l->n_spare > 0)
         return l->spare[--l->n_spare];
-    CURL *easy = curlev_easy_new();
-    if (!easy)
+    struct lane_easy *e = calloc(1, sizeof *e);
+    if (!e)
         return NULL;
-    curl_easy_setopt(easy, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(easy, CURLOPT_HEADERFUNCTION, on_head);
-    curl_easy_setopt(easy, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-    curl_easy_setopt(easy, CURLOPT_PREREQFUNCTION, on_before_request);
-    curl_easy_setopt(easy, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
-    curl_easy_setopt(easy, CURLOPT_USERAGENT, "omid");
-    return easy;
+    e->curl = curlev_easy_new();
+    if (!e->curl) {
+        free(e);
+        return NULL;
+    }
+    curl_easy_setopt(e->curl, CURLOPT_WRITEFUNCTION, on_body);
+    curl_easy_setopt(e->curl, CURLOPT_WRITEDATA, e);
+    curl_easy_setopt(e->curl, CURLOPT_HEADERFUNCTION, on_head);
+    curl_easy_setopt(e->curl, CURLOPT_HEADERDATA, e);
+    curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
+    curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETDATA, e);
+    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETFUNCTION, curlev_socket_close);
+    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETDATA, l->curl);
+    curl_easy_setopt(e->curl, CURLOPT_PREREQFUNCTION, on_before_request);
+    curl_easy_setopt(e->curl, CURLOPT_PREREQDATA, e);
+    curl_easy_setopt(e->curl, CURLOPT_ERRORBUFFER, e->text);
+    curl_easy_setopt(e->curl, CURLOPT_PRIVATE, e);
+    curl_easy_setopt(e->curl, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
+    curl_easy_setopt(e->curl, CURLOPT_USERAGENT, "omid");
+    return e;
 }
 
-/* Removed from the multi: kept for the next request, with no pointer to this one. */
+/* Removed from the multi: kept for the next request. Its pointers to this one's headers and body are replaced before it
+ * is used again, and not looked at meanwhile. */
 static void request_drop_easy(struct lane_http *r)
 {
     struct lane *l = r->lane;
 
-    curlev_remove(l->curl, r->easy);
-    if (l->n_spare < l->max_spare && l->n_spare < l->conf.pool) {
-        curl_easy_setopt(r->easy, CURLOPT_ERRORBUFFER, NULL);
-        curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, NULL);
-        curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, NULL);
-        curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, NULL);
-        curl_easy_setopt(r->easy, CURLOPT_PRIVATE, NULL);
+    curlev_remove(l->curl, r->easy->curl);
+    r->easy->r = NULL;
+    if (l->n_spare < l->max_spare && l->n_spare < l->conf.pool)
         l->spare[l->n_spare++] = r->easy;
-    } else {
-        curl_easy_cleanup(r->easy);
-    }
+    else
+        lane_easy_free(&r->easy);
     r->easy = NULL;
 }
 
-static void request_set_method(const struct lane_http *r)
+static void easy_set_method(struct lane_easy *e, const char *method, bool sends_body)
 {
-    bool post = strcmp(r->method, "POST") == 0, get = strcmp(r->method, "GET") == 0;
-    bool head = strcmp(r->method, "HEAD") == 0;
+    if (e->sends_body == sends_body && strcmp(e->method, method) == 0)
+        return;
+    e->sends_body = sends_body;
+    snprintf(e->method, sizeof e->method, "%s", method);
+    curl_easy_setopt(e->curl, CURLOPT_CUSTOMREQUEST, NULL);
+    curl_easy_setopt(e->curl, CURLOPT_HTTPGET, 1L); /* also takes NOBODY and POST of the last request back */
+    if (sends_body)
+        curl_easy_setopt(e->curl, CURLOPT_POST, 1L);
+    else if (strcmp(method, "HEAD") == 0)
+        curl_easy_setopt(e->curl, CURLOPT_NOBODY, 1L);
+    if (strcmp(method, sends_body ? "POST" : "GET") != 0 && (sends_body || strcmp(method, "HEAD") != 0))
+        curl_easy_setopt(e->curl, CURLOPT_CUSTOMREQUEST, method);
+}
 
-    curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, NULL);
-    curl_easy_setopt(r->easy, CURLOPT_HTTPGET, 1L); /* also takes NOBODY and POST of the last request back */
-    if (r->body_len > 0 || post || strcmp(r->method, "PUT") == 0 || strcmp(r->method, "PATCH") == 0) {
-        curl_easy_setopt(r->easy, CURLOPT_POST, 1L);
-        curl_easy_setopt(r->easy, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
-        curl_easy_setopt(r->easy, CURLOPT_POSTFIELDS, r->body_len > 0 ? r->body : "");
-        if (!post)
-            curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, r->method);
-    } else if (head) {
-        curl_easy_setopt(r->easy, CURLOPT_NOBODY, 1L);
-    } else if (!get) {
-        curl_easy_setopt(r->easy, CURLOPT_CUSTOMREQUEST, r->method);
+static bool easy_set_url(struct lane_easy *e, const char *url)
+{
+    size_t size = strlen(url) + 1;
+
+    if (e->url && strcmp(e->url, url) == 0)
+        return true;
+    if (size > e->url_size) {
+        free(e->url);
+        e->url = malloc(size);
+        e->url_size = e->url ? size : 0;
     }
+    if (e->url)
+        memcpy(e->url, url, size);
+    return curl_easy_setopt(e->curl, CURLOPT_URL, url) == CURLE_OK;
+}
+
+static void easy_set_times(struct lane_easy *e, uint32_t timeout_ms, uint32_t connect_ms, bool closes)
+{
+    if (e->timeout_ms != timeout_ms)
+        curl_easy_setopt(e->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
+    if (e->connect_ms != connect_ms)
+        curl_easy_setopt(e->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
+    if (e->closes != closes)
+        curl_easy_setopt(e->curl, CURLOPT_FORBID_REUSE, closes ? 1L : 0L);
+    e->timeout_ms = timeout_ms;
+    e->connect_ms = connect_ms;
+    e->closes = closes;
+}
+
+static bool request_sends_body(const struct lane_http *r)
+{
+    return r->body_len > 0 || strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 ||
+           strcmp(r->method, "PATCH") == 0;
 }
 
 static bool request_begin(struct lane_http *r)
@@ -369,27 +435,24 @@ static bool request_begin(struct lane_http *r)
     struct lane *l = r->lane;
     uint32_t timeout = r->timeout_ms;
     uint32_t connect = l->conf.connect_timeout_ms < timeout ? l->conf.connect_timeout_ms : timeout;
+    bool sends_body = request_sends_body(r);
 
-    if (!lane_curl(l) || !(r->easy = lane_easy(l)))
+    if (!lane_curl(l) || !(r->easy = lane_easy_get(l)))
         return false;
-    request_set_method(r);
-    r->curl_text[0] = 0;
+    struct lane_easy *e = r->easy;
+    e->r = r;
+    e->text[0] = 0;
     r->in = BUF_INIT(r->max_body);
-    bool ok = curl_easy_setopt(r->easy, CURLOPT_URL, r->url) == CURLE_OK;
-    curl_easy_setopt(r->easy, CURLOPT_HTTPHEADER, r->headers);
-    curl_easy_setopt(r->easy, CURLOPT_ERRORBUFFER, r->curl_text);
-    curl_easy_setopt(r->easy, CURLOPT_WRITEDATA, r);
-    curl_easy_setopt(r->easy, CURLOPT_HEADERDATA, r);
-    curl_easy_setopt(r->easy, CURLOPT_OPENSOCKETDATA, r);
-    curl_easy_setopt(r->easy, CURLOPT_PREREQDATA, r);
-    curl_easy_setopt(r->easy, CURLOPT_PRIVATE, r);
-    curl_easy_setopt(r->easy, CURLOPT_FORBID_REUSE, l->conf.idle == 0 ? 1L : 0L);
-    curl_easy_setopt(r->easy, CURLOPT_TIMEOUT_MS, (long)timeout);
-    curl_easy_setopt(r->easy, CURLOPT_CONNECTTIMEOUT_MS, (long)connect);
-    if (ok && curlev_add(l->curl, r->easy))
+    easy_set_method(e, r->method, sends_body);
+    if (sends_body) {
+        curl_easy_setopt(e->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
+        curl_easy_setopt(e->curl, CURLOPT_POSTFIELDS, r->body_len > 0 ? r->body : "");
+    }
+    curl_easy_setopt(e->curl, CURLOPT_HTTPHEADER, r->headers);
+    easy_set_times(e, timeout, connect, l->conf.idle == 0);
+    if (easy_set_url(e, r->url) && curlev_add(l->curl, e->curl))
         return true;
-    curl_easy_cleanup(r->easy);
-    r->easy = NULL;
+    lane_easy_free(&r->easy);
     return false;
 }
 
@@ -437,36 +500,38 @@ static void request_refuse(struct waiter *w, enum omid_http_error why)
     request_answer(r, why, refusal_text(why));
 }
 
-void requests_done(void *arg, CURL *easy, CURLcode rc)
+void requests_done(void *arg, CURL *curl, CURLcode rc)
 {
     struct lane *l = arg;
-    struct lane_http *r = NULL;
+    struct lane_easy *e = NULL;
     long status = 0;
     curl_off_t retry_after = 0;
-    char text[256];
 
-    curl_easy_getinfo(easy, CURLINFO_PRIVATE, (char **)&r);
+    curl_easy_getinfo(curl, CURLINFO_PRIVATE, (char **)&e);
+    struct lane_http *r = e->r;
     CHECK_MAGIC(r, REQUEST_MAGIC);
-    omid_assert(r->lane == l && r->easy == easy && r->state == REQUEST_RUNNING);
-    curl_easy_getinfo(easy, CURLINFO_RESPONSE_CODE, &status);
-    curl_easy_getinfo(easy, CURLINFO_RETRY_AFTER, &retry_after);
+    omid_assert(r->lane == l && r->easy == e && e->curl == curl && r->state == REQUEST_RUNNING);
+    curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &status);
+    curl_easy_getinfo(curl, CURLINFO_RETRY_AFTER, &retry_after);
+    if (rc == CURLE_OK)
+        curlev_keep(l->curl, curl);
     /* What was wanted has come; how the rest of the body ended changes nothing. */
     if (rc != CURLE_OK && (r->enough || r->res.truncated) && status >= 200 && !r->local)
         rc = CURLE_OK;
     enum omid_http_error error = request_error(r, rc);
     if (error == OMID_HTTP_OK && status < 200)
         error = OMID_HTTP_PROTOCOL;
-    const char *why = r->bad_head                  ? "the answer's headers are too long"
-                      : error == OMID_HTTP_BLOCKED ? "the address is not allowed for this URL"
-                      : r->curl_text[0] != 0       ? r->curl_text
-                      : rc != CURLE_OK             ? curl_easy_strerror(rc)
-                                                   : "the answer has no final status";
-    snprintf(text, sizeof text, "%s", why);
+    if (error != OMID_HTTP_OK) /* now: the handle, with its text, may be another's when the slot is given back */
+        request_set_text(r, r->bad_head                  ? "the answer's headers are too long"
+                            : error == OMID_HTTP_BLOCKED ? "the address is not allowed for this URL"
+                            : e->text[0] != 0            ? e->text
+                            : rc != CURLE_OK             ? curl_easy_strerror(rc)
+                                                         : "the answer has no final status");
     r->res.status = (int)status;
     r->res.retry_after_s = retry_after <= 0 ? 0 : retry_after > UINT32_MAX ? UINT32_MAX : (uint32_t)retry_after;
     metric_observe(l->m.seconds, (double)(lane_now(l) - r->went_ms) / 1000);
     request_end(r, request_verdict(error, (int)status));
-    request_answer(r, error, text);
+    request_answer(r, error, NULL);
 }
 
 void requests_shut(struct lane *l)
@@ -525,6 +590,7 @@ static void on_start(struct loop *loop, struct loop_msg *msg)
 
     (void)loop;
     CHECK_MAGIC(r, REQUEST_MAGIC);
+    lanes_leave(r->lane->ls);
     /* It may be answered, and freed by the caller, before this returns. */
     atomic_fetch_add(&r->refs, 1);
     request_enter(r);
@@ -583,41 +649,56 @@ bool request_headers_ok(const char *const *headers)
     return total <= LANE_MAX_HEADER_BYTES;
 }
 
-static bool add_header(struct curl_slist **list, const char *line)
+/* What curl would add of its own: a wait for 100 Continue, and the type of a form. */
+static const char *const unwanted[] = {"Expect:", "Content-Type:"};
+
+static const char *copy_text(char **at, const char *text)
 {
-    struct curl_slist *longer = curl_slist_append(*list, line);
-    if (longer)
-        *list = longer;
-    return longer != NULL;
+    size_t size = strlen(text) + 1;
+    char *to = memcpy(*at, text, size);
+    *at += size;
+    return to;
 }
 
-static bool request_copy(struct lane_http *r, const struct omid_http_request *req)
+/* The list is only read by curl: its lines may lie anywhere. */
+static void link_header(struct curl_slist *node, struct curl_slist *next, const char *line)
 {
-    bool typed = false, ok = true;
+    node->data = (char *)line;
+    node->next = next;
+}
 
-    size_t key_size = strlen(req->url) + TARGET_KEY_EXTRA;
-    r->url = strdup(req->url);
-    r->key = malloc(key_size);
-    r->method = strdup(req->method);
-    r->latest_key = req->latest_key ? strdup(req->latest_key) : NULL;
-    r->body = req->body_len > 0 ? malloc(req->body_len) : NULL;
-    if (!r->url || !r->key || !r->method || (req->latest_key && !r->latest_key) || (req->body_len > 0 && !r->body))
-        return false;
-    if (strncasecmp(r->url, "http", 4) != 0 || !target_key(r->url, r->key, key_size)) {
-        free(r->key);
-        r->key = NULL;
+/* One piece of memory, as it is made on one thread and freed on another. NULL: no memory. */
+static struct lane_http *request_new(const struct omid_http_request *req)
+{
+    size_t n = 0, texts = 0, key_size = strlen(req->url) + TARGET_KEY_EXTRA;
+    bool typed = false;
+
+    for (; req->headers && req->headers[n]; n++) {
+        texts += strlen(req->headers[n]) + 1;
+        typed |= strncasecmp(req->headers[n], "Content-Type:", 13) == 0;
     }
-    if (r->body)
-        memcpy(r->body, req->body, req->body_len);
-    for (size_t i = 0; req->headers && req->headers[i]; i++) {
-        typed |= strncasecmp(req->headers[i], "Content-Type:", 13) == 0;
-        ok = ok && add_header(&r->headers, req->headers[i]);
-    }
-    /* What curl would add of its own: a wait for 100 Continue, and the type of a form. */
-    ok = ok && add_header(&r->headers, "Expect:");
-    if (!typed)
-        ok = ok && add_header(&r->headers, "Content-Type:");
-    return ok;
+    texts += strlen(req->url) + 1 + strlen(req->method) + 1 + key_size;
+    texts += req->latest_key ? strlen(req->latest_key) + 1 : 0;
+    size_t nodes = n + (typed ? 1 : 2);
+    struct lane_http *r = malloc(sizeof *r + nodes * sizeof(struct curl_slist) + texts + req->body_len);
+    if (!r)
+        return NULL;
+    memset(r, 0, sizeof *r);
+    struct curl_slist *node = (struct curl_slist *)(void *)(r + 1);
+    char *at = (char *)(node + nodes);
+    r->url = copy_text(&at, req->url);
+    r->method = copy_text(&at, req->method);
+    r->latest_key = req->latest_key ? copy_text(&at, req->latest_key) : NULL;
+    for (size_t i = 0; i < nodes; i++) /* the caller's come out in the order they were given in */
+        link_header(&node[i], i + 1 < nodes ? &node[i + 1] : NULL,
+                    i < n ? copy_text(&at, req->headers[i]) : unwanted[i - n]);
+    r->headers = node;
+    r->key = strncasecmp(r->url, "http", 4) == 0 && target_key(r->url, at, key_size) ? at : NULL;
+    at += key_size;
+    if (req->body_len > 0)
+        r->body = memcpy(at, req->body, req->body_len);
+    r->body_len = req->body_len;
+    return r;
 }
 
 static bool request_fits(struct lane *l, size_t body_len)
@@ -638,7 +719,7 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
                     struct lane_http **out)
 {
     CHECK_MAGIC(l, LANE_MAGIC);
-    if (!req->url || !req->method || !is_token(req->method, strlen(req->method)) || strlen(req->method) > 32 ||
+    if (!req->url || !req->method || !is_token(req->method, strlen(req->method)) || strlen(req->method) > MAX_METHOD ||
         strlen(req->url) > LANE_MAX_URL || !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) ||
         req->body_len > LANE_MAX_BODY)
         return OMID_EINVAL;
@@ -646,7 +727,7 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
         lane_rejected(l, REJECT_FULL);
         return OMID_EFULL;
     }
-    struct lane_http *r = calloc(1, sizeof *r);
+    struct lane_http *r = request_new(req);
     if (!r) {
         atomic_fetch_sub(&l->bodies, req->body_len);
         atomic_fetch_sub(&l->begun, 1);
@@ -657,11 +738,9 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
     r->lane = l;
     lane_ref(l);
     list_init(&r->running);
-    r->body_len = req->body_len;
-    if (!request_copy(r, req) || !lanes_enter(l->ls)) {
-        int rc = atomic_load(&l->ls->stopping) ? OMID_ECLOSED : OMID_ERR;
+    if (!lanes_enter(l->ls)) {
         request_unref(r);
-        return rc;
+        return OMID_ECLOSED;
     }
     r->loop = loop;
     r->cb = cb;
@@ -674,8 +753,7 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
     r->start.fn = on_start;
     if (out)
         *out = r;
-    loop_post(l->ls->loop, &r->start);
-    lanes_leave(l->ls);
+    loop_post_turn(l->ls->loop, loop, &r->start); /* on_start() leaves */
     return OMID_OK;
 }
 
@@ -692,5 +770,5 @@ void lane_http_cancel(struct lane_http **rp)
     omid_assert(loop_is_current(r->loop));
     r->cancelled = true;
     r->cancel.fn = on_cancel;
-    loop_post(r->lane->ls->loop, &r->cancel);
+    loop_post_turn(r->lane->ls->loop, r->loop, &r->cancel); /* as the start: never before it */
 }

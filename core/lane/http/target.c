@@ -92,6 +92,8 @@ struct target *target_get(struct lane *l, const char *key)
     list_init(&t->idle);
     list_init(&t->waiters);
     breaker_init(&t->breaker, lane_now(l));
+    limit_init(&t->limit);
+    t->adaptive = strncmp(key, "http", 4) == 0;
     if (!map_put(l->targets, key, t, NULL)) {
         free(t);
         return NULL;
@@ -118,8 +120,11 @@ void target_put(struct lane *l, struct target **tp)
 
 unsigned target_limit(const struct lane *l, const struct target *t)
 {
-    (void)t;
-    return l->conf.semaphore;
+    unsigned failures = t->breaker.consecutive, opens_at = l->conf.breaker_failures;
+
+    if (!t->adaptive)
+        return l->conf.semaphore;
+    return limit_now(&t->limit, l->conf.semaphore, opens_at > failures ? opens_at - failures : 1);
 }
 
 void targets_expire(struct lane *l, uint64_t now)

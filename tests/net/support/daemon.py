@@ -71,7 +71,7 @@ class Daemon:
         self.run_dir = Path(tempfile.mkdtemp(prefix="omid-"))  # short: a socket's path has little room
         self.process = None
         self.address = self.control = None
-        base = {
+        self.base = {
             "log": {"level": "debug", "format": "text", "target": "stderr"},
             "daemon": {"state_dir": self.dir / "state", "run_dir": self.run_dir, "reactors": reactors,
                        "drain": "20s"},
@@ -82,11 +82,15 @@ class Daemon:
             "store": {"flush": "100ms", "sweep": "100ms"},
         }
         (self.dir / "state").mkdir(exist_ok=True)
-        self.conf.write_text(render(merge(base, settings)) + "\n")
+        self.rewrite(settings)
         self.environment = {k: v for k, v in os.environ.items() if k not in ("CURL_CA_BUNDLE", "SSL_CERT_FILE")}
         self.environment.update(environment or {})
         self.environment.setdefault("ASAN_OPTIONS", "detect_leaks=1:abort_on_error=0")
         self.environment.setdefault("UBSAN_OPTIONS", "print_stacktrace=1")
+
+    def rewrite(self, settings):
+        """The file from now on; a running daemon reads it when it is told to."""
+        self.conf.write_text(render(merge(self.base, settings)) + "\n")
 
     # ---- life
 
