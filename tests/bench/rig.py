@@ -1,4 +1,5 @@
 """What the benchmarks share: the sink, the daemon with the plugin `bench`, clients, CPU time from /proc."""
+import atexit
 import http.client
 import json
 import os
@@ -91,6 +92,7 @@ plugin bench { path = "%s" required = true
             self.process = subprocess.Popen([TREE / "omid", "-f", conf, "--ready-file", ready], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL,
                                             preexec_fn=pinned(CLIENT_CPU) if pin else None)
+        atexit.register(self.process.kill)  # nothing is left running, whatever ends the benchmark
         deadline = time.monotonic() + 20
         while True:
             try:
