@@ -8,7 +8,7 @@ static void breaker_set_state(struct breaker *b, enum breaker_state to, uint64_t
 {
     static const bool legal[3][3] = {
         [BREAKER_CLOSED] = {[BREAKER_OPEN] = true},
-        [BREAKER_OPEN] = {[BREAKER_HALF_OPEN] = true},
+        [BREAKER_OPEN] = {[BREAKER_HALF_OPEN] = true, [BREAKER_CLOSED] = true},
         [BREAKER_HALF_OPEN] = {[BREAKER_OPEN] = true, [BREAKER_CLOSED] = true},
     };
     omid_assert(legal[b->state][to]);
@@ -141,6 +141,15 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
     const char *why = breaker_verdict(b, conf);
     if (why)
         breaker_open(b, conf, now, chance, why);
+}
+
+void breaker_reset(struct breaker *b, uint64_t now, const char *why)
+{
+    if (b->state == BREAKER_CLOSED)
+        return;
+    breaker_set_state(b, BREAKER_CLOSED, now, why);
+    breaker_forget(b);
+    b->window_ms = 0;
 }
 
 const char *breaker_state_name(enum breaker_state state)

@@ -64,6 +64,8 @@ bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct b
 /* Once per token. chance: 0 <= x < 1, for the jitter. */
 void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
                     const struct breaker_token *token, enum breaker_outcome outcome, uint64_t took_ms);
+/* Closes it, whatever it was: an operator knows better. Attempts under way report to nobody. */
+void breaker_reset(struct breaker *b, uint64_t now, const char *why);
 const char *breaker_state_name(enum breaker_state state);
 
 #endif

@@ -42,6 +42,12 @@ static struct metric *lane_metric(const struct lane *l, enum metric_type type, c
     return metric_get(type, name, help, labels, label ? 2 : 1, NULL, 0);
 }
 
+const char *lane_reject_name(enum lane_reject why)
+{
+    static const char *const names[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
+    return names[why];
+}
+
 static void lane_metrics(struct lane *l)
 {
     static const char *const outcomes[OMID_HTTP_ERRORS] = {
@@ -61,7 +67,6 @@ static void lane_metrics(struct lane *l)
         [OMID_HTTP_LOCAL] = "local",
         [OMID_HTTP_SHUTDOWN] = "shutdown",
     };
-    static const char *const rejects[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
     static const double seconds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
     struct metric_label name = {"lane", l->name};
 
@@ -81,7 +86,8 @@ static void lane_metrics(struct lane *l)
                                        "outcome", outcomes[i]);
     for (unsigned i = 0; i < REJECTS; i++)
         l->m.rejected[i] = lane_metric(l, METRIC_COUNTER, "omid_lane_rejected_total",
-                                       "Requests and WebSockets refused without an attempt.", "reason", rejects[i]);
+                                       "Requests and WebSockets refused without an attempt.", "reason",
+                                       lane_reject_name((enum lane_reject)i));
     for (unsigned i = 0; i < 3; i++)
         l->m.to[i] = lane_metric(l, METRIC_COUNTER, "omid_breaker_transitions_total",
                                  "Changes of a target's breaker, by the state it came to.", "to",
@@ -91,7 +97,7 @@ static void lane_metrics(struct lane *l)
 void lane_rejected(struct lane *l, enum lane_reject why)
 {
     metric_add(l->m.rejected[why], 1);
-    atomic_fetch_add(&l->seen.rejected, 1);
+    atomic_fetch_add(&l->seen.rejected[why], 1);
 }
 
 void lane_streams_add(struct lane *l, int n)
@@ -126,12 +132,13 @@ static void lane_set_waiting(struct lane *l, unsigned n)
 }
 
 /* A breaker may have changed its state. */
-static void lane_breaker_moved(struct lane *l, const struct target *t, enum breaker_state from)
+static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_state from)
 {
     enum breaker_state to = t->breaker.state;
 
     if (to == from)
         return;
+    board_put(l, t);
     metric_add(l->m.to[to], 1);
     if (from == BREAKER_CLOSED)
         l->open_breakers++;
@@ -157,8 +164,12 @@ static bool target_may_start(const struct lane *l, const struct target *t)
  * can go to, so that a turn never has to look for one. */
 static void target_settle(struct lane *l, struct target *t)
 {
-    bool wanted = t->waiting > 0 && target_may_start(l, t);
+    unsigned limit = target_limit(l, t);
+    bool wanted = t->waiting > 0 && t->inflight < limit;
 
+    atomic_store_explicit(&t->seen.limit, limit, memory_order_relaxed);
+    atomic_store_explicit(&t->seen.inflight, t->inflight, memory_order_relaxed);
+    atomic_store_explicit(&t->seen.waiting, t->waiting, memory_order_relaxed);
     if (!wanted)
         list_remove(&t->ring);
     else if (list_empty(&t->ring))
@@ -373,6 +384,19 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
     }
 }
 
+void target_reset(struct lane *l, const char *key)
+{
+    struct target *t = map_get(l->targets, key);
+
+    if (!t || t->breaker.state == BREAKER_CLOSED)
+        return;
+    enum breaker_state from = t->breaker.state;
+    breaker_reset(&t->breaker, lane_now(l), "reset by an operator");
+    lane_breaker_moved(l, t, from);
+    limit_recovered(&t->limit, t->inflight);
+    target_settle(l, t);
+}
+
 /* ------------------------------------------------------------------ life */
 
 void lane_ref(struct lane *l)
@@ -391,6 +415,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     pthread_mutex_unlock(&l->ls->lock);
     ev_timer_stop(loop_ev(loop), &l->expiry);
     targets_free(l);
+    board_free(l);
     while (l->n_spare > 0)
         lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
@@ -444,6 +469,7 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
         free(l);
         return NULL;
     }
+    board_init(l);
     list_init(&l->queue);
     list_init(&l->ring);
     list_init(&l->idle);
