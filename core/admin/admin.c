@@ -125,6 +125,13 @@ struct admin *admin_new(const struct admin_env *env)
         {.method = "GET", .path = "/v1/admin/plugins", .control_only = true, .fn = admin_plugins, .arg = a},
         {.method = "GET", .path = "/v1/admin/reload", .control_only = true, .fn = admin_reload_result, .arg = a},
         {.method = "POST", .path = "/v1/admin/reload", .control_only = true, .fn = admin_reload_ask, .arg = a},
+        {.method = "GET", .path = "/v1/admin/lanes", .control_only = true, .fn = admin_lanes, .arg = a},
+        {.method = "GET", .path = "/v1/admin/breakers", .control_only = true, .fn = admin_breakers, .arg = a},
+        {.method = "POST",
+         .path = "/v1/admin/breakers/reset",
+         .control_only = true,
+         .fn = admin_breaker_reset,
+         .arg = a},
         {.path = NULL},
     };
     _Static_assert(sizeof(direct) == sizeof(a->direct), "one entry per route and the end");

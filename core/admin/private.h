@@ -12,7 +12,7 @@
 struct admin {
     uint32_t magic;
     struct admin_env env;
-    struct ingress_direct direct[8];
+    struct ingress_direct direct[11];
     char *file; /* of the configuration */
     _Atomic uint64_t memory_limit;
     _Atomic(struct ingress *) ingress;
@@ -36,6 +36,11 @@ void admin_remarks_write(struct admin *a, struct json_w *w); /* an array */
 /* status.c */
 int admin_status(void *arg, const char *path, struct buf *body, const char **content_type);
 int admin_plugins(void *arg, const char *path, struct buf *body, const char **content_type);
+
+/* lanes.c */
+int admin_lanes(void *arg, const char *path, struct buf *body, const char **content_type);
+int admin_breakers(void *arg, const char *path, struct buf *body, const char **content_type);
+int admin_breaker_reset(void *arg, const char *path, struct buf *body, const char **content_type);
 
 /* reload.c */
 int admin_reload_ask(void *arg, const char *path, struct buf *body, const char **content_type);

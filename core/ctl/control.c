@@ -13,16 +13,31 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
     return buf_append(arg, data, size * n) ? size * n : 0;
 }
 
+/* A refusal, in the daemon's words if it has any. */
+static void told(const char *path, long status, const struct buf *body)
+{
+    char err[128];
+    yajl_val v = body->len > 0 ? json_parse(body->data, body->len, 0, err, sizeof err) : NULL;
+    const char *error = json_str(v, "error");
+    if (error)
+        fprintf(stderr, "omictl: %s\n", error);
+    else
+        fprintf(stderr, "omictl: %s: the daemon answered %ld\n", path, status);
+    json_free(&v);
+}
+
 static bool request(const struct ctl *ctl, const char *path, bool post, struct buf *body)
 {
-    char url[256], why[CURL_ERROR_SIZE] = "";
+    char why[CURL_ERROR_SIZE] = "";
     long status = 0;
+    struct buf url = BUF_INIT(0);
     *body = BUF_INIT(MAX_ANSWER);
-    CURL *c = curl_easy_init();
+    CURL *c = buf_printf(&url, "http://localhost%s", path) ? curl_easy_init() : NULL;
+    if (c)
+        curl_easy_setopt(c, CURLOPT_URL, url.data);
+    buf_free(&url);
     if (!c)
         return false;
-    snprintf(url, sizeof url, "http://localhost%s", path);
-    curl_easy_setopt(c, CURLOPT_URL, url);
     curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, ctl->socket);
     if (post) {
         curl_easy_setopt(c, CURLOPT_POSTFIELDS, "");
@@ -47,7 +62,7 @@ static bool request(const struct ctl *ctl, const char *path, bool post, struct b
                 : why[0]                             ? why
                                                      : curl_easy_strerror(rc));
     else
-        fprintf(stderr, "omictl: %s: the daemon answered %ld\n", path, status);
+        told(path, status, body);
     buf_free(body);
     return false;
 }

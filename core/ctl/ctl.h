@@ -31,6 +31,9 @@ extern const struct ctl_command ctl_commands[]; /* ends with a NULL name */
 
 int ctl_status(const struct ctl *ctl, int argc, char **argv);
 int ctl_plugins(const struct ctl *ctl, int argc, char **argv);
+int ctl_lanes(const struct ctl *ctl, int argc, char **argv);
+int ctl_breakers(const struct ctl *ctl, int argc, char **argv);
+int ctl_breaker(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
 int ctl_lint(const struct ctl *ctl, int argc, char **argv);
 int ctl_reload(const struct ctl *ctl, int argc, char **argv);

@@ -18,6 +18,19 @@ const struct ctl_command ctl_commands[] = {
     {"plugins", ctl_plugins, "", "the plugins, their state and what they have done",
      "usage: omictl [--socket PATH] [--json] plugins\n"
      "One line per plugin: state, callbacks, errors, time spent, what it has open, and why it is not running if so.\n"},
+    {"lanes", ctl_lanes, "[--watch]", "the lanes: in flight, waiting, rejected, how long attempts take",
+     "usage: omictl [--socket PATH] [--json] lanes [--watch]\n"
+     "One line per lane. P50 and P99 are of the attempts of the last one to two minutes; REJECTED tells the reasons.\n"
+     "  --watch             again every second, until interrupted; with --json an object per line\n"},
+    {"breakers", ctl_breakers, "[--watch]", "the targets: breaker, since when and why, limit, in flight",
+     "usage: omictl [--socket PATH] [--json] breakers [--lane NAME] [--watch]\n"
+     "One line per target, at most 1000, those whose breakers are not closed first.\n"
+     "  --lane NAME         of this lane alone\n"
+     "  --watch             again every second, until interrupted; with --json an object per line\n"},
+    {"breaker", ctl_breaker, "reset TARGET", "closes the breaker of a target",
+     "usage: omictl [--socket PATH] [--json] breaker reset [--lane NAME] TARGET\n"
+     "Closes the breakers that are open or half open for TARGET, a URL as `omictl breakers` shows it, in all lanes or\n"
+     "in one. Work for it begins again with one attempt at a time. Exit status 1 when there was none.\n"},
     {"conf", ctl_conf, "check FILE", "checks a configuration file",
      "usage: omictl [--json] conf check FILE\n"
      "Checks FILE with the daemon's own tables and those of the plugins it names, and starts nothing. Every fault is\n"

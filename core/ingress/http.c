@@ -402,9 +402,11 @@ static bool serve_direct(struct exchange *ex, h2o_iovec_t path)
         if (path_is(method, d->method) || (path_is(method, "HEAD") && strcmp(d->method, "GET") == 0)) {
             struct buf body = BUF_INIT((size_t)64 << 20);
             const char *content_type = "application/json";
-            int status = d->fn(d->arg, d->path, &body, &content_type);
+            char *whole = dup_text(ex->req->path.base, ex->req->path.len);
+            int status = whole != NULL ? d->fn(d->arg, whole, &body, &content_type) : 503;
             http_answer(ex, status, content_type, body.data, body.len);
             buf_free(&body);
+            free(whole);
             return true;
         }
     }

@@ -16,7 +16,7 @@
 struct ingress;
 
 /* Answered on the ingress thread itself, at once: health, metrics, status. Any thread; appends to *body.
- * Returns the HTTP status; *content_type is preset to application/json. */
+ * `path` is the request's, with its query. Returns the HTTP status; *content_type is preset to application/json. */
 typedef int (*ingress_direct_fn)(void *arg, const char *path, struct buf *body, const char **content_type);
 struct ingress_direct {
     const char *method, *path;

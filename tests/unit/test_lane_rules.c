@@ -208,6 +208,63 @@ static void test_breaker_old_attempts(void)
     CU_ASSERT_EQUAL(b.consecutive, 0);
 }
 
+/* An operator's word: closed at once, whatever was under way. */
+static void test_breaker_reset(void)
+{
+    struct breaker b;
+    struct breaker_token probe;
+
+    open_it(&b);
+    breaker_reset(&b, 10);
+    CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+    CU_ASSERT_EQUAL(b.since_ms, 10);
+    for (unsigned i = 0; i < 4; i++)
+        attempt(&b, 20, BREAKER_FAILURE);
+    CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+    breaker_reset(&b, 30); /* closed already: its counts stay */
+    CU_ASSERT_EQUAL(b.since_ms, 10);
+    attempt(&b, 40, BREAKER_FAILURE);
+    CU_ASSERT_EQUAL(b.state, BREAKER_OPEN);
+    /* While a probe is under way: it reports to nobody. */
+    CU_ASSERT_TRUE_FATAL(breaker_admit(&b, 30040, 1000, &probe));
+    breaker_reset(&b, 30050);
+    breaker_report(&b, &conf, 30060, MIDDLE, &probe, BREAKER_FAILURE, 0);
+    CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+    CU_ASSERT_EQUAL(b.consecutive, 0);
+    /* The next window is the first one again. */
+    for (unsigned i = 0; i < 5; i++)
+        attempt(&b, 40000, BREAKER_FAILURE);
+    CU_ASSERT_TRUE(breaker_ready(&b, 70000));
+}
+
+static void test_latency(void)
+{
+    static struct latency t; /* zeroed */
+
+    CU_ASSERT_EQUAL(latency_quantile(&t, 0, 0.5), 0);
+    /* Every value lies below the bound that is told, and that by an eighth of it at most. */
+    for (uint64_t us = 1; us < UINT64_C(1) << 31; us = us * 5 / 4 + 1) {
+        struct latency one = {0};
+        latency_add(&one, 0, us);
+        uint64_t got = latency_quantile(&one, 0, 0.5);
+        CU_ASSERT_TRUE(got > us && (us < 64 ? got <= us + 8 : got <= us + us / 8 + 1));
+    }
+    for (unsigned i = 0; i < 98; i++)
+        latency_add(&t, 1000, 1000);
+    latency_add(&t, 1000, 500000);
+    latency_add(&t, 1000, UINT64_MAX); /* more than any bucket: the last one */
+    CU_ASSERT_EQUAL(latency_quantile(&t, 1000, 0.5), 1024);
+    CU_ASSERT_TRUE(latency_quantile(&t, 1000, 0.985) > 500000 && latency_quantile(&t, 1000, 0.985) < 600000);
+    CU_ASSERT_EQUAL(latency_quantile(&t, 1000, 0.995), UINT64_C(1) << 32);
+    /* What is old goes: two windows on, or much later. */
+    latency_add(&t, 61000, 10);
+    CU_ASSERT_EQUAL(latency_quantile(&t, 61000, 0.5), 1024);
+    CU_ASSERT_EQUAL(latency_quantile(&t, 120000, 0.5), 16);
+    CU_ASSERT_EQUAL(latency_quantile(&t, 180000, 0.5), 0);
+    latency_add(&t, 3600000, 10);
+    CU_ASSERT_EQUAL(latency_quantile(&t, 3600000, 0.99), 16);
+}
+
 static void test_target_keys(void)
 {
     static const struct {
@@ -409,6 +466,8 @@ int main(void)
     CU_initialize_registry();
     CU_pSuite s = CU_add_suite("lane rules", NULL, NULL);
     CU_add_test(s, "a dead target: 5 attempts, then one per window", test_breaker_dead);
+    CU_add_test(s, "reset by an operator", test_breaker_reset);
+    CU_add_test(s, "quantiles of late attempts", test_latency);
     CU_add_test(s, "jitter stays within 20 %", test_breaker_jitter);
     CU_add_test(s, "every second call fails", test_breaker_every_second);
     CU_add_test(s, "slow calls", test_breaker_slow);

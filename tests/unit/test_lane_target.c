@@ -211,6 +211,229 @@ static void test_ramp(void)
     peer_stop(&p);
 }
 
+/* ------------------------------------------------------------ what others see */
+
+static yajl_val breakers(struct rig *r, const char *lane)
+{
+    struct buf out = BUF_INIT(0);
+    struct json_w w;
+    char err[128];
+
+    json_w_start(&w, &out);
+    lanes_breakers(r->lanes, lane, &w);
+    CU_ASSERT_TRUE_FATAL(json_w_end(&w));
+    CU_ASSERT_PTR_NULL(strstr(out.data, "secret"));
+    yajl_val v = json_parse(out.data, out.len, 0, err, sizeof err);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+    buf_free(&out);
+    return v;
+}
+
+static void open_it(struct rig *r, const char *url)
+{
+    struct call c;
+    for (unsigned i = 0; i < 5; i++) {
+        CU_ASSERT_EQUAL(call_once(&c, r, url), OMID_HTTP_OK);
+        call_free(&c);
+    }
+    CU_ASSERT_EQUAL(call_once(&c, r, url), OMID_HTTP_BREAKER);
+    call_free(&c);
+}
+
+static void test_table(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256], key[256];
+
+    conf.breaker_failures = 5;
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    yajl_val v = breakers(&r, NULL);
+    CU_ASSERT_EQUAL(json_len(json_array(v, "breakers")), 0);
+    json_free(&v);
+    atomic_store(&p.mode, MODE_FAIL);
+    snprintf(url, sizeof url, "http://me:secret@127.0.0.1:%u/bad?key=secret#secret", p.port);
+    open_it(&r, url);
+    atomic_store(&p.mode, MODE_OK);
+    for (unsigned i = 0; i < 3; i++) {
+        char path[16];
+        snprintf(path, sizeof path, "/%u", i);
+        CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", path, url)), OMID_HTTP_OK);
+        call_free(&c);
+    }
+    v = breakers(&r, "test");
+    yajl_val list = json_array(v, "breakers"), first = json_at(list, 0);
+    CU_ASSERT_EQUAL(json_len(list), 4);
+    CU_ASSERT_EQUAL(json_int(v, "targets", 0), 4);
+    CU_ASSERT_EQUAL(json_int(v, "shown", 0), 4);
+    CU_ASSERT_STRING_EQUAL(json_str(first, "lane"), "test");
+    CU_ASSERT_STRING_EQUAL(json_str(first, "target"), peer_url(&p, "http", "/bad", key));
+    CU_ASSERT_STRING_EQUAL(json_str(first, "state"), "open");
+    CU_ASSERT_STRING_EQUAL(json_str(first, "why"), "consecutive failures");
+    int64_t probe = json_int(first, "next_probe_ms", -1);
+    CU_ASSERT_TRUE(probe > 10000 && probe <= 36000);
+    CU_ASSERT_TRUE(json_int(first, "since_ms", -1) >= 0 && json_int(first, "since_ms", -1) < 20000);
+    CU_ASSERT_EQUAL(json_int(first, "limit", -1), 4);
+    CU_ASSERT_EQUAL(json_int(first, "in_flight", -1), 0);
+    CU_ASSERT_STRING_EQUAL(json_str(json_at(list, 1), "state"), "closed");
+    CU_ASSERT_EQUAL(json_int(json_at(list, 1), "next_probe_ms", -1), -1);
+    json_free(&v);
+    v = breakers(&r, "other");
+    CU_ASSERT_EQUAL(json_len(json_array(v, "breakers")), 0);
+    CU_ASSERT_EQUAL(json_int(v, "targets", -1), 0);
+    json_free(&v);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
+/* More targets than an answer holds: those in trouble are in it, however many came later. */
+static void test_table_bound(void)
+{
+    enum { MANY = 1200 };
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256], path[16];
+
+    conf.breaker_failures = 5;
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    atomic_store(&p.mode, MODE_FAIL);
+    open_it(&r, peer_url(&p, "http", "/bad", url));
+    atomic_store(&p.mode, MODE_OK);
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(path, sizeof path, "/%u", i);
+        CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", path, url)), OMID_HTTP_OK);
+        call_free(&c);
+    }
+    yajl_val v = breakers(&r, NULL);
+    CU_ASSERT_EQUAL(json_len(json_array(v, "breakers")), 1000);
+    CU_ASSERT_EQUAL(json_int(v, "shown", 0), 1000);
+    CU_ASSERT_EQUAL(json_int(v, "targets", 0), MANY + 1);
+    CU_ASSERT_STRING_EQUAL(json_str(json_at(json_array(v, "breakers"), 0), "state"), "open");
+    json_free(&v);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
+static bool is_closed(void *arg)
+{
+    yajl_val v = breakers(arg, NULL);
+    bool closed = strcmp(json_str(json_at(json_array(v, "breakers"), 0), "state"), "closed") == 0;
+    json_free(&v);
+    return closed;
+}
+
+static void test_reset(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call calls[CALLS];
+    struct conf_lane conf = rig_conf();
+    char url[256];
+
+    conf.breaker_failures = 5;
+    atomic_store(&held, 0);
+    atomic_store(&released, 0);
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    atomic_store(&p.mode, MODE_FAIL);
+    open_it(&r, peer_url(&p, "http", "/bad", url));
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, "http://127.0.0.1:1/bad", NULL), 0);
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, url, "other"), 0);
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, "bad", NULL), OMID_EINVAL);
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, "", NULL), OMID_EINVAL);
+    CU_ASSERT_FALSE(is_closed(&r));
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, peer_url(&p, "http", "/bad?key=1", url), "test"), 1);
+    CU_ASSERT_TRUE(rig_until(is_closed, &r));
+    CU_ASSERT_EQUAL(lanes_breaker_reset(r.lanes, url, NULL), 0);
+    /* It begins with one at a time. */
+    atomic_store(&p.mode, MODE_HOLD);
+    start_all(calls, CALLS, &r, url);
+    CU_ASSERT_TRUE(counts_reach(1, CALLS - 1));
+    atomic_store(&released, CALLS);
+    CU_ASSERT_EQUAL(count_all(calls, CALLS, OMID_HTTP_OK), CALLS);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
+static void test_status(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    struct buf out = BUF_INIT(0);
+    struct json_w w;
+    char url[256], err[128];
+
+    conf.breaker_failures = 5;
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    atomic_store(&p.mode, MODE_FAIL);
+    open_it(&r, peer_url(&p, "http", "/bad", url));
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_BREAKER);
+    call_free(&c);
+    json_w_start(&w, &out);
+    lanes_status(r.lanes, &w);
+    CU_ASSERT_TRUE_FATAL(json_w_end(&w));
+    yajl_val v = json_parse(out.data, out.len, 0, err, sizeof err), l = json_at(v, 0),
+             by = json_object(l, "rejected_by");
+    CU_ASSERT_EQUAL(json_int(l, "rejected", 0), 2);
+    CU_ASSERT_EQUAL(json_int(by, "breaker", 0), 2);
+    CU_ASSERT_EQUAL(json_int(by, "full", -1), 0);
+    CU_ASSERT_TRUE(json_num(l, "p50_ms", 0) > 0);
+    CU_ASSERT_TRUE(json_num(l, "p99_ms", 0) >= json_num(l, "p50_ms", 0) && json_num(l, "p99_ms", 0) < 20000);
+    json_free(&v);
+    buf_free(&out);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
+/* Readers on other threads, while targets come, fail and recover. */
+static void *read_all_the_time(void *arg)
+{
+    struct rig *r = arg;
+    for (unsigned i = 0; i < 300; i++) {
+        yajl_val v = breakers(r, i % 2 ? "test" : NULL);
+        json_free(&v);
+        lanes_breaker_reset(r->lanes, "http://127.0.0.1:1/", NULL);
+    }
+    return NULL;
+}
+
+static void test_readers(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call calls[CALLS];
+    struct conf_lane conf = rig_conf();
+    pthread_t threads[2];
+    char url[256], path[16];
+
+    conf.breaker_failures = 2;
+    conf.breaker_open_ms = conf.breaker_open_max_ms = 100;
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    for (unsigned i = 0; i < 2; i++)
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, read_all_the_time, &r), 0);
+    for (unsigned i = 0; i < 60; i++) {
+        atomic_store(&p.mode, i % 3 ? MODE_OK : MODE_FAIL);
+        snprintf(path, sizeof path, "/%u", i % 20);
+        start_all(calls, 8, &r, peer_url(&p, "http", path, url));
+        count_all(calls, 8, OMID_HTTP_OK);
+        lanes_breaker_reset(r.lanes, url, NULL);
+    }
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 int main(void)
 {
     CU_initialize_registry();
@@ -218,6 +441,11 @@ int main(void)
     CU_add_test(s, "a cold dead target gets five attempts", test_cold_dead);
     CU_add_test(s, "a slow target leaves room for others", test_slow_leaves_room);
     CU_add_test(s, "ramp after a recovery", test_ramp);
+    CU_add_test(s, "the table of breakers", test_table);
+    CU_add_test(s, "the table's bound", test_table_bound);
+    CU_add_test(s, "reset", test_reset);
+    CU_add_test(s, "lanes: quantiles and reasons", test_status);
+    CU_add_test(s, "readers beside", test_readers);
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();

@@ -8,7 +8,7 @@ static void breaker_set_state(struct breaker *b, enum breaker_state to, uint64_t
 {
     static const bool legal[3][3] = {
         [BREAKER_CLOSED] = {[BREAKER_OPEN] = true},
-        [BREAKER_OPEN] = {[BREAKER_HALF_OPEN] = true},
+        [BREAKER_OPEN] = {[BREAKER_HALF_OPEN] = true, [BREAKER_CLOSED] = true},
         [BREAKER_HALF_OPEN] = {[BREAKER_OPEN] = true, [BREAKER_CLOSED] = true},
     };
     omid_assert(legal[b->state][to]);
@@ -143,6 +143,15 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
         breaker_open(b, conf, now, chance, why);
 }
 
+void breaker_reset(struct breaker *b, uint64_t now)
+{
+    if (b->state == BREAKER_CLOSED)
+        return;
+    breaker_set_state(b, BREAKER_CLOSED, now, b->state == BREAKER_OPEN ? BREAKER_RESET_OPEN : BREAKER_RESET_HALF_OPEN);
+    breaker_forget(b);
+    b->window_ms = 0;
+}
+
 const char *breaker_state_name(enum breaker_state state)
 {
     static const char *const names[] = {"closed", "open", "half_open"};
@@ -159,6 +168,8 @@ const char *breaker_why_name(enum breaker_why why)
         [BREAKER_PROBE] = "probe",
         [BREAKER_PROBE_FAILED] = "probe_failed",
         [BREAKER_PROBE_SUCCEEDED] = "probe_succeeded",
+        [BREAKER_RESET_OPEN] = "reset",
+        [BREAKER_RESET_HALF_OPEN] = "reset",
     };
     return names[why];
 }
@@ -172,6 +183,8 @@ bool breaker_why_states(enum breaker_why why, enum breaker_state *from, enum bre
         [BREAKER_PROBE] = {BREAKER_OPEN, BREAKER_HALF_OPEN},
         [BREAKER_PROBE_FAILED] = {BREAKER_HALF_OPEN, BREAKER_OPEN},
         [BREAKER_PROBE_SUCCEEDED] = {BREAKER_HALF_OPEN, BREAKER_CLOSED},
+        [BREAKER_RESET_OPEN] = {BREAKER_OPEN, BREAKER_CLOSED},
+        [BREAKER_RESET_HALF_OPEN] = {BREAKER_HALF_OPEN, BREAKER_CLOSED},
     };
     *from = states[why][0];
     *to = states[why][1];

@@ -34,6 +34,8 @@ enum breaker_why {
     BREAKER_PROBE,           /* open -> half_open */
     BREAKER_PROBE_FAILED,    /* half_open -> open */
     BREAKER_PROBE_SUCCEEDED, /* half_open -> closed */
+    BREAKER_RESET_OPEN,      /* an operator's word */
+    BREAKER_RESET_HALF_OPEN,
     BREAKER_WHYS
 };
 
@@ -76,6 +78,8 @@ bool breaker_admit(struct breaker *b, uint64_t now, uint64_t within_ms, struct b
 /* Once per token. chance: 0 <= x < 1, for the jitter. */
 void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64_t now, double chance,
                     const struct breaker_token *token, enum breaker_outcome outcome, uint64_t took_ms);
+/* Closes it, whatever it was: an operator knows better. Attempts under way report to nobody. */
+void breaker_reset(struct breaker *b, uint64_t now);
 const char *breaker_state_name(enum breaker_state state);
 /* In logs and as a metric's label. */
 const char *breaker_why_name(enum breaker_why why);

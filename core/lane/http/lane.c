@@ -56,6 +56,12 @@ static struct metric *transition_metric(const char *plugin, enum breaker_why why
                       labels, ARRAY_LEN(labels), NULL, 0);
 }
 
+const char *lane_reject_name(enum lane_reject why)
+{
+    static const char *const names[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
+    return names[why];
+}
+
 static void lane_metrics(struct lane *l)
 {
     static const char *const outcomes[OMID_HTTP_ERRORS] = {
@@ -75,7 +81,6 @@ static void lane_metrics(struct lane *l)
         [OMID_HTTP_LOCAL] = "local",
         [OMID_HTTP_SHUTDOWN] = "shutdown",
     };
-    static const char *const rejects[REJECTS] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
     static const double seconds[] = {0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60};
     struct metric_label name = {"lane", l->name}, plugin = {"plugin", l->name};
 
@@ -95,7 +100,8 @@ static void lane_metrics(struct lane *l)
                                        "outcome", outcomes[i]);
     for (unsigned i = 0; i < REJECTS; i++)
         l->m.rejected[i] = lane_metric(l, METRIC_COUNTER, "omid_lane_rejected_total",
-                                       "Requests and WebSockets refused without an attempt.", "reason", rejects[i]);
+                                       "Requests and WebSockets refused without an attempt.", "reason",
+                                       lane_reject_name((enum lane_reject)i));
     l->m.open_breakers = metric_get(METRIC_GAUGE, "omid_breaker_open", "Targets whose breaker is open or half open.",
                                     &plugin, 1, NULL, 0);
     for (unsigned i = 0; i < BREAKER_WHYS; i++)
@@ -105,7 +111,7 @@ static void lane_metrics(struct lane *l)
 void lane_rejected(struct lane *l, enum lane_reject why)
 {
     metric_add(l->m.rejected[why], 1);
-    atomic_fetch_add(&l->seen.rejected, 1);
+    atomic_fetch_add(&l->seen.rejected[why], 1);
 }
 
 void lane_streams_add(struct lane *l, int n)
@@ -147,12 +153,13 @@ void lane_open_breakers_add(struct lane *l, int n)
 }
 
 /* A breaker may have changed its state. */
-static void lane_breaker_moved(struct lane *l, const struct target *t, enum breaker_state from)
+static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_state from)
 {
     enum breaker_state to = t->breaker.state;
 
     if (to == from)
         return;
+    board_put(l, t);
     metric_add(l->m.transitions[t->breaker.why], 1);
     if (from == BREAKER_CLOSED)
         lane_open_breakers_add(l, 1);
@@ -177,8 +184,12 @@ static bool target_may_start(const struct lane *l, const struct target *t)
  * can go to, so that a turn never has to look for one. */
 static void target_settle(struct lane *l, struct target *t)
 {
-    bool wanted = t->waiting > 0 && target_may_start(l, t);
+    unsigned limit = target_limit(l, t);
+    bool wanted = t->waiting > 0 && t->inflight < limit;
 
+    atomic_store_explicit(&t->seen.limit, limit, memory_order_relaxed);
+    atomic_store_explicit(&t->seen.inflight, t->inflight, memory_order_relaxed);
+    atomic_store_explicit(&t->seen.waiting, t->waiting, memory_order_relaxed);
     if (!wanted)
         list_remove(&t->ring);
     else if (list_empty(&t->ring))
@@ -393,6 +404,19 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
     }
 }
 
+void target_reset(struct lane *l, const char *key)
+{
+    struct target *t = map_get(l->targets, key);
+
+    if (!t || t->breaker.state == BREAKER_CLOSED)
+        return;
+    enum breaker_state from = t->breaker.state;
+    breaker_reset(&t->breaker, lane_now(l));
+    lane_breaker_moved(l, t, from);
+    limit_recovered(&t->limit, t->inflight);
+    target_settle(l, t);
+}
+
 /* ------------------------------------------------------------------ life */
 
 void lane_ref(struct lane *l)
@@ -411,6 +435,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     pthread_mutex_unlock(&l->ls->lock);
     ev_timer_stop(loop_ev(loop), &l->expiry);
     targets_free(l);
+    board_free(l);
     while (l->n_spare > 0)
         lane_easy_free(&l->spare[--l->n_spare]);
     curlev_free(&l->curl);
@@ -464,6 +489,7 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
         free(l);
         return NULL;
     }
+    board_init(l);
     list_init(&l->queue);
     list_init(&l->ring);
     list_init(&l->idle);

@@ -36,8 +36,15 @@ struct lane *lane_share(struct lane *l);
 /* No new requests of this owner; freed with the last owner, when the last request is answered. */
 void lane_release(struct lane **l);
 
-/* One object per lane: in flight, waiting, rejected, done, targets, breakers open, streams. Any thread. */
+/* One object per lane: in flight, waiting, rejected and why, done, p50 and p99 of the last minutes' attempts, targets,
+ * breakers open, streams. Any thread. */
 void lanes_status(struct lanes *ls, struct json_w *w);
+/* {"breakers":[..],"shown":..,"targets":..}: at most 1,000 targets of the lane of this name (NULL: of all lanes), those
+ * whose breakers are not closed first, then the newest. Any thread. */
+void lanes_breakers(struct lanes *ls, const char *lane, struct json_w *w);
+/* Closes the breakers of a target, soon. The URL's user, query and fragment are ignored. How many were not closed;
+ * OMID_EINVAL: no URL of a target; OMID_ECLOSED: shutting down. Any thread. */
+int lanes_breaker_reset(struct lanes *ls, const char *url, const char *lane);
 
 /* ---- requests: on the caller's loop ---- */
 struct lane_http;

@@ -5,6 +5,7 @@
  *   lanes.c    the thread, its start and stop, the per-loop WebSocket contexts
  *   lane.c     one lane: semaphore, wait queue, who is next
  *   target.c   targets of a lane, their cap and expiry
+ *   board.c    what others may see of them
  *   request.c  requests
  *   ws.c       admission and connect sequences of outgoing WebSockets
  */
@@ -21,6 +22,7 @@
 #include "lane/http/breaker.h"
 #include "lane/http/curlev.h"
 #include "lane/http/lane.h"
+#include "lane/http/latency.h"
 #include "lane/http/limit.h"
 #include "lane/http/wsconn.h"
 
@@ -72,6 +74,13 @@ struct target {
     struct breaker breaker;
     bool adaptive; /* has a limit of its own: requests; not WebSockets */
     struct limit limit;
+    struct list board; /* under the lane's board_lock, as the first four of `seen` */
+    struct {
+        enum breaker_state state;
+        uint64_t since_ms, open_until;
+        const char *why;
+        atomic_uint limit, inflight, waiting; /* any */
+    } seen;
     char key[]; /* scheme://host:port/path, without user, query and fragment */
 };
 
@@ -104,8 +113,11 @@ struct lane {
 
     struct { /* any: copies for lanes_status */
         atomic_uint inflight, waiting, streams, targets, open, semaphore;
-        atomic_uint_fast64_t done, rejected;
+        atomic_uint_fast64_t done, rejected[REJECTS];
     } seen;
+    struct latency latency;     /* the lane thread writes, any reads */
+    pthread_mutex_t board_lock; /* within ls->lock, if both; guards these lists of struct target */
+    struct list board_troubled, board_calm;
 
     /* lane */
     struct conf_lane conf;
@@ -157,6 +169,7 @@ void lane_slot_free(struct lane *l, struct waiter *w);
 /* The token's verdict. Once. */
 void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms);
 void lane_rejected(struct lane *l, enum lane_reject why);
+const char *lane_reject_name(enum lane_reject why);
 void lane_streams_add(struct lane *l, int n);
 void lane_open_breakers_add(struct lane *l, int n);
 
@@ -170,8 +183,16 @@ struct target *target_get(struct lane *l, const char *key);
 void target_put(struct lane *l, struct target **t);
 /* How many of its requests may be in flight. */
 unsigned target_limit(const struct lane *l, const struct target *t);
+/* Closes its breaker, if there is one and it is not closed. In lane.c. */
+void target_reset(struct lane *l, const char *key);
 void targets_expire(struct lane *l, uint64_t now);
 void targets_free(struct lane *l);
+
+/* ---- board.c: lane thread ---- */
+void board_init(struct lane *l); /* before any thread has it */
+void board_free(struct lane *l);
+void board_put(struct lane *l, struct target *t); /* a new one, or its breaker has moved */
+void board_remove(struct lane *l, struct target *t);
 
 /* ---- request.c ---- */
 void requests_done(void *lane, CURL *easy, CURLcode rc); /* a curlev_done_fn */

@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <stdlib.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
 #include "lane/http/lane_int.h"
@@ -194,6 +195,7 @@ void lanes_wsloop_put(struct lane_wsloop **wp)
 void lanes_status(struct lanes *ls, struct json_w *w)
 {
     CHECK_MAGIC(ls, LANES_MAGIC);
+    uint64_t now = clock_mono_ms();
     json_w_open(w, '[');
     pthread_mutex_lock(&ls->lock);
     list_each (it, &ls->lanes) {
@@ -205,7 +207,17 @@ void lanes_status(struct lanes *ls, struct json_w *w)
         json_w_kint(w, "waiting", atomic_load(&l->seen.waiting));
         json_w_kint(w, "streams", atomic_load(&l->seen.streams));
         json_w_kint(w, "done", (int64_t)atomic_load(&l->seen.done));
-        json_w_kint(w, "rejected", (int64_t)atomic_load(&l->seen.rejected));
+        int64_t rejected = 0;
+        for (unsigned i = 0; i < REJECTS; i++)
+            rejected += (int64_t)atomic_load(&l->seen.rejected[i]);
+        json_w_kint(w, "rejected", rejected);
+        json_w_key(w, "rejected_by");
+        json_w_open(w, '{');
+        for (unsigned i = 0; i < REJECTS; i++)
+            json_w_kint(w, lane_reject_name((enum lane_reject)i), (int64_t)atomic_load(&l->seen.rejected[i]));
+        json_w_close(w, '}');
+        json_w_knum(w, "p50_ms", (double)latency_quantile(&l->latency, now, 0.5) / 1e3);
+        json_w_knum(w, "p99_ms", (double)latency_quantile(&l->latency, now, 0.99) / 1e3);
         json_w_kint(w, "targets", atomic_load(&l->seen.targets));
         json_w_kint(w, "breakers_open", atomic_load(&l->seen.open));
         json_w_close(w, '}');

@@ -505,7 +505,7 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     struct lane *l = arg;
     struct lane_easy *e = NULL;
     long status = 0;
-    curl_off_t retry_after = 0;
+    curl_off_t retry_after = 0, took_us = 0;
 
     curl_easy_getinfo(curl, CURLINFO_PRIVATE, (char **)&e);
     struct lane_http *r = e->r;
@@ -530,6 +530,8 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     r->res.status = (int)status;
     r->res.retry_after_s = retry_after <= 0 ? 0 : retry_after > UINT32_MAX ? UINT32_MAX : (uint32_t)retry_after;
     metric_observe(l->m.seconds, (double)(lane_now(l) - r->went_ms) / 1000);
+    curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took_us);
+    latency_add(&l->latency, lane_now(l), (uint64_t)took_us);
     request_end(r, request_verdict(error, (int)status));
     request_answer(r, error, NULL);
 }

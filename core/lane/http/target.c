@@ -62,6 +62,7 @@ static void target_free(struct lane *l, struct target *t)
     CHECK_MAGIC(t, TARGET_MAGIC);
     omid_assert(t->refs == 0 && list_empty(&t->waiters));
     list_remove(&t->idle);
+    board_remove(l, t);
     map_remove(l->targets, t->key);
     if (t->breaker.state != BREAKER_CLOSED)
         lane_open_breakers_add(l, -1);
@@ -99,6 +100,9 @@ struct target *target_get(struct lane *l, const char *key)
         return NULL;
     }
     t->refs = 1;
+    list_init(&t->board);
+    atomic_store(&t->seen.limit, target_limit(l, t));
+    board_put(l, t);
     atomic_store(&l->seen.targets, (unsigned)map_count(l->targets));
     return t;
 }
