@@ -40,11 +40,11 @@ def test_breaker_seen_and_reset(start_daemon, deepgram, receiver, phone):
         p.speak(0.3)
         return [b for b in of_receiver(daemon) if b["state"] == "open"]
     b = until(opened, what="an open breaker")[0]
-    assert b["lane"] == "webhooks" and b["why"] == "consecutive failures"
+    assert b["lane"] == "webhooks" and b["why"] == "consecutive_failures"
     assert 40000 < b["next_probe_ms"] <= 72000 and b["in_flight"] == 0 and b["limit"] >= 1
     assert len(receiver.at("/transcript")) == 3
     table = omictl(daemon, "breakers")
-    assert "consecutive failures" in table and b["target"] in table and "secret" not in table
+    assert "consecutive_failures" in table and b["target"] in table and "secret" not in table
     lane = [x for x in json.loads(omictl(daemon, "--json", "lanes"))["lanes"] if x["name"] == "webhooks"][0]
     assert lane["breakers_open"] == 1 and lane["p99_ms"] >= lane["p50_ms"] > 0
     assert "webhooks" in omictl(daemon, "lanes")

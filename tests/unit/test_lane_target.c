@@ -272,7 +272,7 @@ static void test_table(void)
     CU_ASSERT_STRING_EQUAL(json_str(first, "lane"), "test");
     CU_ASSERT_STRING_EQUAL(json_str(first, "target"), peer_url(&p, "http", "/bad", key));
     CU_ASSERT_STRING_EQUAL(json_str(first, "state"), "open");
-    CU_ASSERT_STRING_EQUAL(json_str(first, "why"), "consecutive failures");
+    CU_ASSERT_STRING_EQUAL(json_str(first, "why"), "consecutive_failures");
     int64_t probe = json_int(first, "next_probe_ms", -1);
     CU_ASSERT_TRUE(probe > 10000 && probe <= 36000);
     CU_ASSERT_TRUE(json_int(first, "since_ms", -1) >= 0 && json_int(first, "since_ms", -1) < 20000);

@@ -152,8 +152,8 @@ static void segments_go_out_after_the_interval(void)
     CU_ASSERT_STRING_EQUAL(h->body, "{\"segments\":" TWO_SEGMENTS ",\"session_id\":\"u 1&x\"}");
     mock_http_answer(r.m, 0, 204, "");
     mock_http_answer(r.m, 1, 302, "");
-    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript", "ok"), 1);
-    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript", "status"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "ok"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "status"), 1);
     mock_advance(r.m, 5000);
     CU_ASSERT_EQUAL(mock_http_count(r.m), 2);
     CU_ASSERT_EQUAL(mock_timers(r.m), 0);
@@ -212,9 +212,9 @@ static void a_hanging_endpoint_delays_no_other_and_is_bounded(void)
         CU_ASSERT_PTR_NOT_NULL(strstr(mock_http(r.m, last)->body, json));
         mock_http_answer(r.m, last, 200, "");
     }
-    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript", "ok"), 60);
+    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "ok"), 60);
     /* One in flight, 50 wait: the oldest of the others went. */
-    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript", "dropped"), 9);
+    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "dropped"), 9);
     mock_http_fail(r.m, 0, OMID_HTTP_TIMEOUT);
     CU_ASSERT_PTR_NOT_NULL(strstr(mock_http(r.m, mock_http_count(r.m) - 1)->body, "\"i10\""));
     rig_down(&r);
@@ -238,7 +238,7 @@ static void refused_by_the_lane_is_counted_and_over(void)
     mock_http_refuse(r.m, OMID_EFULL);
     send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
     send(&r, OMID_EVENT_SESSION_END, NULL);
-    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript", "full"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "full"), 1);
     rig_down(&r);
 }
 
@@ -367,7 +367,7 @@ static void audio_is_flushed_at_the_end_and_at_a_switch(void)
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 2)->url, "http://h/a?sample_rate=8000&uid=u1");
     for (size_t i = 0; i < 3; i++)
         mock_http_answer(r.m, i, 500, "");
-    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes", "status"), 3);
+    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "status"), 3);
     rig_down(&r);
 }
 
@@ -378,7 +378,7 @@ static void a_newer_buffer_replaces_one_that_waits(void)
         send_audio(&r, 8001 + (size_t)i, 8000, "c1");
     /* Four in flight, one waits, two were replaced. */
     CU_ASSERT_EQUAL(mock_http_open(r.m), 4);
-    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes", "superseded"), 2);
+    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "superseded"), 2);
     CU_ASSERT_EQUAL(mock_count(r.m, "audio_dropped_bytes", NULL), 2 * (8005 + 8006));
     mock_http_answer(r.m, 1, 200, "");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 5);
@@ -394,7 +394,7 @@ static void eight_endpoints_at_once(void)
     struct rig r = rig_up("audio_bytes", list);
     send_audio(&r, 8001, 8000, "c1");
     CU_ASSERT_EQUAL(mock_http_open(r.m), 8);
-    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes", "dropped"), 2); /* 8 in flight, 20 wait */
+    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "dropped"), 2); /* 8 in flight, 20 wait */
     /* The window slides: each that ends lets one in, and a hanging one holds one place only. */
     for (size_t i = 1; i < mock_http_count(r.m); i++) {
         mock_http_answer(r.m, i, 200, "");
@@ -442,7 +442,7 @@ static void sessions_are_bounded(void)
             .type = OMID_EVENT_AUDIO, .uid = "u", .session_id = id, .pcm = pcm, .samples = 10, .sample_rate = 8000};
         CU_ASSERT_EQUAL(mock_event(r.inst, &ev), OMID_OK);
     }
-    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes", "dropped"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "dropped"), 1);
     rig_down(&r);
 }
 
@@ -613,7 +613,7 @@ static void what_cannot_be_kept_is_an_error(void)
     CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, big), OMID_ERR);
     free(big);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
-    CU_ASSERT_EQUAL(mock_count(r.m, "memory_created", "dropped"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "memory_created_deliveries", "dropped"), 1);
     for (int i = 0; i < 256; i++)
         CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}"), OMID_OK);
     CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}"), OMID_ERR);
