@@ -62,10 +62,10 @@ static const char *breaker_verdict(const struct breaker *b, const struct breaker
         failures += b->ring[i].failures;
         slow += b->ring[i].slow;
     }
-    if (attempts < BREAKER_MIN_ATTEMPTS)
+    if (attempts < conf->min_attempts)
         return NULL;
-    if (failures * 2 >= attempts)
-        return "half of the attempts failed";
+    if (failures > 0 && (double)failures >= (double)attempts * conf->error_rate)
+        return "too many of the attempts failed";
     if (conf->slow_ms > 0 && slow * 5 >= attempts * 4)
         return "most of the attempts were slow";
     return NULL;
