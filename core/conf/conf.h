@@ -29,6 +29,9 @@ struct conf_lane {
     unsigned breaker_failures; /* consecutive */
     uint32_t breaker_open_ms;
     uint32_t breaker_open_max_ms;
+    double breaker_error_rate;     /* share of the attempts of a window */
+    unsigned breaker_min_attempts; /* in a window, for a share to mean anything */
+    uint32_t breaker_slow_ms;      /* 0: no call is slow */
 };
 
 struct conf_plugin; /* one `plugin` block; see below */

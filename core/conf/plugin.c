@@ -68,10 +68,14 @@ static bool load_lane(struct load *l, const char *title, const struct omid_lane_
             continue;
         struct conf_value v;
         if (!load_value(l, e->section, title, &e->option, &v)) {
-            *(unsigned *)((char *)lane + f->offset) = 0;
-            ok = false;
+            ok = false; /* the field stays 0 */
             continue;
         }
+        if (f->type == FIELD_DOUBLE) {
+            *(double *)((char *)lane + f->offset) = v.v.d;
+            continue;
+        }
+        omid_assert(f->type == FIELD_UINT);
         unsigned own = lane_default(defaults, f->offset);
         *(unsigned *)((char *)lane + f->offset) = !v.set && own > 0 ? own : (unsigned)v.v.i;
     }

@@ -168,7 +168,14 @@
     L("plugin.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
       "How long it stays open before the first probe; doubled at each failed one.") \
     L("plugin.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
-      "The longest it stays open before a probe; at least open.")
+      "The longest it stays open before a probe; at least open.") \
+    L("plugin.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, breaker_error_rate, \
+      "Share of failures among the attempts of the last 30 seconds that opens it as well.") \
+    L("plugin.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
+      "Attempts of the last 30 seconds below which neither their failures' share nor that of the slow ones counts.") \
+    L("plugin.breaker", "slow", DURATION, "0s", 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
+      "A request that takes at least this long is slow; 80 % slow ones of the last 30 seconds open the breaker, too. " \
+      "0s: no request is slow. WebSockets have no part in it.")
 
 #define ENTRY(sec, key, kind, deflt, lo, hi, among, flag, text) \
     {.section = (sec), .option = {.name = (key), .type = OMID_OPT_##kind, .def = (deflt), .min = (lo), .max = (hi), \

@@ -293,7 +293,23 @@ static void test_lanes(void)
     CU_ASSERT(l->pool == 100 && l->idle == 20 && l->semaphore == 100 && l->streams == 4096);
     CU_ASSERT(l->connect_timeout_ms == 2000 && l->timeout_ms == 15000 && l->queue_timeout_ms == 30000);
     CU_ASSERT(l->breaker_failures == 5 && l->breaker_open_ms == 30000 && l->breaker_open_max_ms == 600000);
+    CU_ASSERT(l->breaker_error_rate == 0.5 && l->breaker_min_attempts == 20 && l->breaker_slow_ms == 0);
     conf_free(&c);
+
+    c = load_fatal("plugin bare { breaker { error_rate = 0.25 min_attempts = 7 slow = 1500ms } }");
+    l = &c->plugin[0].lane;
+    CU_ASSERT(l->breaker_error_rate == 0.25 && l->breaker_min_attempts == 7 && l->breaker_slow_ms == 1500);
+    CU_ASSERT(l->breaker_failures == 5 && l->breaker_open_ms == 30000);
+    conf_free(&c);
+    static const char *const bad[] = {"error_rate = 0",   "error_rate = 1.5", "error_rate = x",
+                                      "min_attempts = 0", "slow = 5",         "slow = 2h"};
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        char text[128], key[64];
+        snprintf(text, sizeof text, "plugin bare { breaker { %s } }", bad[i]);
+        snprintf(key, sizeof key, "breaker.%.*s: ", (int)strcspn(bad[i], " "), bad[i]);
+        CU_ASSERT_PTR_NULL(load_main(text));
+        CU_ASSERT_PTR_NOT_NULL(strstr(faults.text.data, key));
+    }
 
     c = load_fatal("plugin fake { word = w timeout = 20s breaker { open = 1s } }");
     l = &c->plugin[0].lane;

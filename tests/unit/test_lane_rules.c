@@ -12,7 +12,8 @@
 #include "lane/http/lane_int.h"
 #include "lane/http/wsupgrade.h"
 
-static const struct breaker_config conf = {.failures = 5, .open_ms = 30000, .open_max_ms = 600000};
+static const struct breaker_config conf = {
+    .failures = 5, .open_ms = 30000, .open_max_ms = 600000, .min_attempts = 20, .error_rate = 0.5};
 #define MIDDLE 0.5 /* no jitter */
 
 static void attempt(struct breaker *b, uint64_t now, enum breaker_outcome outcome)
@@ -107,6 +108,42 @@ static void test_breaker_slow(void)
         breaker_report(&b, &slow, n, MIDDLE, &t, BREAKER_SUCCESS, n % 5 ? 600 : 100);
     }
     CU_ASSERT_EQUAL(n, 20);
+}
+
+/* The share and the number that it needs are settings. */
+static void test_breaker_rate(void)
+{
+    struct breaker_config strict = conf;
+    struct breaker b;
+    struct breaker_token t;
+    unsigned n = 0;
+
+    strict.error_rate = 0.1;
+    strict.min_attempts = 50;
+    breaker_init(&b, 0);
+    for (; b.state == BREAKER_CLOSED && n < 1000; n++) {
+        CU_ASSERT_FATAL(breaker_admit(&b, n, 1000, &t));
+        breaker_report(&b, &strict, n, MIDDLE, &t, n % 9 ? BREAKER_SUCCESS : BREAKER_FAILURE, 0);
+    }
+    CU_ASSERT_EQUAL(n, 50);
+    breaker_init(&b, 0);
+    for (n = 0; n < 1000; n++) { /* one of eleven: less than a tenth, once there are fifty */
+        CU_ASSERT_FATAL(breaker_admit(&b, n, 1000, &t));
+        breaker_report(&b, &strict, n, MIDDLE, &t, n % 11 == 10 ? BREAKER_FAILURE : BREAKER_SUCCESS, 0);
+    }
+    CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+    strict.error_rate = 1; /* all of them */
+    strict.failures = 1000;
+    strict.min_attempts = 1;
+    breaker_init(&b, 0);
+    attempt(&b, 0, BREAKER_SUCCESS);
+    CU_ASSERT_FATAL(breaker_admit(&b, 0, 1000, &t));
+    breaker_report(&b, &strict, 0, MIDDLE, &t, BREAKER_FAILURE, 0);
+    CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+    breaker_init(&b, 0);
+    CU_ASSERT_FATAL(breaker_admit(&b, 0, 1000, &t));
+    breaker_report(&b, &strict, 0, MIDDLE, &t, BREAKER_FAILURE, 0);
+    CU_ASSERT_EQUAL(b.state, BREAKER_OPEN);
 }
 
 static void test_breaker_4xx(void)
@@ -466,6 +503,7 @@ int main(void)
     CU_initialize_registry();
     CU_pSuite s = CU_add_suite("lane rules", NULL, NULL);
     CU_add_test(s, "a dead target: 5 attempts, then one per window", test_breaker_dead);
+    CU_add_test(s, "the share of failures is a setting", test_breaker_rate);
     CU_add_test(s, "reset by an operator", test_breaker_reset);
     CU_add_test(s, "quantiles of late attempts", test_latency);
     CU_add_test(s, "jitter stays within 20 %", test_breaker_jitter);

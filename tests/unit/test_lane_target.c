@@ -169,6 +169,45 @@ static bool answers_again(void *arg)
     return ok;
 }
 
+/* Every answer is right, and takes too long: where that has a limit, the breaker opens. Then the setting goes. */
+static void test_slow_calls(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call calls[8];
+    struct conf_lane conf = rig_conf();
+    char url[256];
+
+    conf.breaker_min_attempts = 4;
+    conf.breaker_slow_ms = 20;
+    conf.breaker_open_ms = conf.breaker_open_max_ms = 100;
+    atomic_store(&held, 0);
+    atomic_store(&released, 0);
+    peer_start(&p, serve_by_mode);
+    atomic_store(&p.mode, MODE_HOLD);
+    rig_start(&r, &conf);
+    start_all(calls, 4, &r, peer_url(&p, "http", "/", url));
+    CU_ASSERT_TRUE(counts_reach(4, 0));
+    pause_ms(100);
+    double opened = rig_metric("omid_breaker_transitions_total", "to", "open");
+    atomic_store(&released, 4);
+    CU_ASSERT_EQUAL(count_all(calls, 4, OMID_HTTP_OK), 4);
+    CU_ASSERT_EQUAL(rig_metric("omid_breaker_transitions_total", "to", "open"), opened + 1);
+    conf.breaker_slow_ms = 0;
+    lane_configure(r.lane, &conf);
+    atomic_store(&p.mode, MODE_OK);
+    CU_ASSERT_TRUE(rig_until(answers_again, &(struct probing){&r, url}));
+    atomic_store(&p.mode, MODE_HOLD);
+    opened = rig_metric("omid_breaker_transitions_total", "to", "open");
+    start_all(calls, 4, &r, url);
+    pause_ms(100);
+    atomic_store(&released, CALLS);
+    CU_ASSERT_EQUAL(count_all(calls, 4, OMID_HTTP_OK), 4);
+    CU_ASSERT_EQUAL(rig_metric("omid_breaker_transitions_total", "to", "open"), opened);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 static void test_ramp(void)
 {
     struct rig r;
@@ -440,6 +479,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("targets of a lane", NULL, NULL);
     CU_add_test(s, "a cold dead target gets five attempts", test_cold_dead);
     CU_add_test(s, "a slow target leaves room for others", test_slow_leaves_room);
+    CU_add_test(s, "slow calls open a breaker", test_slow_calls);
     CU_add_test(s, "ramp after a recovery", test_ramp);
     CU_add_test(s, "the table of breakers", test_table);
     CU_add_test(s, "the table's bound", test_table_bound);

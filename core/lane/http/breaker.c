@@ -62,9 +62,9 @@ static enum breaker_why breaker_verdict(const struct breaker *b, const struct br
         failures += b->ring[i].failures;
         slow += b->ring[i].slow;
     }
-    if (attempts < BREAKER_MIN_ATTEMPTS)
+    if (attempts < conf->min_attempts)
         return BREAKER_NEW;
-    if (failures * 2 >= attempts)
+    if (failures > 0 && (double)failures >= (double)attempts * conf->error_rate)
         return BREAKER_FAILURE_RATE;
     if (conf->slow_ms > 0 && slow * 5 >= attempts * 4)
         return BREAKER_SLOW_CALLS;

@@ -43,11 +43,14 @@ struct breaker_config {
     unsigned failures;             /* consecutive */
     uint32_t open_ms, open_max_ms; /* the first window, the longest */
     uint32_t slow_ms;              /* a call at least this long is slow; 0: off */
+    unsigned min_attempts;         /* in the window, for the two shares; at least 1 */
+    double error_rate;             /* share of failures that opens, above 0 */
 };
 
 #define BREAKER_BUCKETS 10
-#define BREAKER_BUCKET_MS 3000 /* the window is 30 s */
-#define BREAKER_MIN_ATTEMPTS 20
+#define BREAKER_BUCKET_MS 3000  /* the window is 30 s */
+#define BREAKER_MIN_ATTEMPTS 20 /* what is usual */
+#define BREAKER_ERROR_RATE 0.5
 
 struct breaker {
     enum breaker_state state;

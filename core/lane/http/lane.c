@@ -383,6 +383,9 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
         .failures = l->conf.breaker_failures,
         .open_ms = l->conf.breaker_open_ms,
         .open_max_ms = l->conf.breaker_open_max_ms,
+        .slow_ms = l->conf.breaker_slow_ms,
+        .min_attempts = l->conf.breaker_min_attempts,
+        .error_rate = l->conf.breaker_error_rate,
     };
     enum breaker_state from = t->breaker.state;
 
@@ -458,6 +461,10 @@ static void lane_apply(struct lane *l, const struct conf_lane *conf)
     l->conf.semaphore = conf->semaphore > 0 ? conf->semaphore : 1;
     l->conf.pool = conf->pool > l->conf.semaphore ? conf->pool : l->conf.semaphore;
     l->conf.breaker_failures = conf->breaker_failures > 0 ? conf->breaker_failures : 1;
+    if (conf->breaker_min_attempts == 0)
+        l->conf.breaker_min_attempts = BREAKER_MIN_ATTEMPTS;
+    if (!(conf->breaker_error_rate > 0))
+        l->conf.breaker_error_rate = BREAKER_ERROR_RATE;
     if (l->conf.breaker_open_max_ms < l->conf.breaker_open_ms)
         l->conf.breaker_open_max_ms = l->conf.breaker_open_ms;
     uint64_t most = 2 * ((uint64_t)l->conf.queue + l->conf.semaphore) + LANE_OVERCOMMIT;

@@ -102,7 +102,7 @@ static const struct omid_option options[] = {
 };
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {
-    OMID_PLUGIN_HEAD,       .name = "versioned",        .version = "1.0", .summary = "A plugin for tests",
-    .options = options,     .configure = configure,     .unconfigure = unconfigure,
-    .start = start,         .stop = stop,
+    OMID_PLUGIN_HEAD,   .name = "versioned",    .version = "1.0",           .summary = "A plugin for tests",
+    .options = options, .configure = configure, .unconfigure = unconfigure, .start = start,
+    .stop = stop,
 };
