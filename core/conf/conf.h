@@ -34,6 +34,17 @@ struct conf_lane {
     uint32_t breaker_slow_ms;      /* 0: no call is slow */
 };
 
+/* Is there nothing to apply between the two? A new member belongs here too. */
+static inline bool conf_lane_same(const struct conf_lane *a, const struct conf_lane *b)
+{
+    return a->pool == b->pool && a->idle == b->idle && a->semaphore == b->semaphore && a->streams == b->streams &&
+           a->queue == b->queue && a->connect_timeout_ms == b->connect_timeout_ms && a->timeout_ms == b->timeout_ms &&
+           a->queue_timeout_ms == b->queue_timeout_ms && a->breaker_failures == b->breaker_failures &&
+           a->breaker_open_ms == b->breaker_open_ms && a->breaker_open_max_ms == b->breaker_open_max_ms &&
+           a->breaker_error_rate == b->breaker_error_rate && a->breaker_min_attempts == b->breaker_min_attempts &&
+           a->breaker_slow_ms == b->breaker_slow_ms;
+}
+
 struct conf_plugin; /* one `plugin` block; see below */
 
 struct conf {

@@ -101,7 +101,7 @@ static bool value_same(const struct conf_value *a, const struct conf_value *b)
     case OMID_OPT_SIZE:
         return a->v.i == b->v.i;
     case OMID_OPT_FLOAT:
-        return memcmp(&a->v.d, &b->v.d, sizeof(a->v.d)) == 0;
+        return a->v.d == b->v.d;
     case OMID_OPT_STRING:
     case OMID_OPT_ENUM:
     case OMID_OPT_SECRET:

@@ -326,7 +326,7 @@ static unsigned lanes_apply(struct host_change *c)
     for (unsigned i = 0; i < c->n; i++) {
         struct omid_module *mod = c->module[i];
         const struct conf_lane *conf = &c->conf[i]->lane;
-        if (mod->lane == NULL || (c->kept[i] && memcmp(&mod->lane_conf, conf, sizeof(*conf)) == 0))
+        if (mod->lane == NULL || (c->kept[i] && conf_lane_same(&mod->lane_conf, conf)))
             continue;
         lane_configure(mod->lane, conf);
         mod->lane_conf = *conf;
