@@ -124,7 +124,7 @@ static char *label_of(const char *url)
             host = authority + i + 1;
     }
     size_t scheme = (size_t)(authority - url);
-    size_t rest = strcspn(host, "?#");
+    size_t rest = strcspn(host, "/?#"); /* the path may hold a token */
     char *label = malloc(scheme + rest + 1);
     if (label != NULL) {
         memcpy(label, url, scheme);

@@ -36,7 +36,7 @@ enum outcome {
 
 struct endpoint {
     const char *base;    /* the URL as configured, without fragment and seconds */
-    char *label;         /* for logs: without user, query and fragment */
+    char *label;         /* for logs: the origin alone */
     char hash[17];       /* of base: names jobs and keys */
     uint32_t seconds_ms; /* audio_bytes: more audio than this is sent */
     char *owned;

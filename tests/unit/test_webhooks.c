@@ -152,6 +152,7 @@ static void segments_go_out_after_the_interval(void)
     CU_ASSERT_STRING_EQUAL(h->body, "{\"segments\":" TWO_SEGMENTS ",\"session_id\":\"u 1&x\"}");
     mock_http_answer(r.m, 0, 204, "");
     mock_http_answer(r.m, 1, 302, "");
+    CU_ASSERT_STRING_EQUAL(mock_last_log(r.m), "http://g answered 302"); /* no path: it may hold a token */
     CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "ok"), 1);
     CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "status"), 1);
     mock_advance(r.m, 5000);
