@@ -333,12 +333,12 @@ static void test_status(void)
     CU_ASSERT_PTR_NULL(c->error);
     store_conversation_free(&c);
     CU_ASSERT_EQUAL(put(id, &seg1, 1, NULL, 0, 0, 0), OMID_OK);
-    CU_ASSERT_EQUAL(store_conversation_delete(s, id, lp, on_result, &a), OMID_OK);
+    CU_ASSERT_EQUAL(store_conversation_delete(s, id, NULL, lp, on_result, &a), OMID_OK);
     CU_ASSERT(WAIT_FOR(a.n == 1));
     CU_ASSERT_EQUAL(a.result, OMID_OK);
     CU_ASSERT_PTR_NULL(get(id));
     CU_ASSERT_EQUAL(count_json("completed"), 0);
-    CU_ASSERT_EQUAL(store_conversation_delete(s, id, lp, on_result, &a), OMID_OK);
+    CU_ASSERT_EQUAL(store_conversation_delete(s, id, NULL, lp, on_result, &a), OMID_OK);
     CU_ASSERT(WAIT_FOR(a.n == 2));
     CU_ASSERT_EQUAL(a.result, OMID_ENOTSUP);
     closed();
