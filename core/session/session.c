@@ -421,7 +421,7 @@ static void session_on_opened(struct channel *ch)
     }
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
     struct listen_params params;
-    char why[128];
+    char why[160];
     bool memory = true;
     if (!listen_params_parse(&params, channel_request(ch)->query, why, sizeof why)) {
         refuse(ch, WS_CODE_POLICY, why); /* passed the precheck: does not happen */
