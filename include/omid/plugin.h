@@ -45,6 +45,7 @@ extern "C" {
  *   1.0  first version
  *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
  *        omid_stt_role.stats: what a stream did for the session's account
+ *        omid_http_response.max_age_s: how long an answer may be kept
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -190,6 +191,7 @@ struct omid_http_response {
     bool truncated;         /* more than max_body came; the rest was dropped */
     uint32_t retry_after_s; /* from Retry-After, seconds or date; 0: absent */
     uint32_t elapsed_ms;    /* from http_start() */
+    int64_t max_age_s;      /* 1.1: how long it may be kept, by Cache-Control and Age; 0: not at all; -1: not said */
 };
 typedef void (*omid_http_cb)(void *arg, const struct omid_http_response *res);
 
