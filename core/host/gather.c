@@ -82,22 +82,29 @@ static void label_make(struct gather_label *l, const struct omid_module *mod, co
                              sizeof(bounds) / sizeof(bounds[0]));
 }
 
-/* Instances of all reactors share them. NULL: too many. */
-static struct gather_label *label_get(struct omid_module *mod, const char *label)
+static struct gather_label *label_find(struct omid_module *mod, const char *label)
 {
-    struct gather_label *l = NULL;
     size_t skip = strlen(mod->name) + 1;
-    pthread_mutex_lock(&mod->lock);
-    for (unsigned i = 0; i < mod->n_gather_labels && l == NULL; i++) {
+    for (unsigned i = 0; i < mod->n_gather_labels; i++) {
         if (strcmp(mod->gather_label[i].name + skip, label) == 0)
-            l = &mod->gather_label[i];
+            return &mod->gather_label[i];
     }
-    if (l == NULL && mod->n_gather_labels < GATHER_MAX_LABELS) {
-        l = &mod->gather_label[mod->n_gather_labels++];
-        label_make(l, mod, label);
-    }
-    pthread_mutex_unlock(&mod->lock);
-    return l;
+    return NULL;
+}
+
+int gather_label(struct omid_module *mod, const char *label)
+{
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    if (mod->faults == NULL)
+        return OMID_ETHREAD; /* not within configure() */
+    if (!label_valid(label))
+        return OMID_EINVAL;
+    if (label_find(mod, label) != NULL)
+        return OMID_OK;
+    if (mod->n_gather_labels == GATHER_MAX_LABELS)
+        return OMID_EFULL;
+    label_make(&mod->gather_label[mod->n_gather_labels++], mod, label);
+    return OMID_OK;
 }
 
 /* ------------------------------------------------------------ life */
@@ -145,12 +152,13 @@ int gather_start(struct omid_instance *inst, const struct omid_gather_request *r
     int rc = instance_check_new(inst, "gather_start");
     if (rc != OMID_OK)
         return rc;
-    if (req == NULL || req->size < sizeof(*req) || !label_valid(req->label) || req->n > OMID_GATHER_MAX_ITEMS ||
-        req->at_once < 1 || req->at_once > OMID_GATHER_MAX_AT_ONCE || req->start == NULL || req->finished == NULL)
+    struct gather_label *label =
+        req != NULL && req->size >= sizeof(*req) && req->label != NULL ? label_find(inst->module, req->label) : NULL;
+    if (label == NULL || req->n > OMID_GATHER_MAX_ITEMS || req->at_once < 1 || req->at_once > OMID_GATHER_MAX_AT_ONCE ||
+        req->start == NULL || req->finished == NULL)
         return OMID_EINVAL;
     unsigned place = place_find(inst);
-    struct gather_label *label = label_get(inst->module, req->label);
-    if (place == INSTANCE_MAX_GATHERS || label == NULL || req->n > INSTANCE_MAX_GATHER_ITEMS - inst->n_gather_items)
+    if (place == INSTANCE_MAX_GATHERS || req->n > INSTANCE_MAX_GATHER_ITEMS - inst->n_gather_items)
         return OMID_EFULL;
     struct omid_gather *g = calloc(1, sizeof(*g) + req->n * sizeof(g->item[0]));
     if (g == NULL)

@@ -128,7 +128,7 @@ struct omid_module {
     unsigned n_routes;
     struct omid_counter counter[MODULE_MAX_COUNTERS];
     unsigned n_counters;
-    struct gather_label gather_label[GATHER_MAX_LABELS]; /* locked; one that is there stays */
+    struct gather_label gather_label[GATHER_MAX_LABELS]; /* of configure() */
     unsigned n_gather_labels;
 
     struct account account;
@@ -264,6 +264,7 @@ void job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32
 void job_run_abandon(struct list *link, struct omid_instance *inst);
 
 /* gather.c */
+int gather_label(struct omid_module *mod, const char *label);
 int gather_start(struct omid_instance *inst, const struct omid_gather_request *req, struct omid_gather **out);
 int gather_done(struct omid_instance *inst, omid_gather_token token, int result, const char *text, void *value);
 void gather_cancel(struct omid_gather **gather);

@@ -45,7 +45,7 @@ extern "C" {
  *   1.0  first version
  *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
  *        omid_stt_role.stats: what a stream did for the session's account
- *        fan-outs: gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
+ *        fan-outs: gather_label(), gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -272,7 +272,7 @@ typedef uint64_t omid_gather_token; /* names one item of one fan-out, never anot
 #define OMID_GATHER_MAX_AT_ONCE 1024
 struct omid_gather_request {
     uint32_t size;
-    const char *label; /* of a fixed set, [a-z0-9_], at most 16 of a plugin: logs and metrics name NAME:LABEL */
+    const char *label; /* of gather_label() */
     unsigned n;        /* items; 0: finished() follows at once */
     unsigned at_once;  /* 1..OMID_GATHER_MAX_AT_ONCE: that run at the same time */
     unsigned chunk;    /* > 0: so many, and the next ones only when all of them are over. 0: the next as one ends */
@@ -611,8 +611,11 @@ struct omid_host {
 
     /* --- since 1.1 --- */
 
-    /* Reactor. OMID_OK sets *out (may be NULL). The request is copied. OMID_EFULL: 1,024 fan-outs of this instance are
-     * under way, or it has too many labels. One that stop() leaves open ends there, without callbacks. */
+    /* configure(), main thread: a label of fan-outs, [a-z0-9_], at most 32 characters; logs and metrics say NAME:LABEL.
+     * OMID_EFULL: beyond 16. */
+    int (*gather_label)(struct omid_module *mod, const char *label);
+    /* Reactor. OMID_OK sets *out (may be NULL). The request is copied. OMID_EFULL: 1,024 fan-outs or 262,144 items of
+     * this instance are under way. One that stop() leaves open ends there, without callbacks. */
     int (*gather_start)(struct omid_instance *inst, const struct omid_gather_request *req, struct omid_gather **out);
     /* Reactor. The item is over: result OMID_OK, or an error that counts as a failure, which text (may be NULL)
      * explains for people. value goes to item(). OMID_ECLOSED: it was over before; value stays yours. */

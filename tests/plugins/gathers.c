@@ -3,10 +3,10 @@
  * callbacks in their order (s3: item 3 began, i3:0 it was handed over with result 0, a3 aborted, d3 its value dropped,
  * f1 finished with one failure), the most that ran at once, and how many reports were refused.
  *
- *     s  items report within start()         t  items report by timers, the last begun first
+ *     s  items report within start()         t  at each tick of a timer the last begun of them reports
  *     w  items are work for an executor      f  odd items fail
- *     e  item 2 does not begin               h  item 1 never reports
- *     l  item 1 reports when it is too late  d  every item reports twice
+ *     e  item 2 does not begin               d  every item reports twice
+ *     h  item 1 never reports                H  item 3 does so when it is aborted
  *     c  cancelled when item 2 is handed over
  */
 #include <stdio.h>
@@ -21,12 +21,12 @@ struct op {
     struct fan *fan;
     unsigned index;
     omid_gather_token token;
-    struct omid_timer *timer;
+    bool runs;
 };
 struct fan {
     struct plain *p;
     struct omid_gather *gather;
-    struct omid_timer *end; /* of a cancelled one */
+    struct omid_timer *tick, *end; /* end: of a cancelled one */
     char flags[16], said[1024];
     unsigned n, running, most, refused;
     struct op op[MAX_ITEMS];
@@ -57,8 +57,7 @@ static void end(struct fan *f)
                                   .json = f->said + 1,
                                   .json_len = strlen(f->said + 1)};
     (void)f->p->host->publish(f->p->inst, &ev);
-    for (unsigned i = 0; i < f->n; i++)
-        f->p->host->timer_stop(&f->op[i].timer);
+    f->p->host->timer_stop(&f->tick);
     f->p->host->timer_stop(&f->end);
     free(f);
 }
@@ -68,6 +67,7 @@ static void done(struct op *o)
     struct fan *f = o->fan;
     const bool fails = is(f, 'f') && o->index % 2 == 1;
     f->running--;
+    o->runs = false;
     for (int i = 0; i < (is(f, 'd') ? 2 : 1); i++) {
         char *value = malloc(1);
         if (f->p->host->gather_done(f->p->inst, o->token, fails ? OMID_ERR : OMID_OK, "no luck", value) != OMID_OK) {
@@ -77,11 +77,21 @@ static void done(struct op *o)
     }
 }
 
-static void on_timer(void *arg)
+/* Never by itself. */
+static bool hangs(const struct fan *f, unsigned index)
 {
-    struct op *o = arg;
-    o->fan->p->host->timer_stop(&o->timer);
-    done(o);
+    return (index == 1 && is(f, 'h')) || (index == 3 && is(f, 'H'));
+}
+
+static void on_tick(void *arg)
+{
+    struct fan *f = arg;
+    for (unsigned i = f->n; i-- > 0;) {
+        if (f->op[i].runs && !hangs(f, i)) {
+            done(&f->op[i]);
+            return;
+        }
+    }
 }
 
 static void work_run(void *arg)
@@ -102,15 +112,13 @@ static int start(void *arg, unsigned index, omid_gather_token token)
     note(f, " s%u", index);
     if (index == 2 && is(f, 'e'))
         return OMID_EFULL;
-    *o = (struct op){.fan = f, .index = index, .token = token};
+    *o = (struct op){.fan = f, .index = index, .token = token, .runs = true};
     if (++f->running > f->most)
         f->most = f->running;
-    if (index == 1 && (is(f, 'h') || is(f, 'l')))
+    if (hangs(f, index))
         return OMID_OK;
     if (is(f, 's'))
         done(o);
-    else if (is(f, 't'))
-        o->timer = f->p->host->timer_start(f->p->inst, 1 + 5 * (f->n - index), 0, on_timer, o);
     if (!is(f, 'w'))
         return OMID_OK;
     const struct omid_work work = {sizeof(work), OMID_POOL_STORAGE, "item", work_run, work_done, o};
@@ -137,7 +145,7 @@ static void on_abort(void *arg, unsigned index)
 {
     struct fan *f = arg;
     note(f, " a%u", index);
-    if (is(f, 'l'))
+    if (is(f, 'H'))
         done(&f->op[index]);
 }
 
@@ -158,6 +166,8 @@ static void finished(void *arg, unsigned failed)
 static int event(void *state, const struct omid_event *ev)
 {
     struct plain *p = state;
+    if (strncmp(ev->name, "run ", 4) != 0)
+        return OMID_OK;
     struct fan *f = calloc(1, sizeof(*f));
     unsigned at_once, chunk;
     if (f == NULL)
@@ -170,7 +180,7 @@ static int event(void *state, const struct omid_event *ev)
                                                 .n = f->n,
                                                 .at_once = at_once,
                                                 .chunk = chunk,
-                                                .item_timeout_ms = is(f, 'h') || is(f, 'l') ? 50 : 0,
+                                                .item_timeout_ms = is(f, 'h') ? 50 : 0,
                                                 .start = start,
                                                 .item = item,
                                                 .abort = on_abort,
@@ -181,9 +191,21 @@ static int event(void *state, const struct omid_event *ev)
     }
     if (rc != OMID_OK)
         free(f);
+    else if (is(f, 't'))
+        f->tick = p->host->timer_start(p->inst, 1, 1, on_tick, f);
     return rc;
 }
 
+static int configure(struct omid_module *mod, const struct omid_host *host, void **shared)
+{
+    (void)shared;
+    if (host->gather_label(mod, "No Label") != OMID_EINVAL || host->gather_label(mod, "items") != OMID_OK)
+        return OMID_ERR;
+    return host->gather_label(mod, "items"); /* twice is once */
+}
+
 OMID_EXPORT const struct omid_plugin omid_plugin = {
-    OMID_PLUGIN_HEAD, .name = "gathers", .events = OMID_EVENT_MASK(OMID_EVENT_CUSTOM), .event = event, PLAIN,
+    OMID_PLUGIN_HEAD,       .name = "gathers",
+    .configure = configure, .events = OMID_EVENT_MASK(OMID_EVENT_CUSTOM),
+    .event = event,         PLAIN,
 };
