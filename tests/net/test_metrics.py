@@ -235,7 +235,10 @@ def families(start_daemon, deepgram, have_sphinx, reactors):
     settings = with_deepgram(deepgram)
     if not have_sphinx:
         pytest.skip("needs the plugin sphinx: dashboard and alerts have panels for it")
-    daemon = start_daemon(merge(with_sphinx(settings), {"plugin webhooks": {}, "plugin echo": {}}))
+    if not GATHERS.exists():
+        pytest.skip("needs the test plugin gathers; set OMID_BUILD_TREE to a tree after make check")
+    daemon = start_daemon(merge(with_sphinx(settings), {"plugin webhooks": {}, "plugin echo": {},
+                                                        "plugin gathers": {"path": GATHERS}}))
     return parse(page_of(daemon))
 
 
