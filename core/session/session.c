@@ -82,7 +82,8 @@ void session_destroy(struct session *s)
     ev_timer_stop(session_ev(s), &s->watch);
     ev_timer_stop(session_ev(s), &s->open_wait);
     ev_timer_stop(session_ev(s), &s->drain);
-    stt_feed_free(&s->feed);
+    for (unsigned i = 0; i < s->n_streams; i++)
+        stt_feed_free(&s->stream[i].feed);
     conversation_detach(s);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
     if (s->begun)
@@ -94,6 +95,7 @@ void session_destroy(struct session *s)
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
     session_outbound_free(s);
+    session_audio_free(s);
     segment_list_free(&s->early);
     free(s->uid);
     s->magic = OMID_MAGIC_DEAD;
@@ -101,10 +103,20 @@ void session_destroy(struct session *s)
     sessions_check_drained(ss);
 }
 
+/* A provider of one of its channels that still is to tell something, or NULL. */
+static struct stt_feed *session_feed(const struct session *s)
+{
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (s->stream[i].feed)
+            return s->stream[i].feed;
+    }
+    return NULL;
+}
+
 /* Everything of it has come, and has a place to go to. */
 static bool session_finished(const struct session *s)
 {
-    return s->state == SESSION_LEAVING && !s->feed && (s->early.n == 0 || !s->opening);
+    return s->state == SESSION_LEAVING && !session_feed(s) && (s->early.n == 0 || !s->opening);
 }
 
 static void on_drain(struct ev_loop *ev, ev_timer *w, int revents)
@@ -113,9 +125,10 @@ static void on_drain(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     struct session *s = w->data;
     CHECK_MAGIC(s, SESSION_MAGIC);
-    if (s->feed)
+    const struct stt_feed *f = session_feed(s);
+    if (f)
         log_warning(MODULE, "drain timed out, the provider is cancelled", LS("session", s->id),
-                    LS("provider", stt_feed_provider(s->feed)));
+                    LS("provider", stt_feed_provider(f)));
     session_destroy(s);
 }
 
@@ -127,6 +140,7 @@ static void session_on_closed(struct channel *ch, uint16_t code)
         return;
     }
     CHECK_MAGIC(s, SESSION_MAGIC);
+    session_audio_end(s);
     log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
              LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
     session_set_state(s, SESSION_LEAVING);
@@ -136,9 +150,11 @@ static void session_on_closed(struct channel *ch, uint16_t code)
     ev_timer_stop(session_ev(s), &s->watch);
     ev_timer_set(&s->drain, session_conf(s)->listen.drain_ms / 1000., 0.);
     ev_timer_start(session_ev(s), &s->drain);
-    if (s->feed)
-        stt_feed_close(s->feed);
-    else if (session_finished(s))
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (s->stream[i].feed)
+            stt_feed_close(s->stream[i].feed);
+    }
+    if (session_finished(s))
         session_destroy(s);
 }
 
@@ -239,11 +255,22 @@ void session_take_segments(struct session *s, struct segment_list *batch)
 
 /* ----------------------------------------------------------------- speech to text */
 
+static struct session *stream_session(const struct stream *st)
+{
+    CHECK_MAGIC(st->s, SESSION_MAGIC);
+    return st->s;
+}
+
 static void on_feed_ready(void *arg, const char *provider)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    log_info(MODULE, "provider ready", LS("session", s->id), LS("provider", provider));
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    log_info(MODULE, "provider ready", LS("session", s->id), LS("provider", provider), LU("channel", st->number));
+    st->ready = true;
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (!s->stream[i].ready)
+            return;
+    }
     if (s->state == SESSION_STARTING) {
         session_set_state(s, SESSION_LIVE);
         session_send_status(s, "ready", NULL, NULL);
@@ -252,12 +279,15 @@ static void on_feed_ready(void *arg, const char *provider)
 
 static void on_feed_segments(void *arg, const char *provider, const struct omid_stt_segment *segments, size_t n)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    bool multi = session_is_multi(s);
     struct segment_list batch = {0};
     for (size_t i = 0; i < n; i++) {
-        struct segment *seg =
-            segment_new(segments[i].text, segments[i].speaker, false, segments[i].start, segments[i].end, provider);
+        double start = segments[i].start, end = segments[i].end;
+        session_audio_span(st, &start, &end);
+        struct segment *seg = segment_new(segments[i].text, multi ? (int)st->number : segments[i].speaker,
+                                          multi && st->number == 0, start, end, provider);
         if (!seg || !segment_list_push(&batch, seg)) {
             metric_add(session_metrics()->dropped, 1);
             segment_free(&seg);
@@ -268,16 +298,16 @@ static void on_feed_segments(void *arg, const char *provider, const struct omid_
 
 static void on_feed_room(void *arg)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct session *s = stream_session(arg);
     if (s->channel)
         channel_resume(s->channel);
 }
 
 static void on_feed_failed(void *arg, const struct stt_failure *why)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct session *s = stream_session(arg);
+    if (s->state >= SESSION_CLOSING)
+        return; /* for another channel, or while it leaves: told already, or to nobody */
     session_send_status(s, "stt_failed", NULL, why);
     bool overloaded = strcmp(why->outcome, "overloaded") == 0;
     session_close(s, overloaded ? WS_CODE_TRY_LATER : WS_CODE_INTERNAL,
@@ -286,9 +316,9 @@ static void on_feed_failed(void *arg, const struct stt_failure *why)
 
 static void on_feed_done(void *arg)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    stt_feed_free(&s->feed);
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    stt_feed_free(&st->feed);
     if (session_finished(s))
         session_destroy(s);
 }
@@ -341,16 +371,8 @@ static uint16_t refusal(const struct sessions *ss, const struct listen_params *p
         snprintf(why, len, "unknown codec %s", p->codec_name);
         return WS_CODE_UNSUPPORTED;
     }
-    if (p->codec != CODEC_PCM8 && p->codec != CODEC_PCM16) {
-        snprintf(why, len, "codec %s is not served here", p->codec_name);
-        return WS_CODE_UNSUPPORTED;
-    }
-    if (p->channels != 1) {
-        snprintf(why, len, "multi-channel audio is not served here");
-        return WS_CODE_UNSUPPORTED;
-    }
-    if (p->sample_rate < 8000 || p->sample_rate > 48000) {
-        snprintf(why, len, "sample rate %ld is not within 8000 to 48000", p->sample_rate);
+    if (p->client_rate < 8000 || p->client_rate > 48000) {
+        snprintf(why, len, "sample rate %ld is not within 8000 to 48000", p->client_rate);
         return WS_CODE_UNSUPPORTED;
     }
     if (ss->draining) {
@@ -394,10 +416,11 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     return s;
 }
 
-/* false: no provider serves the language. */
-static bool session_feed_make(struct session *s, bool *memory)
+/* A feed for each channel. false: no provider serves the language. */
+static bool session_feeds_make(struct session *s, bool *memory)
 {
     bool served = true;
+    *memory = true;
     if (s->params.custom_stt)
         return true;
     struct stt_feed_params p = {.conf = session_conf(s),
@@ -408,9 +431,13 @@ static bool session_feed_make(struct session *s, bool *memory)
                                 .session_id = s->id,
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
-                                .sample_rate = (uint32_t)s->params.sample_rate};
-    s->feed = stt_feed_new(&p, &feed_events, s, &served);
-    *memory = s->feed || !served;
+                                .sample_rate = (uint32_t)s->params.sample_rate,
+                                .multi_channel = session_is_multi(s)};
+    for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
+        p.channel = i;
+        s->stream[i].feed = stt_feed_new(&p, &feed_events, &s->stream[i], &served);
+        *memory = s->stream[i].feed || !served;
+    }
     return served;
 }
 
@@ -433,9 +460,11 @@ static void session_begin(struct session *s)
     session_conversation_request(s);
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
     session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
-    if (s->feed) {
-        stt_feed_start(s->feed);
-    } else {
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (s->stream[i].feed)
+            stt_feed_start(s->stream[i].feed);
+    }
+    if (!session_feed(s)) {
         session_set_state(s, SESSION_LIVE);
         session_send_status(s, "ready", NULL, NULL);
     }
@@ -468,7 +497,11 @@ static void session_on_opened(struct channel *ch)
         refuse(ch, WS_CODE_INTERNAL, "out of memory");
         return;
     }
-    bool served = session_feed_make(s, &memory);
+    bool served = true;
+    if (session_audio_open(s))
+        served = session_feeds_make(s, &memory);
+    else
+        memory = false;
     if (!served || !memory) {
         snprintf(why, sizeof why, "The language is not supported, %s", params.language);
         s->channel = NULL;
