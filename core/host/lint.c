@@ -9,7 +9,10 @@
 #include "host/elf.h"
 
 /* Size of struct omid_plugin as of each minor version: what a plugin of that version must say. */
-static const uint32_t plugin_sizes[OMID_ABI_MINOR + 1] = {sizeof(struct omid_plugin)};
+static const uint32_t plugin_sizes[OMID_ABI_MINOR + 1] = {
+    [0] = offsetof(struct omid_plugin, vad),
+    [1] = sizeof(struct omid_plugin),
+};
 
 #define SLEEPS "sleeps"
 #define RESOLVES "resolves names: seconds when a server does not answer"

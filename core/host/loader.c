@@ -151,17 +151,41 @@ static const char *missing_callback(const struct omid_plugin *p)
     if (p->events != 0 && p->event == NULL)
         return "event (it subscribes to events)";
     const struct omid_stt_role *s = p->stt;
-    if (s == NULL)
-        return NULL;
-    if (s->serves == NULL)
+    const struct omid_vad_role *v = p->vad;
+    if (s != NULL && s->serves == NULL)
         return "stt.serves";
-    if (s->open == NULL)
+    if (s != NULL && s->open == NULL)
         return "stt.open";
-    if (s->audio == NULL)
+    if (s != NULL && s->audio == NULL)
         return "stt.audio";
-    if (s->close == NULL)
+    if (s != NULL && s->close == NULL)
         return "stt.close";
-    return s->release == NULL ? "stt.release" : NULL;
+    if (s != NULL && s->release == NULL)
+        return "stt.release";
+    if (v != NULL && v->open == NULL)
+        return "vad.open";
+    if (v != NULL && v->window == NULL)
+        return "vad.window";
+    return v != NULL && v->close == NULL ? "vad.close" : NULL;
+}
+
+/* A role has the size that it had in the plugin's version or in a later one; what is beyond it is absent. */
+static bool role_check(const char *role, uint32_t size, const uint32_t *known, unsigned n, char *err, size_t errlen)
+{
+    for (unsigned i = 0; i < n; i++) {
+        if (size == known[i])
+            return true;
+    }
+    snprintf(err, errlen, "its %s role has %u bytes, expected %u", role, (unsigned)size, (unsigned)known[n - 1]);
+    return false;
+}
+
+static bool roles_check(const struct omid_plugin *p, char *err, size_t errlen)
+{
+    static const uint32_t stt[] = {offsetof(struct omid_stt_role, stats), sizeof(struct omid_stt_role)};
+    static const uint32_t vad[] = {sizeof(struct omid_vad_role)};
+    return (p->stt == NULL || role_check("stt", p->stt->size, stt, ARRAY_LEN(stt), err, errlen)) &&
+           (p->vad == NULL || role_check("vad", p->vad->size, vad, ARRAY_LEN(vad), err, errlen));
 }
 
 static bool plugin_check(const struct omid_plugin *p, const char *name, char *err, size_t errlen)
@@ -186,11 +210,8 @@ static bool plugin_check(const struct omid_plugin *p, const char *name, char *er
         snprintf(err, errlen, "subscribes to unknown events (mask 0x%x)", (unsigned)p->events);
         return false;
     }
-    if (p->stt != NULL && p->stt->size != sizeof(struct omid_stt_role)) {
-        snprintf(err, errlen, "its stt role has %u bytes, expected %zu", (unsigned)p->stt->size,
-                 sizeof(struct omid_stt_role));
+    if (!roles_check(p, err, errlen))
         return false;
-    }
     const char *missing = missing_callback(p);
     if (missing != NULL) {
         snprintf(err, errlen, "the required callback %s is missing", missing);

@@ -32,10 +32,10 @@ static bool number(const struct query *q, const char *name, long def, long *out,
     *out = def;
     if (!s)
         return true;
-    char *end;
+    const char *digits = s + (*s == '-' || *s == '+'); /* a bare '+' in a query is a space, and refused */
     errno = 0;
-    long v = strtol(s, &end, 10);
-    if (end == s || *end || errno || *s == ' ') {
+    long v = strtol(s, NULL, 10);
+    if (!*digits || digits[strspn(digits, "0123456789")] || errno) {
         snprintf(err, errlen, "%s: expected an integer, found \"%.32s\"", name, s);
         return false;
     }
@@ -66,15 +66,26 @@ static bool boolean(const struct query *q, const char *name, bool def, bool *out
 }
 
 /* enabled | disabled */
-static bool toggle(const struct query *q, const char *name, bool *out, char *err, size_t errlen)
+static bool choice(const struct query *q, const char *name, enum listen_choice *out, char *err, size_t errlen)
 {
     const char *s = query_get(q, name);
-    *out = s && strcmp(s, "enabled") == 0;
-    if (s && !*out && strcmp(s, "disabled") != 0) {
+    *out = CHOICE_NONE;
+    if (s && strcmp(s, "enabled") == 0)
+        *out = CHOICE_ENABLED;
+    else if (s && strcmp(s, "disabled") == 0)
+        *out = CHOICE_DISABLED;
+    if (s && *out == CHOICE_NONE)
         snprintf(err, errlen, "%s: expected enabled or disabled, found \"%.32s\"", name, s);
-        return false;
-    }
-    return true;
+    return !s || *out != CHOICE_NONE;
+}
+
+/* The same for what is off unless enabled. */
+static bool toggle(const struct query *q, const char *name, bool *out, char *err, size_t errlen)
+{
+    enum listen_choice c;
+    bool ok = choice(q, name, &c, err, errlen);
+    *out = c == CHOICE_ENABLED;
+    return ok;
 }
 
 static void text(const struct query *q, const char *name, const char *def, char *out, size_t len)
@@ -94,6 +105,8 @@ static void text(const struct query *q, const char *name, const char *def, char 
 
 int64_t listen_params_timeout_ms(const struct listen_params *p, const struct conf *conf)
 {
+    if (p->channels > 1)
+        return TIMEOUT_CAP_S * INT64_C(1000);
     if (!p->timeout_given)
         return conf->listen.conversation_timeout_ms;
     if (p->timeout_s == -1 || p->timeout_s > TIMEOUT_CAP_S)
@@ -104,13 +117,12 @@ int64_t listen_params_timeout_ms(const struct listen_params *p, const struct con
 
 static bool parse(struct listen_params *p, const struct query *q, char *err, size_t errlen)
 {
-    bool ignored;
     if (!number(q, "sample_rate", 8000, &p->sample_rate, err, errlen) ||
         !number(q, "channels", 1, &p->channels, err, errlen) ||
         !number(q, "conversation_timeout", 120, &p->timeout_s, err, errlen) ||
         !boolean(q, "include_speech_profile", true, &p->include_speech_profile, err, errlen) ||
-        !toggle(q, "custom_stt", &p->custom_stt, err, errlen) || !toggle(q, "vad_gate", &ignored, err, errlen) ||
-        !toggle(q, "speaker_auto_assign", &ignored, err, errlen))
+        !toggle(q, "custom_stt", &p->custom_stt, err, errlen) || !choice(q, "vad_gate", &p->vad_gate, err, errlen) ||
+        !toggle(q, "speaker_auto_assign", &p->speaker_auto_assign, err, errlen))
         return false;
     if (p->channels < 1 || p->channels > 8) {
         snprintf(err, errlen, "channels: expected 1 to 8, found %ld", p->channels);
@@ -118,7 +130,7 @@ static bool parse(struct listen_params *p, const struct query *q, char *err, siz
     }
     p->timeout_given = query_get(q, "conversation_timeout") != NULL;
     text(q, "language", "en", p->language, sizeof p->language);
-    if (strcmp(p->language, "auto") == 0)
+    if (strcasecmp(p->language, "auto") == 0 || strcasecmp(p->language, "multi") == 0)
         snprintf(p->language, sizeof p->language, "multi");
     text(q, "codec", "pcm8", p->codec_name, sizeof p->codec_name);
     p->codec = CODEC_UNKNOWN;
@@ -128,6 +140,7 @@ static bool parse(struct listen_params *p, const struct query *q, char *err, siz
     }
     text(q, "source", "omi", p->source, sizeof p->source);
     text(q, "stt_service", "", p->stt_service, sizeof p->stt_service);
+    text(q, "call_id", "", p->call_id, sizeof p->call_id);
     const char *resume = query_get(q, "client_conversation_id");
     /* An id of another form names no conversation of ours: nothing to resume. */
     if (resume && id_is_uuid(resume))

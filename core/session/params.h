@@ -19,8 +19,11 @@ enum listen_codec {
     CODEC_UNKNOWN,
 };
 
+/* What the client says about something that has a setting of its own. */
+enum listen_choice { CHOICE_NONE, CHOICE_ENABLED, CHOICE_DISABLED };
+
 struct listen_params {
-    char language[24]; /* "auto" is already "multi" */
+    char language[96]; /* "auto" is already "multi"; as long as a Close frame can repeat it */
     long sample_rate;
     enum listen_codec codec;
     char codec_name[24]; /* as the client wrote it, cut */
@@ -31,15 +34,18 @@ struct listen_params {
     char source[64];
     bool custom_stt;
     char stt_service[32];
-    char resume_id[37];
+    char resume_id[37];          /* client_conversation_id; "": none */
+    enum listen_choice vad_gate; /* NONE: as configured */
+    bool speaker_auto_assign;    /* speaker suggestions carry person_id */
+    char call_id[128];           /* kept with a multi-channel conversation; "": none */
 };
 
 /* What can't be parsed is a fault that names the parameter (HTTP 400 before the upgrade). What can be parsed
  * and is not served (codec, rate, language) is for the caller to refuse with a close code. Unknown parameters are
- * ignored. Any thread. */
+ * ignored, uid among them: the token says who it is. Of a parameter that stands twice the last counts. Any thread. */
 bool listen_params_parse(struct listen_params *p, const char *query, char *err, size_t errlen);
 /* The silence that ends a conversation: what was asked for, within the floor of the configuration and the protocol's
- * cap. */
+ * cap; with more than one channel always the cap. */
 int64_t listen_params_timeout_ms(const struct listen_params *p, const struct conf *conf);
 
 #endif

@@ -412,7 +412,9 @@ static void feed_pump(struct stt_feed *f)
     bool later = false;
     size_t allowed = feed_allowed(f, &later);
     bool flush = f->closing && !later;
-    while (allowed >= (flush ? 1 : chunk)) {
+    if (allowed < chunk && !flush)
+        allowed = 0;
+    while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
         struct host_call call;

@@ -43,8 +43,10 @@ extern "C" {
  *
  * Changelog (one line per version):
  *   1.0  first version
- *   1.1  omid_plugin.flags: OMID_PLUGIN_USER_URLS
- *   1.1  omid_http_response.redirects
+ *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
+ *        omid_stt_role.stats: what a stream did for the session's account
+ *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
+ *        omid_http_response.redirects
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -361,6 +363,14 @@ struct omid_stt_end {
     const char *text; /* for people; never a secret */
 };
 
+/* What a stream has done since open(). Set size before stats() and count no member beyond it. */
+struct omid_stt_stats {
+    uint32_t size;
+    unsigned keepalives;      /* sent because there was no audio */
+    unsigned finalizes;       /* sent */
+    unsigned finalize_errors; /* finalize() calls that could not be served */
+};
+
 /* The role `stt`. `stream` is whatever open() stored. */
 struct omid_stt_role {
     uint32_t size;
@@ -377,6 +387,28 @@ struct omid_stt_role {
     void (*close)(void *stream);
     /* Ends at once whatever its state and frees; no call on `stt` afterwards. Exactly once per successful open(). */
     void (*release)(void *stream);
+
+    /* 1.1. At any time before release(): fills in what it counts. May be NULL. */
+    void (*stats)(void *stream, struct omid_stt_stats *stats);
+};
+
+/* ---------------------------------------------------------- voice activity */
+
+/*
+ * The role `vad` (1.1): is there speech in this audio? The session asks for every chunk of every stream and decides by
+ * the answer what speech-to-text gets, so each call counts: a few microseconds, no allocation in window(), nothing that
+ * waits. An engine belongs to one stream of audio. Reactor. The first plugin of the configuration that has the role
+ * serves all sessions; an error of any call ends its use in that session, which then sends all its audio.
+ */
+struct omid_vad_role {
+    uint32_t size;
+    /* OMID_OK: *engine is set, for audio of this rate (8000..48000). */
+    int (*open)(void *state, uint32_t sample_rate, void **engine);
+    /* The next chunk, at most 100 ms, without a gap to the one before. *probability (0..1) is how likely it is that the
+     * speaker is speaking at its end. */
+    int (*window)(void *engine, const int16_t *pcm, size_t samples, float *probability);
+    /* Frees. Exactly once per successful open(). */
+    void (*close)(void *engine);
 };
 
 /* -------------------------------------------------------------- the plugin */
@@ -424,6 +456,9 @@ struct omid_plugin {
     void (*stop)(void *state);
 
     const struct omid_stt_role *stt; /* or NULL */
+
+    /* 1.1 */
+    const struct omid_vad_role *vad; /* or NULL */
 };
 
 /* A plugin is compiled with -fvisibility=hidden; this symbol alone is seen:

@@ -313,7 +313,7 @@ def resources(daemon):
 
 
 def test_hundred_reloads_under_load(start_daemon, tmp_path, builds, deepgram, phone):
-    live = int(os.environ.get("OMID_RELOAD_SESSIONS", "40"))
+    live = int(os.environ.get("OMID_RELOAD_SESSIONS", "200"))
     install(builds["one"], tmp_path / "versioned.so")
     r = Reloading(start_daemon, tmp_path, merge(with_deepgram(deepgram), {
         "plugin versioned": {"path": tmp_path / "versioned.so", "word": "a"}, "plugin echo": {}}),

@@ -36,15 +36,31 @@ static void test_refused(void)
 {
     REFUSED("bad_magic", "wrong magic 0x12345678");
     REFUSED("bad_major", "built for ABI 2.0");
-    REFUSED("bad_minor", "newer ABI 1.1");
+    REFUSED("bad_minor", "newer ABI 1.");
     REFUSED("bad_size", "bytes, expected");
     REFUSED("bad_symbol", "no symbol omid_plugin");
     REFUSED("bad_tiny", "has 4 bytes");
     REFUSED("bad_callback", "required callback event");
+    REFUSED("bad_vad", "required callback vad.window");
     REFUSED("bad_name", "its name is not");
     REFUSED("bad_option", "mode): an ENUM without choices");
     REFUSED("bad_nothing", "No such file");
     CU_ASSERT_STRING_EQUAL(refusal("good"), "");
+}
+
+/* A plugin of an earlier minor version has the members of that version, whatever lies behind them. */
+static void test_older(void)
+{
+    char path[512], err[256] = "";
+    struct loader *l = loader_new();
+    struct conf_source s = loader_source(l);
+    snprintf(path, sizeof(path), "%s/old.so", TEST_PLUGINS);
+    const struct omid_plugin *p = s.describe(s.arg, "old", path, err, sizeof(err));
+    CU_ASSERT_STRING_EQUAL(err, "");
+    CU_ASSERT_PTR_NOT_NULL_FATAL(p);
+    CU_ASSERT_EQUAL(p->abi_minor, 0);
+    CU_ASSERT_PTR_NULL(p->vad);
+    loader_free(&l);
 }
 
 static void test_refused_files(void)
@@ -582,6 +598,7 @@ int main(void)
     static CU_TestInfo tests[] = {
         {"files that are no plugins are refused with a reason", test_refused},
         {"paths that are no files are refused", test_refused_files},
+        {"a plugin of an earlier version", test_older},
         {"a text file is refused", test_text_file},
         {"a file is opened once", test_opened_once},
         {"a fault found by configure() names file, line and key", test_configure_error},

@@ -6,7 +6,6 @@
 #include <string.h>
 
 #include "session/extract.h"
-#include "session/params.h"
 #include "session/segments.h"
 
 #define P "p1"
@@ -270,69 +269,6 @@ static void test_nothing_lost_or_doubled(void)
     }
 }
 
-/* --------------------------------------------------------------------- parameters */
-
-static void test_params(void)
-{
-    static const struct {
-        const char *query, *fault; /* the parameter a fault must name; NULL: fine */
-    } table[] = {
-        {"", NULL},
-        {"sample_rate=16000&codec=pcm16&language=en", NULL},
-        {"sample_rate=abc", "sample_rate"},
-        {"sample_rate=", "sample_rate"},
-        {"sample_rate=16000.5", "sample_rate"},
-        {"sample_rate=99999999999999999999", "sample_rate"},
-        {"sample_rate=7", NULL}, /* parses; refused with a close code */
-        {"channels=0", "channels"},
-        {"channels=9", "channels"},
-        {"channels=x", "channels"},
-        {"conversation_timeout=-1", NULL},
-        {"conversation_timeout=soon", "conversation_timeout"},
-        {"include_speech_profile=maybe", "include_speech_profile"},
-        {"include_speech_profile=False", NULL},
-        {"custom_stt=on", "custom_stt"},
-        {"custom_stt=enabled", NULL},
-        {"uid=somebody&unknown=1", NULL},
-        {"language=%zz", "language"},
-        {"source=%ff", "source"},
-        {"codec=mp3", NULL},
-    };
-    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++) {
-        struct listen_params p;
-        char err[128] = "";
-        bool ok = listen_params_parse(&p, table[i].query, err, sizeof err);
-        if (ok != !table[i].fault || (table[i].fault && !strstr(err, table[i].fault)))
-            printf("\n%s: %s \"%s\"\n", table[i].query, ok ? "taken" : "refused", err);
-        CU_ASSERT_EQUAL(ok, !table[i].fault);
-        CU_ASSERT_TRUE(!table[i].fault || strstr(err, table[i].fault));
-    }
-}
-
-static void test_params_values(void)
-{
-    struct listen_params p;
-    char err[128];
-    struct conf conf = {.listen = {.conversation_timeout_ms = 120000, .conversation_timeout_floor_ms = 120000}};
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "", err, sizeof err));
-    CU_ASSERT_EQUAL(p.sample_rate, 8000);
-    CU_ASSERT_EQUAL(p.codec, CODEC_PCM8);
-    CU_ASSERT_STRING_EQUAL(p.language, "en");
-    CU_ASSERT_STRING_EQUAL(p.source, "omi");
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000);
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "language=auto&conversation_timeout=5", err, sizeof err));
-    CU_ASSERT_STRING_EQUAL(p.language, "multi");
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000); /* the floor */
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=-1", err, sizeof err));
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=99999", err, sizeof err));
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 14400000);
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=-9223372036854775807", err, sizeof err));
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 120000);
-    CU_ASSERT_TRUE_FATAL(listen_params_parse(&p, "conversation_timeout=600", err, sizeof err));
-    CU_ASSERT_EQUAL(listen_params_timeout_ms(&p, &conf), 600000);
-}
-
 /* ------------------------------------------------------------------------ summary */
 
 static void test_extract(void)
@@ -396,9 +332,6 @@ int main(void)
     CU_add_test(s, "only what changed is unseen", test_unseen);
     CU_add_test(s, "no text grows without a bound", test_no_text_without_bound);
     CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
-    s = CU_add_suite("parameters", NULL, NULL);
-    CU_add_test(s, "faults name their parameter", test_params);
-    CU_add_test(s, "defaults, floor and cap", test_params_values);
     s = CU_add_suite("extractive summary", NULL, NULL);
     CU_add_test(s, "title and overview", test_extract);
     CU_add_test(s, "odd texts", test_extract_odd);
