@@ -129,6 +129,7 @@ bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char 
     if (s->state >= SESSION_CLOSING)
         return true;
     s->last_data_ms = loop_now_ms(s->ss->env.loop);
+    s->bytes += len;
     if (op == WS_BINARY)
         return session_audio(s, data, len);
     session_text(s, data, len);

@@ -26,6 +26,7 @@ void session_set_state(struct session *s, enum session_state to)
     };
     omid_assert(legal[s->state] & (1u << to));
     s->state = to;
+    session_show(s, false);
 }
 
 void session_close(struct session *s, uint16_t code, const char *reason)
@@ -41,7 +42,8 @@ void session_close(struct session *s, uint16_t code, const char *reason)
     log_info(MODULE, "closing", LS("session", s->id), LU("code", code), LS("reason", reason));
     session_set_state(s, SESSION_CLOSING);
     channel_down_close(s->channel, code, reason);
-    task_end(&s->watch, code == WS_CODE_INTERNAL ? TASK_FAILED : TASK_DONE, reason);
+    bool failed = code == WS_CODE_INTERNAL && !supervisor_crashed(&s->supervisor); /* else it is known already */
+    task_end(&s->watch, failed ? TASK_FAILED : TASK_DONE, reason);
 }
 
 /* ------------------------------------------------------------------------ the end */
@@ -80,6 +82,7 @@ void session_destroy(struct session *s)
     session_set_state(s, SESSION_GONE);
     struct sessions *ss = s->ss;
     session_tasks_end(s);
+    roster_remove(&s->ss->roster, &s->shown);
     stt_feed_free(&s->feed); /* one that has failed */
     conversation_detach(s);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
@@ -124,6 +127,7 @@ void session_attach(struct session *s, struct conversation *c)
     else
         session_close(s, WS_CODE_INTERNAL, "out of memory");
     task_end(&s->open, TASK_DONE, NULL);
+    session_show(s, false);
 }
 
 static void on_opened(void *arg, struct store_opened *opened)
@@ -248,9 +252,9 @@ static void on_feed_failed(void *arg, const struct stt_failure *why)
     CHECK_MAGIC(s, SESSION_MAGIC);
     session_send_status(s, "stt_failed", NULL, why);
     bool overloaded = strcmp(why->outcome, "overloaded") == 0;
+    task_end(&s->stt, TASK_FAILED, why->reason);
     session_close(s, overloaded ? WS_CODE_TRY_LATER : WS_CODE_INTERNAL,
                   overloaded ? "no speech-to-text capacity, try again later" : "speech-to-text failed");
-    task_end(&s->stt, TASK_FAILED, why->reason);
 }
 
 static void on_feed_done(void *arg)
@@ -284,6 +288,7 @@ static void on_check(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     struct session *s = w->data;
     CHECK_MAGIC(s, SESSION_MAGIC);
+    session_show(s, true);
     uint64_t now = loop_now_ms(s->ss->env.loop);
     uint32_t inactivity = session_conf(s)->listen.inactivity_ms;
     if (inactivity && now - s->last_data_ms >= inactivity)
@@ -358,7 +363,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
-    s->last_data_ms = loop_now_ms(ss->env.loop);
+    s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;
 }
 
@@ -408,6 +413,7 @@ static void session_begin(struct session *s)
         session_set_state(s, SESSION_LIVE);
         session_send_status(s, "ready", NULL, NULL);
     }
+    session_show(s, false);
 }
 
 static void session_on_opened(struct channel *ch)

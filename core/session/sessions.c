@@ -201,6 +201,7 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->env.conf = ss->conf = conf_ref(env->conf);
     list_init(&ss->session);
     list_init(&ss->waiting);
+    roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
     ss->by_id = map_new();
     ss->conversation = map_new();
     ss->processing = map_new();
@@ -313,6 +314,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->conversation);
     map_free(&ss->processing);
     free(ss->scratch);
+    roster_free(&ss->roster);
     conf_free(&ss->conf);
     ss->magic = OMID_MAGIC_DEAD;
     free(ss);

@@ -18,6 +18,7 @@
 #include "base/map.h"
 #include "base/metrics.h"
 #include "session/params.h"
+#include "session/roster.h"
 #include "session/segments.h"
 #include "session/session.h"
 #include "session/stt_feed.h"
@@ -27,6 +28,7 @@ struct sessions {
     uint32_t magic;
     struct sessions_env env;
     struct conf *conf;        /* env.conf, held */
+    struct roster roster;     /* what others may see of them */
     struct list session;      /* all of them */
     struct map *by_id;        /* session id -> struct session */
     struct map *conversation; /* id -> struct conversation */
@@ -78,6 +80,7 @@ enum session_state {
     SESSION_LEAVING, /* the client is gone; the rest of the transcript is awaited */
     SESSION_GONE,
 };
+#define SESSION_STATES_SHOWN SESSION_GONE
 
 #define SESSION_MAX_QUEUED 100 /* messages that wait for room on the way down */
 
@@ -110,6 +113,11 @@ struct session {
     struct id_list unsent; /* segments whose newest state waits for room */
     ev_timer ping, check, open_wait;
     ev_timer turn; /* the supervisor's */
+    bool hurried;  /* by an operator: the drain is over now */
+    uint64_t began_ms;
+    uint64_t bytes; /* of all data frames */
+    struct roster_entry shown;
+    uint64_t rated_ms, rated_bytes; /* the last time the rate was taken */
 };
 #define SESSION_MAGIC UINT32_C(0x73657373 + 1)
 
@@ -143,6 +151,11 @@ void session_stt_begin(struct session *s);
 bool session_open_begin(struct session *s); /* false: too late for it */
 /* At once, whatever goes on. */
 void session_tasks_end(struct session *s);
+
+/* ---- show.c ---- */
+extern const char *const session_state_names[];
+/* Writes its row; tick: a second has passed, the rate is taken anew. */
+void session_show(struct session *s, bool tick);
 
 /* ---- inbound.c: the channel's message() ---- */
 bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);

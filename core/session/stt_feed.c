@@ -472,6 +472,12 @@ uint64_t stt_feed_position(const struct stt_feed *f)
     return f->ring.end;
 }
 
+uint32_t stt_feed_lag_ms(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return (uint32_t)((f->ring.end - f->sent) * 1000 / f->p.sample_rate);
+}
+
 void stt_feed_close(struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);

@@ -72,6 +72,8 @@ uint64_t stt_feed_position(const struct stt_feed *f);
 void stt_feed_close(struct stt_feed *f);
 /* At once. No events afterwards. Not within one of its events. */
 void stt_feed_free(struct stt_feed **f);
+/* Audio taken and not yet sent to the provider, in ms. */
+uint32_t stt_feed_lag_ms(const struct stt_feed *f);
 const char *stt_feed_provider(const struct stt_feed *f);
 
 #endif

@@ -20,7 +20,9 @@ static struct supervisor_limits session_limits(const struct session *s)
     const struct conf *conf = session_conf(s);
     return (struct supervisor_limits){.drain_ms = conf->listen.drain_ms,
                                       .bound_ms = conf->listen.drain_bound_ms,
-                                      .until_ms = s->ss->draining ? s->ss->drain_until_ms : UINT64_MAX};
+                                      .until_ms = s->hurried        ? 0
+                                                  : s->ss->draining ? s->ss->drain_until_ms
+                                                                    : UINT64_MAX};
 }
 
 static void session_turn_at(struct session *s, double after)
@@ -42,9 +44,12 @@ static void on_turn(struct ev_loop *ev, ev_timer *w, int revents)
     bool over = supervisor_turn(&s->supervisor, now, &limits, &due);
     if (ran && !supervisor_running(&s->supervisor))
         log_info(MODULE, "ends", LS("session", s->id), LS("reason", supervisor_reason_name(s->supervisor.reason)));
-    if (over)
+    if (over) {
         session_destroy(s);
-    else if (due != UINT64_MAX)
+        return;
+    }
+    session_show(s, false);
+    if (due != UINT64_MAX)
         session_turn_at(s, due > now ? (double)(due - now) / 1000. : 0.);
 }
 
