@@ -330,7 +330,8 @@ static unsigned lanes_apply(struct host_change *c)
         if (mod->lane == NULL || (c->kept[i] && conf_lane_same(&mod->lane_conf, conf)))
             continue;
         lane_configure(mod->lane, conf);
-        mod->lane_conf = *conf;
+        conf_lane_clear(&mod->lane_conf);
+        conf_lane_copy(&mod->lane_conf, conf);
         changed += c->kept[i];
     }
     return changed;

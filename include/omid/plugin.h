@@ -46,6 +46,8 @@ extern "C" {
  *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
  *        omid_stt_role.stats: what a stream did for the session's account
  *        fan-outs: gather_label(), gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
+ *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
+ *        omid_http_response.redirects
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -160,8 +162,8 @@ enum omid_http_error {
     OMID_HTTP_TLS,
     OMID_HTTP_TIMEOUT,  /* the absolute time limit, dripping peers included */
     OMID_HTTP_RESET,    /* the connection broke before the answer was whole */
-    OMID_HTTP_PROTOCOL, /* the answer is not HTTP */
-    OMID_HTTP_BLOCKED,  /* the address is not allowed for this URL */
+    OMID_HTTP_PROTOCOL, /* the answer is not HTTP, or redirects without end */
+    OMID_HTTP_BLOCKED,  /* the address is not allowed for this URL, or a redirect leads where it must not */
     OMID_HTTP_LOCAL,    /* a fault of our own: memory, descriptors */
     OMID_HTTP_SHUTDOWN,
     OMID_HTTP_ERRORS
@@ -174,8 +176,9 @@ struct omid_http_request {
     const char *const *headers; /* "Name: value" lines, NULL-terminated; or NULL */
     const void *body;
     size_t body_len;
-    uint32_t timeout_ms;    /* 0: the lane's; never longer than the lane's */
-    size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB */
+    uint32_t timeout_ms;    /* 0: the lane's, or the target's own; never longer than that */
+    size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB. What comes beyond is dropped; the
+                               transfer is ended, with its connection, when 256 KiB more have come */
     const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
     unsigned flags;         /* enum omid_http_flags */
 };
@@ -193,6 +196,7 @@ struct omid_http_response {
     bool truncated;         /* more than max_body came; the rest was dropped */
     uint32_t retry_after_s; /* from Retry-After, seconds or date; 0: absent */
     uint32_t elapsed_ms;    /* from http_start() */
+    unsigned redirects;     /* that were followed: the lane's `follow`, 0 if not set. Since 1.1 */
 };
 typedef void (*omid_http_cb)(void *arg, const struct omid_http_response *res);
 
@@ -456,6 +460,8 @@ struct omid_host;
 
 enum omid_plugin_flags {
     OMID_PLUGIN_BLOCKS_ON_EXECUTORS = 1u << 0, /* blocking symbols are used, on executor threads only */
+    OMID_PLUGIN_USER_URLS = 1u << 1, /* its URLs are registered by users (OMID_HTTP_USER_URL): its lane takes no proxy,
+                                        behind which addresses can't be checked. Since 1.1 */
 };
 
 struct omid_plugin {
