@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "conf/lane.h"
 
 #define CONF_MAX_LIST 256 /* values of a list whose option sets no bound of its own */
 
@@ -21,29 +22,6 @@ struct conf_list {
     char **item; /* n of them, then NULL */
     size_t n;
 };
-
-/* A lane's settings: inside each plugin block. Sources: the defaults of the resilience table. */
-struct conf_lane {
-    unsigned pool, idle, semaphore, streams, queue;
-    uint32_t connect_timeout_ms, timeout_ms, queue_timeout_ms;
-    unsigned breaker_failures; /* consecutive */
-    uint32_t breaker_open_ms;
-    uint32_t breaker_open_max_ms;
-    double breaker_error_rate;     /* share of the attempts of a window */
-    unsigned breaker_min_attempts; /* in a window, for a share to mean anything */
-    uint32_t breaker_slow_ms;      /* 0: no call is slow */
-};
-
-/* Is there nothing to apply between the two? A new member belongs here too. */
-static inline bool conf_lane_same(const struct conf_lane *a, const struct conf_lane *b)
-{
-    return a->pool == b->pool && a->idle == b->idle && a->semaphore == b->semaphore && a->streams == b->streams &&
-           a->queue == b->queue && a->connect_timeout_ms == b->connect_timeout_ms && a->timeout_ms == b->timeout_ms &&
-           a->queue_timeout_ms == b->queue_timeout_ms && a->breaker_failures == b->breaker_failures &&
-           a->breaker_open_ms == b->breaker_open_ms && a->breaker_open_max_ms == b->breaker_open_max_ms &&
-           a->breaker_error_rate == b->breaker_error_rate && a->breaker_min_attempts == b->breaker_min_attempts &&
-           a->breaker_slow_ms == b->breaker_slow_ms;
-}
 
 struct conf_plugin; /* one `plugin` block; see below */
 
@@ -72,9 +50,10 @@ struct conf {
         unsigned max_connections, max_connections_per_address;
         uint64_t max_header, max_body, max_message; /* bytes */
         uint32_t request_timeout_ms;
-        uint32_t receive_timeout_ms; /* not one byte on a WebSocket */
-        uint32_t ping_interval_ms;   /* WebSocket pings, that find dead peers; 0: none */
-        struct conf_list origins;    /* allowed Origin values; empty: any */
+        uint32_t receive_timeout_ms;      /* not one byte on a WebSocket */
+        uint32_t ping_interval_ms;        /* WebSocket pings, that find dead peers; 0: none */
+        struct conf_list origins;         /* allowed Origin values; empty: any */
+        struct conf_list trusted_proxies; /* addresses and networks whose X-Forwarded-For is believed */
         char *tls_certificate, *tls_key;
     } ingress;
     struct {
@@ -90,7 +69,19 @@ struct conf {
         uint32_t auth_timeout_ms;
     } listen;
     struct {
+        unsigned sessions_per_uid, sessions_per_address;
+        unsigned upgrades_per_uid, upgrades_per_address; /* a minute */
+        unsigned unauthenticated;                        /* web clients that have not said yet who they are */
+    } limits;
+    struct {
         char *admin_key; /* NULL: the development token form is off */
+        struct {
+            char *project;  /* NULL: no id tokens are taken */
+            char *issuer;   /* set when project is */
+            char *jwks_url; /* the issuer's keys */
+            uint32_t leeway_ms, wait_ms, refresh_min_ms, stale_ms;
+        } jwt;
+        struct conf_lane lane; /* that fetches the keys */
     } auth;
     struct {
         struct conf_list models; /* in the order of preference */
@@ -192,7 +183,7 @@ extern const char conf_embedded_text[];
 
 /* The core's table: "section.option" lines for the man page check; ends with section NULL. */
 struct conf_entry {
-    const char *section; /* "ingress", "ingress.tls", "plugin", "plugin.breaker" */
+    const char *section; /* "ingress", "ingress.tls", "plugin", "plugin.breaker", "plugin.target.breaker" */
     struct omid_option option;
 };
 const struct conf_entry *conf_table(void);

@@ -64,6 +64,9 @@
       "Interval of WebSocket pings, which find dead peers; 0s sends none.") \
     R("ingress", "origins", LIST, NULL, 0, 64, NULL, RELOAD, ingress.origins, \
       "Origin values a browser may connect from, as https://app.example.com; none given allows any.") \
+    R("ingress", "trusted_proxies", LIST, NULL, 0, 64, NULL, RELOAD, ingress.trusted_proxies, \
+      "Addresses and networks (10.0.0.0/8) of proxies in front of omid: a client's address is then the last one in " \
+      "X-Forwarded-For that is none of them. From anyone else that header means nothing.") \
     R("ingress.tls", "certificate", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_certificate, \
       "PEM file of the certificate chain. With it, and key, every address speaks TLS 1.2 or later.") \
     R("ingress.tls", "key", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_key, \
@@ -106,8 +109,58 @@
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
+    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+      "WebSockets of one user at once.") \
+    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+      "WebSockets from one address at once; an office or a mobile network may share one.") \
+    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+      "WebSocket upgrades of one user a minute.") \
+    R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
+      "WebSocket upgrades from one address a minute, those with a bad token included.") \
+    R("limits", "unauthenticated", INT, "1000", 1, 1000000, NULL, RELOAD, limits.unauthenticated, \
+      "Web clients that are connected and have not sent their token yet; one address may hold a quarter of them.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
+    R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \
+      "Audience of the id tokens, the project's name. None given: no id tokens are taken.") \
+    R("auth.jwt", "issuer", STRING, NULL, 1, 1000, NULL, RELOAD, auth.jwt.issuer, \
+      "Issuer of the id tokens. Default: https://securetoken.google.com/ and the project.") \
+    R("auth.jwt", "jwks_url", STRING, \
+      "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com", 1, 2000, NULL, \
+      RELOAD, auth.jwt.jwks_url, "Where the issuer's public keys are, as a JSON Web Key Set.") \
+    R("auth.jwt", "leeway", DURATION, "60s", 0, 10 MIN, NULL, RELOAD, auth.jwt.leeway_ms, \
+      "How far the issuer's clock may be from ours.") \
+    R("auth.jwt", "wait", DURATION, "3s", 10, 30 SEC, NULL, RELOAD, auth.jwt.wait_ms, \
+      "How long a client waits for keys that are being fetched; then 503, or 1013.") \
+    R("auth.jwt", "refresh_min", DURATION, "60s", 100, 1 HOUR, NULL, RELOAD, auth.jwt.refresh_min_ms, \
+      "The shortest time between two fetches of the keys, whatever Cache-Control says and however many tokens name " \
+      "a key that is not there.") \
+    R("auth.jwt", "stale", DURATION, "1d", 0, 7 DAY, NULL, RELOAD, auth.jwt.stale_ms, \
+      "How long keys are used beyond their time while the issuer can't be reached.") \
+    R("auth.lane", "pool", INT, "20", 1, 4096, NULL, RELOAD, auth.lane.pool, \
+      "Connections of the lane, at least semaphore.") \
+    R("auth.lane", "idle", INT, "8", 0, 4096, NULL, RELOAD, auth.lane.idle, \
+      "Connections kept open while unused, at most pool.") \
+    R("auth.lane", "semaphore", INT, "20", 1, 4096, NULL, RELOAD, auth.lane.semaphore, \
+      "Requests in flight at once.") \
+    R("auth.lane", "queue", INT, "64", 1, 1000000, NULL, RELOAD, auth.lane.queue, \
+      "Requests that wait for the semaphore.") \
+    R("auth.lane", "connect_timeout", DURATION, "2s", 10, 5 MIN, NULL, RELOAD, auth.lane.connect_timeout_ms, \
+      "The longest time for a connection, TLS included; at most timeout.") \
+    R("auth.lane", "timeout", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, auth.lane.timeout_ms, \
+      "The longest time for a whole request, absolute: a peer that drips doesn't extend it.") \
+    R("auth.lane", "queue_timeout", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, auth.lane.queue_timeout_ms, \
+      "The longest wait for the semaphore.") \
+    R("auth.lane.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, auth.lane.breaker_failures, \
+      "Consecutive failures that open the breaker of a target.") \
+    R("auth.lane.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, auth.lane.breaker_open_ms, \
+      "How long it stays open before the first probe; doubled at each failed one.") \
+    R("auth.lane.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, auth.lane.breaker_open_max_ms, \
+      "The longest it stays open before a probe; at least open.") \
+    R("auth.lane.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, auth.lane.breaker_error_rate, \
+      "Share of failures among the attempts of the last 30 seconds that opens it as well.") \
+    R("auth.lane.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, auth.lane.breaker_min_attempts, \
+      "Attempts of the last 30 seconds below which their failures' share does not count.") \
     R("stt", "models", LIST, "dg-nova-3", 1, 16, NULL, RELOAD, stt.models, \
       "Speech-to-text models in the order of preference; the first that serves the language is used.") \
     R("stt", "replay", DURATION, "30s", 0, 5 MIN, NULL, RELOAD, stt.replay_ms, \
@@ -163,19 +216,69 @@
       "The longest time for a whole request, absolute: a peer that drips doesn't extend it.") \
     L("plugin", "queue_timeout", DURATION, "30s", 10, 1 HOUR, NULL, RELOAD, queue_timeout_ms, \
       "The longest wait for the semaphore.") \
+    L("plugin", "follow", INT, "0", 0, CONF_MAX_FOLLOW, NULL, RELOAD, follow, \
+      "Redirects that one request follows, each checked as if it had been asked for; 0: a 3xx is the answer.") \
+    N("plugin", "proxy", STRING, NULL, 1, 300, NULL, RELOAD, \
+      "HTTP proxy, as http://HOST:PORT, that requests and WebSockets go through; none: directly. The environment's is " \
+      "never used.") \
+    N("plugin", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
+      "USER:PASSWORD for the proxy.") \
+    N("plugin.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of the client's certificate, with its chain, that is shown to peers over TLS that ask for one.") \
+    N("plugin.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of that certificate's private key, without a passphrase.") \
+    N("plugin.tls", "ca", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of the authorities that may sign for peers, in place of the system's.") \
     L("plugin.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, breaker_failures, \
       "Consecutive failures that open the breaker of a target.") \
     L("plugin.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
       "How long it stays open before the first probe; doubled at each failed one.") \
     L("plugin.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
       "The longest it stays open before a probe; at least open.") \
+    L("plugin.breaker", "window", DURATION, "30s", 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
+      "The time over which failures and slow calls are counted for their shares.") \
     L("plugin.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, breaker_error_rate, \
-      "Share of failures among the attempts of the last 30 seconds that opens it as well.") \
+      "Share of failures among the attempts of the window that opens it as well.") \
     L("plugin.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
-      "Attempts of the last 30 seconds below which neither their failures' share nor that of the slow ones counts.") \
+      "Attempts of the window below which neither their failures' share nor that of the slow ones counts.") \
     L("plugin.breaker", "slow", DURATION, "0s", 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
-      "A request that takes at least this long is slow; 80 % slow ones of the last 30 seconds open the breaker, too. " \
-      "0s: no request is slow. WebSockets have no part in it.")
+      "A request that takes at least this long is slow. 0s: no request is slow. WebSockets have no part in it.") \
+    L("plugin.breaker", "slow_share", FLOAT, "0.8", 0.01, 1, NULL, RELOAD, breaker_slow_share, \
+      "Share of slow ones among the attempts of the window that opens it, too.") \
+    L("plugin.target", "connect_timeout", DURATION, NULL, 10, 5 MIN, NULL, RELOAD, connect_timeout_ms, \
+      "As in the plugin block.") \
+    L("plugin.target", "timeout", DURATION, NULL, 10, 1 HOUR, NULL, RELOAD, timeout_ms, \
+      "As in the plugin block; may be longer than the lane's.") \
+    L("plugin.target", "semaphore", INT, NULL, 1, 4096, NULL, RELOAD, semaphore, \
+      "Requests and handshakes in flight at once to each of these targets, at most the lane's semaphore.") \
+    L("plugin.target", "follow", INT, NULL, 0, CONF_MAX_FOLLOW, NULL, RELOAD, follow, \
+      "As in the plugin block. That of the first target counts for the whole request.") \
+    N("plugin.target", "proxy", STRING, NULL, 1, 300, NULL, RELOAD, \
+      "As in the plugin block; none: directly, whatever the lane says.") \
+    N("plugin.target", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
+      "USER:PASSWORD for this block's proxy.") \
+    L("plugin.target.breaker", "failures", INT, NULL, 1, 1000, NULL, RELOAD, breaker_failures, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "open", DURATION, NULL, 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "open_max", DURATION, NULL, 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "window", DURATION, NULL, 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "error_rate", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_error_rate, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "min_attempts", INT, NULL, 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "slow", DURATION, NULL, 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "slow_share", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_slow_share, \
+      "As in plugin.breaker.") \
+    N("plugin.target.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls; with it, key.") \
+    N("plugin.target.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls.") \
+    N("plugin.target.tls", "ca", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls.")
 
 #define ENTRY(sec, key, kind, deflt, lo, hi, among, flag, text) \
     {.section = (sec), .option = {.name = (key), .type = OMID_OPT_##kind, .def = (deflt), .min = (lo), .max = (hi), \

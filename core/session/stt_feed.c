@@ -249,6 +249,8 @@ static void feed_open(struct stt_feed *f)
         .model = c->model,
         .language = f->language,
         .sample_rate = f->p.sample_rate,
+        .channel = f->p.channel,
+        .multi_channel = f->p.multi_channel,
     };
     struct host_call call;
     void *stream = NULL;
@@ -412,7 +414,9 @@ static void feed_pump(struct stt_feed *f)
     bool later = false;
     size_t allowed = feed_allowed(f, &later);
     bool flush = f->closing && !later;
-    while (allowed >= (flush ? 1 : chunk)) {
+    if (allowed < chunk && !flush)
+        allowed = 0;
+    while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
         struct host_call call;
@@ -468,6 +472,12 @@ uint64_t stt_feed_position(const struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     return f->ring.end;
+}
+
+uint32_t stt_feed_lag_ms(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return (uint32_t)((f->ring.end - f->sent) * 1000 / f->p.sample_rate);
 }
 
 void stt_feed_close(struct stt_feed *f)
