@@ -249,6 +249,8 @@ static void feed_open(struct stt_feed *f)
         .model = c->model,
         .language = f->language,
         .sample_rate = f->p.sample_rate,
+        .channel = f->p.channel,
+        .multi_channel = f->p.multi_channel,
     };
     struct host_call call;
     void *stream = NULL;
@@ -470,6 +472,12 @@ uint64_t stt_feed_position(const struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     return f->ring.end;
+}
+
+uint32_t stt_feed_lag_ms(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return (uint32_t)((f->ring.end - f->sent) * 1000 / f->p.sample_rate);
 }
 
 void stt_feed_close(struct stt_feed *f)

@@ -12,8 +12,13 @@
 #include "lane/http/lane_int.h"
 #include "lane/http/wsupgrade.h"
 
-static const struct breaker_config conf = {
-    .failures = 5, .open_ms = 30000, .open_max_ms = 600000, .min_attempts = 20, .error_rate = 0.5};
+static const struct breaker_config conf = {.failures = 5,
+                                           .open_ms = 30000,
+                                           .open_max_ms = 600000,
+                                           .min_attempts = 20,
+                                           .error_rate = 0.5,
+                                           .slow_share = 0.8,
+                                           .period_ms = 30000};
 #define MIDDLE 0.5 /* no jitter */
 
 static void attempt(struct breaker *b, uint64_t now, enum breaker_outcome outcome)
@@ -330,7 +335,7 @@ static void test_target_keys(void)
     char key[256];
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        bool ok = target_key(cases[i].url, key, strlen(cases[i].url) + TARGET_KEY_EXTRA);
+        bool ok = url_key(cases[i].url, key, strlen(cases[i].url) + URL_KEY_EXTRA);
         CU_ASSERT_EQUAL(ok, cases[i].key != NULL);
         if (ok && cases[i].key && strcmp(key, cases[i].key) != 0) {
             fprintf(stderr, "%s: %s\n", cases[i].url, key);
