@@ -48,6 +48,7 @@ extern "C" {
  *        fan-outs: gather_label(), gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
  *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
  *        omid_http_response.redirects
+ *        omid_http_response.max_age_s: how long an answer may be kept
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -197,6 +198,7 @@ struct omid_http_response {
     uint32_t retry_after_s; /* from Retry-After, seconds or date; 0: absent */
     uint32_t elapsed_ms;    /* from http_start() */
     unsigned redirects;     /* that were followed: the lane's `follow`, 0 if not set. Since 1.1 */
+    int64_t max_age_s;      /* 1.1: how long it may be kept, by Cache-Control and Age; 0: not at all; -1: not said */
 };
 typedef void (*omid_http_cb)(void *arg, const struct omid_http_response *res);
 
