@@ -134,8 +134,10 @@ void module_unref(struct omid_module **modp)
     library_close(&mod->library);
     conf_free(&mod->owner);
     pthread_mutex_destroy(&mod->lock);
-    for (unsigned i = 0; i < mod->n_instances; i++)
+    for (unsigned i = 0; i < mod->n_instances; i++) {
+        free(mod->instance[i].gather);
         mod->instance[i].magic = OMID_MAGIC_DEAD;
+    }
     for (unsigned i = 0; i < mod->n_counters; i++)
         mod->counter[i].magic = OMID_MAGIC_DEAD;
     mod->magic = OMID_MAGIC_DEAD;

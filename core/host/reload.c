@@ -98,6 +98,7 @@ void account_add(struct account *to, const struct account *from)
     to->misuse += atomic_load(&from->misuse);
     to->leaked += atomic_load(&from->leaked);
     to->log_dropped += atomic_load(&from->log_dropped);
+    to->late += atomic_load(&from->late);
     for (unsigned i = 0; i < HANDLE_KINDS; i++)
         to->open[i] += atomic_load(&from->open[i]);
 }
