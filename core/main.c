@@ -42,6 +42,8 @@
 #define NAME_KEEP_MS (12u * 3600 * 1000)
 /* Of the drain: kept back for the stop itself. */
 #define STOP_RESERVE_MS 1000
+/* Of the time for sessions: this part is kept back for the store, which takes what the cancelled ones leave. */
+#define FLUSH_SHARE 4
 /* How often plugins on their way out are looked at. */
 #define REAP_MS 50
 
@@ -574,6 +576,7 @@ static void reload(struct daemon *d)
 struct drain {
     struct loop_msg msg;
     struct sessions *ss;
+    uint64_t until_ms;
     sem_t *done;
 };
 
@@ -586,7 +589,7 @@ static void drain_begin(struct loop *loop, struct loop_msg *msg)
 {
     (void)loop;
     struct drain *dr = container_of(msg, struct drain, msg);
-    sessions_drain(dr->ss, on_sessions_drained, dr->done);
+    sessions_drain(dr->ss, dr->until_ms, on_sessions_drained, dr->done);
 }
 
 /* Monotonic ms to what sem_timedwait takes. */
@@ -610,15 +613,17 @@ static void drain_sessions(struct daemon *d, uint64_t deadline_ms)
     static struct drain drains[MAX_REACTORS];
     static sem_t done;
     sem_init(&done, 0, 0);
+    uint64_t now = clock_mono_ms(), left = deadline_ms > now ? deadline_ms - now : 0;
+    uint64_t until = deadline_ms - left / FLUSH_SHARE;
     for (unsigned i = 0; i < d->n_loops; i++) {
-        drains[i] = (struct drain){.msg = {.fn = drain_begin}, .ss = d->sessions[i], .done = &done};
+        drains[i] = (struct drain){.msg = {.fn = drain_begin}, .ss = d->sessions[i], .until_ms = until, .done = &done};
         loop_post(d->loop[i], &drains[i].msg);
     }
-    struct timespec until = deadline_wall(deadline_ms);
+    struct timespec deadline = deadline_wall(deadline_ms);
     for (unsigned i = 0; i < d->n_loops; i++) {
         int rc;
         do
-            rc = sem_timedwait(&done, &until);
+            rc = sem_timedwait(&done, &deadline);
         while (rc != 0 && errno == EINTR);
         if (rc != 0) {
             log_warning(MODULE, "sessions did not drain in time", LU("reactors", d->n_loops - i));

@@ -34,6 +34,9 @@ struct db_config {
  * begun: *set_aside = true, and err holds what was found.
  */
 struct db *db_open(const struct db_config *config, bool *set_aside, char *err, size_t errlen);
+/* One more connection to a file that db_open() holds in this process, which can't write. It does not check, migrate or
+ * lock anything, and sees what was committed before each statement. Its statements are those of config. NULL: err. */
+struct db *db_open_reader(const struct db_config *config, char *err, size_t errlen);
 void db_close(struct db **db);
 
 const char *db_path(const struct db *db);

@@ -148,6 +148,24 @@ static enum outcome migrate(struct db *db, const struct db_config *c, char *err,
     return OPENED;
 }
 
+static bool prepare_all(struct db *db, const struct db_config *c)
+{
+    db->stmts = calloc(c->n_statements + 1, sizeof(*db->stmts));
+    if (db->stmts == NULL) {
+        db_set_error(db, "no memory");
+        return false;
+    }
+    db->n_stmts = c->n_statements;
+    for (size_t i = 0; i < c->n_statements; i++) {
+        int rc = sqlite3_prepare_v3(db->sq, c->statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i], NULL);
+        if (rc != SQLITE_OK) {
+            db_note(db, rc, "prepare");
+            return false;
+        }
+    }
+    return true;
+}
+
 static enum outcome set_up(struct db *db, const struct db_config *c, char *err, size_t errlen)
 {
     int rc = sqlite3_open_v2(db->path, &db->sq, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOMUTEX, NULL);
@@ -170,17 +188,8 @@ static enum outcome set_up(struct db *db, const struct db_config *c, char *err, 
         out = migrate(db, c, err, errlen);
     if (out != OPENED)
         return out;
-    db->n_stmts = c->n_statements;
-    db->stmts = calloc(c->n_statements + 1, sizeof(*db->stmts));
-    if (db->stmts == NULL)
-        return refuse(err, errlen, c, "no memory");
-    for (size_t i = 0; i < c->n_statements; i++) {
-        rc = sqlite3_prepare_v3(db->sq, c->statements[i], -1, SQLITE_PREPARE_PERSISTENT, &db->stmts[i], NULL);
-        if (rc != SQLITE_OK) {
-            db_note(db, rc, "prepare");
-            return failed(db, err, errlen);
-        }
-    }
+    if (!prepare_all(db, c))
+        return failed(db, err, errlen);
     sqlite3_db_config(db->sq, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0, NULL);
     return OPENED;
 }
@@ -247,4 +256,29 @@ struct db *db_open(const struct db_config *c, bool *set_aside, char *err, size_t
             snprintf(err, errlen, "%s", again);
     }
     return db;
+}
+
+struct db *db_open_reader(const struct db_config *c, char *err, size_t errlen)
+{
+    struct db *db = calloc(1, sizeof(*db));
+    if (db == NULL || (db->path = strdup(c->path)) == NULL) {
+        free(db);
+        refuse(err, errlen, c, "no memory");
+        return NULL;
+    }
+    db->magic = DB_MAGIC;
+    db->fd = -1;
+    db->what = c->what;
+    int rc = sqlite3_open_v2(db->path, &db->sq, SQLITE_OPEN_READONLY | SQLITE_OPEN_NOMUTEX, NULL);
+    if (rc != SQLITE_OK) {
+        db_note(db, rc, "open");
+    } else {
+        sqlite3_extended_result_codes(db->sq, 1);
+        sqlite3_busy_timeout(db->sq, 5000);
+        if (db_exec(db, "PRAGMA query_only=ON; PRAGMA cache_size=-2048") && prepare_all(db, c))
+            return db;
+    }
+    snprintf(err, errlen, "%s", db->error);
+    db_close(&db);
+    return NULL;
 }

@@ -72,9 +72,10 @@ struct conf {
         unsigned max_connections, max_connections_per_address;
         uint64_t max_header, max_body, max_message; /* bytes */
         uint32_t request_timeout_ms;
-        uint32_t receive_timeout_ms; /* not one byte on a WebSocket */
-        uint32_t ping_interval_ms;   /* WebSocket pings, that find dead peers; 0: none */
-        struct conf_list origins;    /* allowed Origin values; empty: any */
+        uint32_t receive_timeout_ms;      /* not one byte on a WebSocket */
+        uint32_t ping_interval_ms;        /* WebSocket pings, that find dead peers; 0: none */
+        struct conf_list origins;         /* allowed Origin values; empty: any */
+        struct conf_list trusted_proxies; /* addresses and networks whose X-Forwarded-For is believed */
         char *tls_certificate, *tls_key;
     } ingress;
     struct {
@@ -90,7 +91,19 @@ struct conf {
         uint32_t auth_timeout_ms;
     } listen;
     struct {
+        unsigned sessions_per_uid, sessions_per_address;
+        unsigned upgrades_per_uid, upgrades_per_address; /* a minute */
+        unsigned unauthenticated;                        /* web clients that have not said yet who they are */
+    } limits;
+    struct {
         char *admin_key; /* NULL: the development token form is off */
+        struct {
+            char *project;  /* NULL: no id tokens are taken */
+            char *issuer;   /* set when project is */
+            char *jwks_url; /* the issuer's keys */
+            uint32_t leeway_ms, wait_ms, refresh_min_ms, stale_ms;
+        } jwt;
+        struct conf_lane lane; /* that fetches the keys */
     } auth;
     struct {
         struct conf_list models; /* in the order of preference */

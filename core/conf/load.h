@@ -33,6 +33,11 @@ bool load_value(struct load *l, const char *path, const char *title, const struc
 void load_fault(struct load *l, bool warning, const char *path, const char *title, const char *key, const char *fmt,
                 ...) __attribute__((format(printf, 6, 7)));
 
+/* `low` must not pass `high`. When both are written that is a fault; a default gives way to what is written: `low`
+ * comes down, or with high_follows `high` goes up. false: a fault was reported. */
+bool load_keep_order(struct load *l, const char *title, const char *path, const char *low_key, unsigned *low,
+                     const char *high_key, unsigned *high, bool high_follows);
+
 /* Drops keys and sections that the core's table does not know, or that have the wrong shape. */
 void load_check_shape(struct load *l);
 /* Drops a key that a table of options has in another shape (a list for a scalar). true: dropped. */

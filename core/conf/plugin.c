@@ -37,9 +37,8 @@ static unsigned lane_default(const struct omid_lane_defaults *d, size_t offset)
     }
 }
 
-/* `low` must not pass `high`. When both are written that is a fault; a default gives way to what is written. */
-static bool keep_order(struct load *l, const char *title, const char *path, const char *low_key, unsigned *low,
-                       const char *high_key, unsigned *high, bool high_follows)
+bool load_keep_order(struct load *l, const char *title, const char *path, const char *low_key, unsigned *low,
+                     const char *high_key, unsigned *high, bool high_follows)
 {
     if (*low <= *high || *high == 0) /* 0: that value is faulty itself, and reported */
         return true;
@@ -79,12 +78,12 @@ static bool load_lane(struct load *l, const char *title, const struct omid_lane_
         unsigned own = lane_default(defaults, f->offset);
         *(unsigned *)((char *)lane + f->offset) = !v.set && own > 0 ? own : (unsigned)v.v.i;
     }
-    ok &= keep_order(l, title, "plugin", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
-    ok &= keep_order(l, title, "plugin", "idle", &lane->idle, "pool", &lane->pool, false);
-    ok &= keep_order(l, title, "plugin", "connect_timeout", &lane->connect_timeout_ms, "timeout", &lane->timeout_ms,
-                     false);
-    ok &= keep_order(l, title, "plugin.breaker", "open", &lane->breaker_open_ms, "open_max", &lane->breaker_open_max_ms,
-                     true);
+    ok &= load_keep_order(l, title, "plugin", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
+    ok &= load_keep_order(l, title, "plugin", "idle", &lane->idle, "pool", &lane->pool, false);
+    ok &= load_keep_order(l, title, "plugin", "connect_timeout", &lane->connect_timeout_ms, "timeout",
+                          &lane->timeout_ms, false);
+    ok &= load_keep_order(l, title, "plugin.breaker", "open", &lane->breaker_open_ms, "open_max",
+                          &lane->breaker_open_max_ms, true);
     return ok;
 }
 

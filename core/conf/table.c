@@ -64,6 +64,9 @@
       "Interval of WebSocket pings, which find dead peers; 0s sends none.") \
     R("ingress", "origins", LIST, NULL, 0, 64, NULL, RELOAD, ingress.origins, \
       "Origin values a browser may connect from, as https://app.example.com; none given allows any.") \
+    R("ingress", "trusted_proxies", LIST, NULL, 0, 64, NULL, RELOAD, ingress.trusted_proxies, \
+      "Addresses and networks (10.0.0.0/8) of proxies in front of omid: a client's address is then the last one in " \
+      "X-Forwarded-For that is none of them. From anyone else that header means nothing.") \
     R("ingress.tls", "certificate", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_certificate, \
       "PEM file of the certificate chain. With it, and key, every address speaks TLS 1.2 or later.") \
     R("ingress.tls", "key", STRING, NULL, 1, 4000, NULL, 0, ingress.tls_key, \
@@ -106,8 +109,58 @@
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
+    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+      "WebSockets of one user at once.") \
+    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+      "WebSockets from one address at once; an office or a mobile network may share one.") \
+    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+      "WebSocket upgrades of one user a minute.") \
+    R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
+      "WebSocket upgrades from one address a minute, those with a bad token included.") \
+    R("limits", "unauthenticated", INT, "1000", 1, 1000000, NULL, RELOAD, limits.unauthenticated, \
+      "Web clients that are connected and have not sent their token yet; one address may hold a quarter of them.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
+    R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \
+      "Audience of the id tokens, the project's name. None given: no id tokens are taken.") \
+    R("auth.jwt", "issuer", STRING, NULL, 1, 1000, NULL, RELOAD, auth.jwt.issuer, \
+      "Issuer of the id tokens. Default: https://securetoken.google.com/ and the project.") \
+    R("auth.jwt", "jwks_url", STRING, \
+      "https://www.googleapis.com/service_accounts/v1/jwk/securetoken@system.gserviceaccount.com", 1, 2000, NULL, \
+      RELOAD, auth.jwt.jwks_url, "Where the issuer's public keys are, as a JSON Web Key Set.") \
+    R("auth.jwt", "leeway", DURATION, "60s", 0, 10 MIN, NULL, RELOAD, auth.jwt.leeway_ms, \
+      "How far the issuer's clock may be from ours.") \
+    R("auth.jwt", "wait", DURATION, "3s", 10, 30 SEC, NULL, RELOAD, auth.jwt.wait_ms, \
+      "How long a client waits for keys that are being fetched; then 503, or 1013.") \
+    R("auth.jwt", "refresh_min", DURATION, "60s", 100, 1 HOUR, NULL, RELOAD, auth.jwt.refresh_min_ms, \
+      "The shortest time between two fetches of the keys, whatever Cache-Control says and however many tokens name " \
+      "a key that is not there.") \
+    R("auth.jwt", "stale", DURATION, "1d", 0, 7 DAY, NULL, RELOAD, auth.jwt.stale_ms, \
+      "How long keys are used beyond their time while the issuer can't be reached.") \
+    R("auth.lane", "pool", INT, "20", 1, 4096, NULL, RELOAD, auth.lane.pool, \
+      "Connections of the lane, at least semaphore.") \
+    R("auth.lane", "idle", INT, "8", 0, 4096, NULL, RELOAD, auth.lane.idle, \
+      "Connections kept open while unused, at most pool.") \
+    R("auth.lane", "semaphore", INT, "20", 1, 4096, NULL, RELOAD, auth.lane.semaphore, \
+      "Requests in flight at once.") \
+    R("auth.lane", "queue", INT, "64", 1, 1000000, NULL, RELOAD, auth.lane.queue, \
+      "Requests that wait for the semaphore.") \
+    R("auth.lane", "connect_timeout", DURATION, "2s", 10, 5 MIN, NULL, RELOAD, auth.lane.connect_timeout_ms, \
+      "The longest time for a connection, TLS included; at most timeout.") \
+    R("auth.lane", "timeout", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, auth.lane.timeout_ms, \
+      "The longest time for a whole request, absolute: a peer that drips doesn't extend it.") \
+    R("auth.lane", "queue_timeout", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, auth.lane.queue_timeout_ms, \
+      "The longest wait for the semaphore.") \
+    R("auth.lane.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, auth.lane.breaker_failures, \
+      "Consecutive failures that open the breaker of a target.") \
+    R("auth.lane.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, auth.lane.breaker_open_ms, \
+      "How long it stays open before the first probe; doubled at each failed one.") \
+    R("auth.lane.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, auth.lane.breaker_open_max_ms, \
+      "The longest it stays open before a probe; at least open.") \
+    R("auth.lane.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, auth.lane.breaker_error_rate, \
+      "Share of failures among the attempts of the last 30 seconds that opens it as well.") \
+    R("auth.lane.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, auth.lane.breaker_min_attempts, \
+      "Attempts of the last 30 seconds below which their failures' share does not count.") \
     R("stt", "models", LIST, "dg-nova-3", 1, 16, NULL, RELOAD, stt.models, \
       "Speech-to-text models in the order of preference; the first that serves the language is used.") \
     R("stt", "replay", DURATION, "30s", 0, 5 MIN, NULL, RELOAD, stt.replay_ms, \

@@ -7,8 +7,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
+#include "base/cidr.h"
 #include "base/magic.h"
 #include "conf/load.h"
 
@@ -60,6 +62,48 @@ static void check_origins(struct load *l)
             load_fault(l, false, "ingress", NULL, "origins",
                        "expected a scheme, :// and a host without a path, found \"%.80s\"", s);
     }
+}
+
+static void check_proxies(struct load *l)
+{
+    const struct conf_list *p = &l->c->ingress.trusted_proxies;
+    struct cidr net;
+    for (size_t i = 0; i < p->n; i++) {
+        if (!cidr_parse(p->item[i], &net))
+            load_fault(l, false, "ingress", NULL, "trusted_proxies",
+                       "expected an address or a network like 10.0.0.0/8 or 2001:db8::/32, found \"%.80s\"",
+                       p->item[i]);
+    }
+}
+
+/* Id tokens: what follows from the project, and what means nothing without it. */
+static void check_jwt(struct load *l)
+{
+    struct conf *c = l->c;
+    const char *url = c->auth.jwt.jwks_url;
+    static const char *const keys[] = {"issuer", "jwks_url"};
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (!c->auth.jwt.project && load_find(l, "auth.jwt", NULL, keys[i]) &&
+            !load_find(l, "auth.jwt", NULL, "project"))
+            load_fault(l, true, "auth.jwt", NULL, keys[i], "means nothing without project: no id tokens are taken");
+    }
+    if (url && ((strncasecmp(url, "https://", 8) != 0 && strncasecmp(url, "http://", 7) != 0) ||
+                strpbrk(url, " \t\r\n\\") != NULL || strchr("/?#", strstr(url, "://")[3]) != NULL))
+        load_fault(l, false, "auth.jwt", NULL, "jwks_url", "expected an http or https URL, found \"%.200s\"", url);
+    if (c->auth.jwt.project && !c->auth.jwt.issuer && !load_find(l, "auth.jwt", NULL, "issuer"))
+        omid_assert(asprintf(&c->auth.jwt.issuer, "https://securetoken.google.com/%s", c->auth.jwt.project) >= 0);
+}
+
+static void check_auth_lane(struct load *l)
+{
+    struct conf_lane *lane = &l->c->auth.lane;
+    lane->streams = 1; /* it opens none */
+    load_keep_order(l, NULL, "auth.lane", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
+    load_keep_order(l, NULL, "auth.lane", "idle", &lane->idle, "pool", &lane->pool, false);
+    load_keep_order(l, NULL, "auth.lane", "connect_timeout", &lane->connect_timeout_ms, "timeout", &lane->timeout_ms,
+                    false);
+    load_keep_order(l, NULL, "auth.lane.breaker", "open", &lane->breaker_open_ms, "open_max",
+                    &lane->breaker_open_max_ms, true);
 }
 
 static void check_readable(struct load *l, const char *key, const char *file)
@@ -188,6 +232,9 @@ void load_check_whole(struct load *l)
 {
     check_addresses(l);
     check_origins(l);
+    check_proxies(l);
+    check_jwt(l);
+    check_auth_lane(l);
     check_tls(l);
     check_retry(l);
     check_pairs(l);

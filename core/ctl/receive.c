@@ -13,6 +13,7 @@
 #include "base/clock.h"
 #include "base/utf8.h"
 #include "ctl/ctl.h"
+#include "ctl/signature.h"
 
 #define MAX_BODY (64u << 20)
 #define SHOWN 160 /* bytes of a body on a line */
@@ -26,6 +27,7 @@ struct receiver {
     double port, status, count;
     unsigned long seen;
     bool json;
+    const char *secret; /* NULL: signatures are not looked at */
 };
 /* Handlers get h2o's structs; there is one receiver in a process. */
 static struct receiver *the_receiver;
@@ -46,8 +48,32 @@ static const char *header_of(h2o_req_t *req, const h2o_token_t *name, size_t *le
     return at < 0 ? "" : req->headers.entries[at].value.base;
 }
 
-static void line_show(h2o_req_t *req)
+static h2o_iovec_t named_header(h2o_req_t *req, const char *name)
 {
+    ssize_t at = h2o_find_header_by_str(&req->headers, name, strlen(name), -1);
+    return at < 0 ? h2o_iovec_init(NULL, 0) : req->headers.entries[at].value;
+}
+
+/* NULL: it is signed with our secret. Else why it is refused. */
+static const char *signature_fault(const struct receiver *r, h2o_req_t *req)
+{
+    h2o_iovec_t id = named_header(req, "webhook-id"), at = named_header(req, "webhook-timestamp"),
+                value = named_header(req, "webhook-signature");
+    const struct signature_parts parts = {
+        .id = {id.base, id.len},
+        .timestamp = {at.base, at.len},
+        .signatures = {value.base, value.len},
+        .body = {req->entity.base, req->entity.len},
+    };
+    return signature_check(r->secret, &parts, clock_wall_ms() / 1000);
+}
+
+static void line_show(h2o_req_t *req, const struct receiver *r, const char *fault)
+{
+    if (r->secret && fault)
+        printf("refused (%s) ", fault);
+    else if (r->secret)
+        fputs("signed ", stdout);
     size_t type_len, shown = req->entity.len < SHOWN ? req->entity.len : SHOWN;
     const char *type = header_of(req, H2O_TOKEN_CONTENT_TYPE, &type_len);
     printf("webhook %.*s %.*s %zu bytes %.*s", (int)req->method.len, req->method.base, (int)req->path.len,
@@ -77,7 +103,7 @@ static void headers_json(struct json_w *w, h2o_req_t *req)
     json_w_close(w, '}');
 }
 
-static void object_show(h2o_req_t *req)
+static void object_show(h2o_req_t *req, const struct receiver *r, const char *fault)
 {
     struct buf b = BUF_INIT(0);
     struct json_w w;
@@ -92,6 +118,8 @@ static void object_show(h2o_req_t *req)
     json_w_strn(&w, req->path.base, req->path.len);
     headers_json(&w, req);
     json_w_kint(&w, "bytes", (int64_t)req->entity.len);
+    if (r->secret)
+        json_w_kstr(&w, "signature", fault ? fault : "signed");
     if (utf8_valid(req->entity.base, req->entity.len)) {
         json_w_key(&w, "body");
         json_w_strn(&w, req->entity.base, req->entity.len);
@@ -106,13 +134,14 @@ static int on_request(h2o_handler_t *self, h2o_req_t *req)
 {
     (void)self;
     struct receiver *r = the_receiver;
+    const char *fault = r->secret ? signature_fault(r, req) : NULL;
     if (r->json)
-        object_show(req);
+        object_show(req, r, fault);
     else
-        line_show(req);
+        line_show(req, r, fault);
     fflush(stdout);
     r->seen++;
-    req->res.status = (int)r->status;
+    req->res.status = fault ? 401 : (int)r->status;
     req->res.reason = "-";
     h2o_add_header(&req->pool, &req->res.headers, H2O_TOKEN_CONTENT_TYPE, NULL, H2O_STRLIT("application/json"));
     h2o_send_inline(req, r->body, strlen(r->body));
@@ -195,9 +224,23 @@ static int serve(struct receiver *r)
 
 /* ------------------------------------------------------------------------ options */
 
+/* The first line of a file. */
+static bool secret_read(const char *path, char *out, size_t size)
+{
+    FILE *f = fopen(path, "r");
+    bool ok = f && fgets(out, (int)size, f) != NULL;
+    if (!ok)
+        fprintf(stderr, "omictl receive: --secret-file: %s: %s\n", path, f ? "it is empty" : strerror(errno));
+    else
+        out[strcspn(out, "\r\n")] = '\0';
+    if (f)
+        fclose(f);
+    return ok;
+}
+
 int ctl_receive(const struct ctl *ctl, int argc, char **argv)
 {
-    enum { O_PORT = 1, O_ADDRESS, O_STATUS, O_BODY, O_COUNT, O_READY };
+    enum { O_PORT = 1, O_ADDRESS, O_STATUS, O_BODY, O_COUNT, O_READY, O_SECRET, O_SECRET_FILE };
     static const struct option long_options[] = {
         {"port", required_argument, NULL, O_PORT},
         {"address", required_argument, NULL, O_ADDRESS},
@@ -205,8 +248,11 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
         {"body", required_argument, NULL, O_BODY},
         {"count", required_argument, NULL, O_COUNT},
         {"ready-file", required_argument, NULL, O_READY},
+        {"secret", required_argument, NULL, O_SECRET},
+        {"secret-file", required_argument, NULL, O_SECRET_FILE},
         {NULL, 0, NULL, 0},
     };
+    char secret[SIGNATURE_SECRET_MAX];
     struct receiver r = {.address = "127.0.0.1", .body = "{}", .port = -1, .status = 200, .json = ctl->json};
     int c;
     optind = 1;
@@ -231,6 +277,14 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
         case O_READY:
             r.ready_file = optarg;
             break;
+        case O_SECRET:
+            r.secret = optarg;
+            break;
+        case O_SECRET_FILE:
+            if (!secret_read(optarg, secret, sizeof secret))
+                return CTL_FAULT;
+            r.secret = secret;
+            break;
         default:
             return CTL_USAGE;
         }
@@ -243,6 +297,8 @@ int ctl_receive(const struct ctl *ctl, int argc, char **argv)
         return ctl_usage("receive", "--port is needed");
     if (inet_pton(AF_INET, r.address, &(struct in_addr){0}) != 1)
         return ctl_usage("receive", "--address: expected an IPv4 address, found \"%s\"", r.address);
+    if (r.secret && !signature_secret_ok(r.secret))
+        return ctl_usage("receive", "--secret: expected whsec_ followed by 24 to 64 bytes in base64");
     struct sigaction sa = {.sa_handler = on_signal};
     sigaction(SIGINT, &sa, NULL);
     sigaction(SIGTERM, &sa, NULL);

@@ -573,7 +573,7 @@ static void conversation_mark_ended(struct conversation *c)
 static void conversation_delete(struct conversation *c)
 {
     char *id = strdup(c->id);
-    if (!id || store_conversation_delete(c->ss->env.store, c->id, c->ss->env.loop, on_deleted, id) != OMID_OK)
+    if (!id || store_conversation_delete(c->ss->env.store, c->id, NULL, c->ss->env.loop, on_deleted, id) != OMID_OK)
         free(id);
     sessions_move_on(c);
     conversation_set_state(c, CONVERSATION_GONE);

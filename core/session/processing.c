@@ -241,7 +241,7 @@ static void on_read(void *arg, struct store_conversation *c)
     }
     if (c->n_segments == 0) {
         /* Nothing was ever said into it: its session left before its first word. */
-        if (store_conversation_delete(p->ss->env.store, p->id, p->ss->env.loop, on_deleted, p) != OMID_OK)
+        if (store_conversation_delete(p->ss->env.store, p->id, NULL, p->ss->env.loop, on_deleted, p) != OMID_OK)
             processing_again(p, "delete");
         return;
     }

@@ -13,9 +13,9 @@
 #define MODULE "session"
 /* A store that has not answered by then is not waited for: the transcript begins in memory. */
 #define STORE_PATIENCE_MS 2000
-#define WATCH_MS 1000
+#define CHECK_MS 1000
 
-static void session_set_state(struct session *s, enum session_state to)
+void session_set_state(struct session *s, enum session_state to)
 {
     static const unsigned legal[] = {
         [SESSION_STARTING] = 1u << SESSION_LIVE | 1u << SESSION_CLOSING | 1u << SESSION_LEAVING | 1u << SESSION_GONE,
@@ -41,6 +41,7 @@ void session_close(struct session *s, uint16_t code, const char *reason)
     log_info(MODULE, "closing", LS("session", s->id), LU("code", code), LS("reason", reason));
     session_set_state(s, SESSION_CLOSING);
     channel_down_close(s->channel, code, reason);
+    task_end(&s->watch, code == WS_CODE_INTERNAL ? TASK_FAILED : TASK_DONE, reason);
 }
 
 /* ------------------------------------------------------------------------ the end */
@@ -78,45 +79,22 @@ void session_destroy(struct session *s)
     CHECK_MAGIC(s, SESSION_MAGIC);
     session_set_state(s, SESSION_GONE);
     struct sessions *ss = s->ss;
-    ev_timer_stop(session_ev(s), &s->ping);
-    ev_timer_stop(session_ev(s), &s->watch);
-    ev_timer_stop(session_ev(s), &s->open_wait);
-    ev_timer_stop(session_ev(s), &s->drain);
-    stt_feed_free(&s->feed);
+    session_tasks_end(s);
+    stt_feed_free(&s->feed); /* one that has failed */
     conversation_detach(s);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
-    if (s->channel) {
-        sessions_live_add(-1);
-        channel_drop(&s->channel);
-    }
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
     session_outbound_free(s);
+    if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
+        metric_add(session_metrics()->dropped, (int64_t)s->early.n);
     segment_list_free(&s->early);
     free(s->uid);
     s->magic = OMID_MAGIC_DEAD;
     free(s);
     sessions_check_drained(ss);
-}
-
-/* Everything of it has come, and has a place to go to. */
-static bool session_finished(const struct session *s)
-{
-    return s->state == SESSION_LEAVING && !s->feed && (s->early.n == 0 || !s->opening);
-}
-
-static void on_drain(struct ev_loop *ev, ev_timer *w, int revents)
-{
-    (void)ev;
-    (void)revents;
-    struct session *s = w->data;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    if (s->feed)
-        log_warning(MODULE, "drain timed out, the provider is cancelled", LS("session", s->id),
-                    LS("provider", stt_feed_provider(s->feed)));
-    session_destroy(s);
 }
 
 static void session_on_closed(struct channel *ch, uint16_t code)
@@ -129,17 +107,7 @@ static void session_on_closed(struct channel *ch, uint16_t code)
     CHECK_MAGIC(s, SESSION_MAGIC);
     log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
              LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
-    session_set_state(s, SESSION_LEAVING);
-    sessions_live_add(-1);
-    channel_drop(&s->channel);
-    ev_timer_stop(session_ev(s), &s->ping);
-    ev_timer_stop(session_ev(s), &s->watch);
-    ev_timer_set(&s->drain, session_conf(s)->listen.drain_ms / 1000., 0.);
-    ev_timer_start(session_ev(s), &s->drain);
-    if (s->feed)
-        stt_feed_close(s->feed);
-    else if (session_finished(s))
-        session_destroy(s);
+    task_end(&s->client, TASK_DISCONNECTED, NULL);
 }
 
 /* --------------------------------------------------------------- the conversation */
@@ -149,16 +117,13 @@ struct open_answer {
     char session_id[37];
 };
 
-static void session_attach(struct session *s, struct conversation *c)
+void session_attach(struct session *s, struct conversation *c)
 {
-    ev_timer_stop(session_ev(s), &s->open_wait);
-    s->opening = false;
     if (c)
         conversation_attach(c, s);
     else
         session_close(s, WS_CODE_INTERNAL, "out of memory");
-    if (session_finished(s))
-        session_destroy(s);
+    task_end(&s->open, TASK_DONE, NULL);
 }
 
 static void on_opened(void *arg, struct store_opened *opened)
@@ -172,7 +137,7 @@ static void on_opened(void *arg, struct store_opened *opened)
         if (!live && opened->conversation)
             processing_start(ss, *id, opened->conversation->uid);
     }
-    if (!s || !s->opening)
+    if (!s || !session_opening(s))
         return; /* it has left, or has begun without the store */
     struct conversation *c = NULL;
     if (opened->result == OMID_OK && opened->conversation) {
@@ -201,7 +166,7 @@ static void on_open_wait(struct ev_loop *ev, ev_timer *w, int revents)
 void session_conversation_request(struct session *s)
 {
     CHECK_MAGIC(s, SESSION_MAGIC);
-    omid_assert(!s->conversation && !s->opening);
+    omid_assert(!s->conversation && !session_opening(s));
     struct open_answer *a = malloc(sizeof *a);
     struct store_open_params p = {
         .uid = s->uid,
@@ -211,7 +176,10 @@ void session_conversation_request(struct session *s)
         .now_ms = clock_wall_ms(),
         .timeout_ms = listen_params_timeout_ms(&s->params, session_conf(s)),
     };
-    s->opening = true;
+    if (!session_open_begin(s)) {
+        free(a);
+        return; /* it is being cancelled: it needs none any more */
+    }
     if (a) {
         a->ss = s->ss;
         memcpy(a->session_id, s->id, sizeof a->session_id);
@@ -282,6 +250,7 @@ static void on_feed_failed(void *arg, const struct stt_failure *why)
     bool overloaded = strcmp(why->outcome, "overloaded") == 0;
     session_close(s, overloaded ? WS_CODE_TRY_LATER : WS_CODE_INTERNAL,
                   overloaded ? "no speech-to-text capacity, try again later" : "speech-to-text failed");
+    task_end(&s->stt, TASK_FAILED, why->reason);
 }
 
 static void on_feed_done(void *arg)
@@ -289,8 +258,7 @@ static void on_feed_done(void *arg)
     struct session *s = arg;
     CHECK_MAGIC(s, SESSION_MAGIC);
     stt_feed_free(&s->feed);
-    if (session_finished(s))
-        session_destroy(s);
+    task_end(&s->stt, TASK_DONE, NULL);
 }
 
 static const struct stt_feed_events feed_events = {
@@ -310,7 +278,7 @@ static void on_ping(struct ev_loop *ev, ev_timer *w, int revents)
     session_ping(w->data);
 }
 
-static void on_watch(struct ev_loop *ev, ev_timer *w, int revents)
+static void on_check(struct ev_loop *ev, ev_timer *w, int revents)
 {
     (void)ev;
     (void)revents;
@@ -378,10 +346,9 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     list_init(&s->queued);
     id_uuid4(s->id);
     ev_init(&s->ping, on_ping);
-    ev_init(&s->watch, on_watch);
+    ev_init(&s->check, on_check);
     ev_init(&s->open_wait, on_open_wait);
-    ev_init(&s->drain, on_drain);
-    s->ping.data = s->watch.data = s->open_wait.data = s->drain.data = s;
+    s->ping.data = s->check.data = s->open_wait.data = s;
     s->uid = strdup(channel_request(ch)->uid);
     if (!s->uid || !map_put(ss->by_id, s->id, s, NULL)) {
         free(s->uid);
@@ -389,6 +356,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
         return NULL;
     }
     id_uid_tag(s->uid, s->uid_tag);
+    session_tasks_init(s);
     list_append(&ss->session, &s->link);
     s->last_data_ms = loop_now_ms(ss->env.loop);
     return s;
@@ -417,16 +385,16 @@ static bool session_feed_make(struct session *s, bool *memory)
 static void session_begin(struct session *s)
 {
     s->begun = true;
-    sessions_live_add(1);
+    session_client_begin(s);
     metric_add(session_metrics()->sessions, 1);
     log_info(MODULE, "begins", LS("session", s->id), LS("uid", s->uid_tag), LS("codec", s->params.codec_name),
              LI("rate", s->params.sample_rate), LS("language", s->params.language));
     double ping = session_conf(s)->listen.ping_ms / 1000.;
     session_ping(s);
     ev_timer_set(&s->ping, ping, ping);
-    ev_timer_set(&s->watch, WATCH_MS / 1000., WATCH_MS / 1000.);
+    ev_timer_set(&s->check, CHECK_MS / 1000., CHECK_MS / 1000.);
     ev_timer_start(session_ev(s), &s->ping);
-    ev_timer_start(session_ev(s), &s->watch);
+    ev_timer_start(session_ev(s), &s->check);
     session_send_status(s, "initiating", "Service Starting", NULL);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_START);
     bus_publish(s->ss->env.bus, &ev);
@@ -434,6 +402,7 @@ static void session_begin(struct session *s)
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
     session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
     if (s->feed) {
+        session_stt_begin(s);
         stt_feed_start(s->feed);
     } else {
         session_set_state(s, SESSION_LIVE);

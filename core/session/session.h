@@ -36,8 +36,9 @@ void sessions_configure(struct sessions *ss, const struct conf *conf);
 /* Reactor. The instance begins to get events, or gets no more: it is told of the sessions that live as if they began or
  * ended now. */
 void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins);
-/* Reactor: closes every session with 1001; `done` (reactor) when the last is gone, at the latest after the drain. */
-void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg);
+/* Reactor: closes every session with 1001; `done` (reactor) when the last is gone. What sessions still wait for is
+ * cancelled at until_ms (monotonic), or when their own drain is over. */
+void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *arg), void *arg);
 void sessions_free(struct sessions **ss); /* loop stopped */
 
 /* /v4/listen; route.arg is an array of struct sessions *, one per reactor. */

@@ -81,7 +81,7 @@ static bool sessions_opening(const struct sessions *ss, const char *uid)
 {
     list_each (it, &ss->session) {
         const struct session *s = list_entry(it, struct session, link);
-        if (s->opening && strcmp(s->uid, uid) == 0)
+        if (session_opening(s) && strcmp(s->uid, uid) == 0)
             return true;
     }
     return false;
@@ -207,6 +207,7 @@ struct sessions *sessions_new(const struct sessions_env *env)
         return NULL;
     }
     session_metrics(); /* on the page from the start */
+    supervisor_class_get(SESSION_LABEL);
     stt_feed_metrics(env->conf);
     double check = env->conf->listen.lifecycle_check_ms / 1000., sweep = env->conf->store.sweep_ms / 1000.;
     ev_timer_init(&ss->lifecycle, on_lifecycle, check, check);
@@ -267,10 +268,11 @@ void sessions_check_drained(struct sessions *ss)
     done(ss->drained_arg);
 }
 
-void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg)
+void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *arg), void *arg)
 {
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
     ss->draining = true;
+    ss->drain_until_ms = until_ms;
     ss->drained = done;
     ss->drained_arg = arg;
     ev_timer_stop(loop_ev(ss->env.loop), &ss->sweep);
@@ -278,6 +280,7 @@ void sessions_drain(struct sessions *ss, void (*done)(void *arg), void *arg)
         struct session *s = list_entry(it, struct session, link);
         if (s->state == SESSION_STARTING || s->state == SESSION_LIVE)
             session_close(s, WS_CODE_GOING_AWAY, "server going away");
+        supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);

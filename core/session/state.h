@@ -21,6 +21,7 @@
 #include "session/segments.h"
 #include "session/session.h"
 #include "session/stt_feed.h"
+#include "session/supervisor.h"
 
 struct sessions {
     uint32_t magic;
@@ -36,6 +37,7 @@ struct sessions {
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */
     bool draining;
+    uint64_t drain_until_ms; /* while draining: no session's own drain lasts longer */
     void (*drained)(void *arg);
     void *drained_arg;
     int16_t *scratch; /* samples of the message under way */
@@ -90,10 +92,14 @@ struct session {
     char *uid;
     char uid_tag[16];
     struct listen_params params;
-    struct stt_feed *feed;             /* NULL with custom_stt */
+    struct supervisor supervisor;
+    struct task client;    /* lifetime: the connection */
+    struct task watch;     /* lifetime: pings, inactivity, a client that does not read; ends when we end the session */
+    struct task stt;       /* lifetime: the feed; in the drain the rest of the transcript */
+    struct task open;      /* finite: the store has been asked for a conversation */
+    struct stt_feed *feed; /* NULL with custom_stt */
     struct conversation *conversation; /* NULL until the store has answered */
-    bool opening;                      /* it has been asked */
-    bool begun;                        /* it was counted, and plugins know of it */
+    bool begun;                        /* plugins know of it */
     struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
     int64_t first_audio_ms;            /* wall clock of its first sample; 0: none yet */
     uint64_t samples;                  /* taken so far */
@@ -102,11 +108,17 @@ struct session {
     struct list queued;                /* messages that wait for room */
     unsigned n_queued;
     struct id_list unsent; /* segments whose newest state waits for room */
-    ev_timer ping, watch, open_wait, drain;
+    ev_timer ping, check, open_wait;
+    ev_timer turn; /* the supervisor's */
 };
 #define SESSION_MAGIC UINT32_C(0x73657373 + 1)
 
+#define SESSION_LABEL "listen" /* of the supervisor's metrics */
+
 /* ---- session.c ---- */
+void session_set_state(struct session *s, enum session_state to);
+/* The end of `open`. c NULL: out of memory. */
+void session_attach(struct session *s, struct conversation *c);
 /* Segments of its speech-to-text or of the client's own: to its conversation, or kept until there is one. Empties
  * batch. */
 void session_take_segments(struct session *s, struct segment_list *batch);
@@ -114,10 +126,23 @@ static inline const struct conf *session_conf(const struct session *s)
 {
     return s->ss->env.conf;
 }
+static inline bool session_opening(const struct session *s)
+{
+    return task_running(&s->open);
+}
 static inline struct ev_loop *session_ev(const struct session *s)
 {
     return loop_ev(s->ss->env.loop);
 }
+
+/* ---- tasks.c ---- */
+void session_tasks_init(struct session *s);
+/* The connection, and what is asked of it. */
+void session_client_begin(struct session *s);
+void session_stt_begin(struct session *s);
+bool session_open_begin(struct session *s); /* false: too late for it */
+/* At once, whatever goes on. */
+void session_tasks_end(struct session *s);
 
 /* ---- inbound.c: the channel's message() ---- */
 bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
@@ -136,7 +161,8 @@ void session_send_segments(struct session *s, const char *json, size_t len, cons
 void session_queue_unsent(struct session *s);
 /* Asks the store for a conversation; the answer comes to conversation_attach(). */
 void session_conversation_request(struct session *s);
-/* Sends a Close; the end follows when the client has answered, or is gone. */
+/* The session ends, for a reason of ours: sends a Close. 1011 says that something of it has failed (its supervisor's
+ * `crash`), every other code that it is over (`lifetime_done`). */
 void session_close(struct session *s, uint16_t code, const char *reason);
 /* Ends it whatever its state, at once. */
 void session_destroy(struct session *s);
@@ -174,8 +200,8 @@ struct session_metrics {
         *processing_retries, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
-unsigned sessions_live(void); /* of the whole process */
-void sessions_live_add(int n);
+unsigned sessions_live(void);  /* of the whole process */
+void sessions_live_add(int n); /* the client's task alone: see task_ops.count */
 void sessions_check_drained(struct sessions *ss);
 
 #endif

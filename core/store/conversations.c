@@ -32,12 +32,12 @@ static bool status_move_ok(enum store_status from, enum store_status to)
 
 /* ---------------------------------------------------------------- reading */
 
-int store_conversation_read(struct store *s, const char *id, struct store_conversation **out, int64_t *row)
+int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row)
 {
-    sqlite3_stmt *st = db_stmt(s->db, SS_CONV_BY_ID);
+    sqlite3_stmt *st = db_stmt(db, SS_CONV_BY_ID);
     *out = NULL;
     db_bind_str(st, 1, id);
-    int r = db_step(s->db, st);
+    int r = db_step(db, st);
     if (r <= 0)
         return r < 0 ? OMID_ERR : OMID_OK;
     struct store_conversation *c = calloc(1, sizeof(*c));
@@ -54,19 +54,20 @@ int store_conversation_read(struct store *s, const char *id, struct store_conver
         c->timeout_ms = sqlite3_column_int64(st, 9);
         c->structured = db_col_dup(st, 10);
         c->error = db_col_dup(st, 11);
+        c->call_id = db_col_dup(st, 12);
     }
     sqlite3_reset(st);
     if (c != NULL && (unsigned)c->status >= STORE_STATUSES) {
         store_conversation_free(&c);
-        db_set_error(s->db, "a conversation's status is no known one: the file is corrupt");
+        db_set_error(db, "a conversation's status is no known one: the file is corrupt");
         return OMID_ERR;
     }
     if (c == NULL || c->uid == NULL || c->language == NULL || c->source == NULL) {
         store_conversation_free(&c);
-        db_set_error(s->db, "no memory");
+        db_set_error(db, "no memory");
         return OMID_ERR;
     }
-    if (store_segments_read(s, *row, c) != OMID_OK) {
+    if (store_segments_read(db, *row, c) != OMID_OK || store_content_read(db, *row, data, c) != OMID_OK) {
         store_conversation_free(&c);
         return OMID_ERR;
     }
@@ -79,7 +80,7 @@ int store_conversation_read(struct store *s, const char *id, struct store_conver
 struct open_call {
     struct store_call call;
     void (*cb)(void *arg, struct store_opened *opened);
-    char *uid, *resume_id, *create_id, *language, *source;
+    char *uid, *resume_id, *create_id, *language, *source, *call_id;
     int64_t now_ms, timeout_ms;
     struct store_opened out;
     size_t n_stale;
@@ -105,6 +106,7 @@ static bool conversation_insert(struct store *s, struct open_call *o, const char
     db_bind_str(st, 4, o->source);
     sqlite3_bind_int64(st, 5, o->now_ms);
     sqlite3_bind_int64(st, 6, o->timeout_ms);
+    db_bind_str(st, 7, o->call_id);
     return db_run(s->db, st);
 }
 
@@ -192,7 +194,7 @@ static bool resume(struct store *s, const struct open_call *o, const char *id)
 static int open_given(struct store *s, struct open_call *o)
 {
     int64_t row;
-    if (store_conversation_read(s, o->create_id, &o->out.conversation, &row) != OMID_OK)
+    if (store_conversation_read(s->db, o->create_id, false, &o->out.conversation, &row) != OMID_OK)
         return OMID_ERR;
     if (o->out.conversation != NULL) {
         if (strcmp(o->out.conversation->uid, o->uid) != 0)
@@ -201,7 +203,7 @@ static int open_given(struct store *s, struct open_call *o)
         return OMID_OK;
     }
     if (!conversation_insert(s, o, o->create_id) ||
-        store_conversation_read(s, o->create_id, &o->out.conversation, &row) != OMID_OK)
+        store_conversation_read(s->db, o->create_id, false, &o->out.conversation, &row) != OMID_OK)
         return OMID_ERR;
     return OMID_OK;
 }
@@ -225,7 +227,7 @@ static int open_run(struct store *s, struct store_call *call)
         id_uuid4(id);
     if (o->out.resumed ? !resume(s, o, id) : !conversation_insert(s, o, id))
         return OMID_ERR;
-    if (store_conversation_read(s, id, &o->out.conversation, &row) != OMID_OK)
+    if (store_conversation_read(s->db, id, false, &o->out.conversation, &row) != OMID_OK)
         return OMID_ERR;
     return OMID_OK;
 }
@@ -248,6 +250,7 @@ static void open_drop(struct store_call *call)
     free(o->create_id);
     free(o->language);
     free(o->source);
+    free(o->call_id);
     free(o);
 }
 
@@ -264,7 +267,8 @@ int store_conversation_open(struct store *s, const struct store_open_params *p, 
     omid_assert(cb != NULL && loop != NULL);
     const char *language = p->language ? p->language : "", *source = p->source ? p->source : "";
     if (p->uid == NULL || p->uid[0] == '\0' || !store_text_ok(p->uid) || !store_text_ok(language) ||
-        !store_text_ok(source) || !store_text_ok(p->resume_id) || (p->create_id != NULL && strlen(p->create_id) > 36))
+        !store_text_ok(source) || !store_text_ok(p->resume_id) || !store_text_ok(p->call_id) ||
+        (p->create_id != NULL && strlen(p->create_id) > 36))
         return OMID_EINVAL;
     struct open_call *o = calloc(1, sizeof(*o));
     if (o == NULL)
@@ -276,7 +280,7 @@ int store_conversation_open(struct store *s, const struct store_open_params *p, 
     o->call.answer = open_answer;
     o->call.drop = open_drop;
     if (!copy(&o->uid, p->uid) || !copy(&o->resume_id, p->resume_id) || !copy(&o->create_id, p->create_id) ||
-        !copy(&o->language, language) || !copy(&o->source, source)) {
+        !copy(&o->language, language) || !copy(&o->source, source) || !copy(&o->call_id, p->call_id)) {
         open_drop(&o->call);
         return OMID_ERR;
     }
@@ -288,7 +292,7 @@ int store_conversation_open(struct store *s, const struct store_open_params *p, 
 struct change_call {
     struct store_call call;
     void (*cb)(void *arg, int result);
-    char *id, *structured, *error;
+    char *id, *uid, *structured, *error;
     enum store_status from, to;
 };
 
@@ -304,6 +308,7 @@ static int delete_run(struct store *s, struct store_call *call)
     struct change_call *c = container_of(call, struct change_call, call);
     sqlite3_stmt *st = db_stmt(s->db, SS_CONV_DELETE);
     db_bind_str(st, 1, c->id);
+    db_bind_str(st, 2, c->uid);
     int r = db_step(s->db, st);
     if (r <= 0)
         return r < 0 ? OMID_ERR : OMID_ENOTSUP;
@@ -322,6 +327,7 @@ static void change_drop(struct store_call *call)
 {
     struct change_call *c = container_of(call, struct change_call, call);
     free(c->id);
+    free(c->uid);
     free(c->structured);
     free(c->error);
     free(c);
@@ -329,7 +335,8 @@ static void change_drop(struct store_call *call)
 
 static int change_post(struct store *s, const struct change_call *with, struct loop *loop, void *arg)
 {
-    if (with->id == NULL || !store_text_ok(with->id) || !store_text_ok(with->structured) || !store_text_ok(with->error))
+    if (with->id == NULL || !store_text_ok(with->id) || !store_text_ok(with->uid) || !store_text_ok(with->structured) ||
+        !store_text_ok(with->error))
         return OMID_EINVAL;
     struct change_call *c = calloc(1, sizeof(*c));
     if (c == NULL)
@@ -340,7 +347,8 @@ static int change_post(struct store *s, const struct change_call *with, struct l
     c->cb = with->cb;
     c->from = with->from;
     c->to = with->to;
-    if (!copy(&c->id, with->id) || !copy(&c->structured, with->structured) || !copy(&c->error, with->error)) {
+    if (!copy(&c->id, with->id) || !copy(&c->uid, with->uid) || !copy(&c->structured, with->structured) ||
+        !copy(&c->error, with->error)) {
         change_drop(&c->call);
         return OMID_ERR;
     }
@@ -365,11 +373,11 @@ int store_status_set(struct store *s, const char *id, enum store_status from, en
     return change_post(s, &with, loop, arg);
 }
 
-int store_conversation_delete(struct store *s, const char *id, struct loop *loop, void (*cb)(void *arg, int result),
-                              void *arg)
+int store_conversation_delete(struct store *s, const char *id, const char *uid, struct loop *loop,
+                              void (*cb)(void *arg, int result), void *arg)
 {
     CHECK_MAGIC(s, STORE_MAGIC);
-    struct change_call with = {.call.run = delete_run, .cb = cb, .id = (char *)id};
+    struct change_call with = {.call.run = delete_run, .cb = cb, .id = (char *)id, .uid = (char *)uid};
     return change_post(s, &with, loop, arg);
 }
 
@@ -387,7 +395,7 @@ static int get_run(struct store *s, struct store_call *call)
     struct get_call *g = container_of(call, struct get_call, call);
     int64_t row;
     store_conversation_free(&g->out);
-    return store_conversation_read(s, g->id, &g->out, &row);
+    return store_conversation_read(s->db, g->id, false, &g->out, &row);
 }
 
 static void get_answer(struct store_call *call)
@@ -420,6 +428,59 @@ int store_conversation_get(struct store *s, const char *id, struct loop *loop,
     g->call.answer = get_answer;
     g->call.drop = get_drop;
     return store_call_post(s, &g->call, loop, arg, sizeof(*g));
+}
+
+/* ---------------------------------------------------------------- find */
+
+struct find_call {
+    struct store_call call;
+    void (*cb)(void *arg, int result, const char *id);
+    enum store_stmt what;
+    char found[37]; /* "": none */
+    char uid[];
+};
+
+static int find_run(struct store *s, struct store_call *call)
+{
+    struct find_call *f = container_of(call, struct find_call, call);
+    sqlite3_stmt *st = db_stmt(s->db, f->what);
+    f->found[0] = '\0';
+    db_bind_str(st, 1, f->uid);
+    int r = db_step(s->db, st);
+    if (r > 0) {
+        strncpy(f->found, db_col_str(st, 0), sizeof(f->found) - 1);
+        sqlite3_reset(st);
+    }
+    return r < 0 ? OMID_ERR : OMID_OK;
+}
+
+static void find_answer(struct store_call *call)
+{
+    struct find_call *f = container_of(call, struct find_call, call);
+    f->cb(call->arg, call->result, call->result == OMID_OK && f->found[0] != '\0' ? f->found : NULL);
+}
+
+static void find_drop(struct store_call *call)
+{
+    free(container_of(call, struct find_call, call));
+}
+
+int store_find(struct store *s, const char *uid, enum store_find what, struct loop *loop,
+               void (*cb)(void *arg, int result, const char *id), void *arg)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    if (!store_text_ok(uid))
+        return OMID_EINVAL;
+    struct find_call *f = calloc(1, sizeof(*f) + strlen(uid) + 1);
+    if (f == NULL)
+        return OMID_ERR;
+    strcpy(f->uid, uid);
+    f->cb = cb;
+    f->what = what == STORE_FIND_OPEN ? SS_FIND_OPEN : SS_FIND_COMPLETED;
+    f->call.run = find_run;
+    f->call.answer = find_answer;
+    f->call.drop = find_drop;
+    return store_call_post(s, &f->call, loop, arg, sizeof(*f));
 }
 
 /* ---------------------------------------------------------------- due */

@@ -1,6 +1,7 @@
 /* The wire form of conversations, as the clients and webhooks of Omi know it; and the store's own status. */
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/clock.h"
 #include "base/magic.h"
 #include "store/store_int.h"
@@ -35,6 +36,43 @@ static void segment_json(struct json_w *w, const struct store_segment *g)
     json_w_kbool(w, "speech_profile_processed", true);
     json_w_kstr(w, "stt_provider", g->stt_provider);
     json_w_close(w, '}');
+}
+
+/* Clients expect a string in base64. */
+static void photo_json(struct json_w *w, const struct store_photo *p)
+{
+    struct buf data = BUF_INIT(0);
+    json_w_open(w, '{');
+    json_w_kstr(w, "id", p->id);
+    json_w_kstr(w, "base64", p->data != NULL && base64_encode(p->data, p->len, &data) && data.data ? data.data : "");
+    json_w_kstr(w, "description", p->description);
+    key_time(w, "created_at", p->created_ms);
+    json_w_kbool(w, "discarded", p->discarded);
+    json_w_close(w, '}');
+    buf_free(&data);
+}
+
+/* As clients know what an app says in a chat. */
+void store_messages_json(struct json_w *w, const struct store_conversation *c)
+{
+    json_w_open(w, '[');
+    for (size_t i = 0; i < c->n_messages; i++) {
+        const struct store_message *m = &c->message[i];
+        json_w_open(w, '{');
+        json_w_kstr(w, "id", m->id);
+        key_time(w, "created_at", m->created_ms);
+        json_w_kstr(w, "text", m->text);
+        json_w_kstr(w, "sender", "ai");
+        json_w_kstr(w, "type", "text");
+        json_w_kstr(w, "app_id", m->app_id);
+        json_w_kstr(w, "app_name", m->app_name);
+        json_w_kstr(w, "plugin_id", m->app_id);
+        json_w_kbool(w, "from_integration", true);
+        key_empty(w, "memories");
+        key_empty(w, "files");
+        json_w_close(w, '}');
+    }
+    json_w_close(w, ']');
 }
 
 static const struct {
@@ -85,6 +123,7 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
     key_time(w, "finished_at", c->finished_ms);
     json_w_kstr(w, "source", c->source);
     json_w_kstr(w, "language", c->language);
+    json_w_kstr(w, "call_id", c->call_id);
     json_w_kstr(w, "status", store_status_name(c->status));
     json_w_key(w, "structured");
     structured_json(w, c->structured);
@@ -94,7 +133,11 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
         segment_json(w, &c->segment[i]);
     json_w_close(w, ']');
     json_w_kstr(w, "geolocation", NULL);
-    key_empty(w, "photos");
+    json_w_key(w, "photos");
+    json_w_open(w, '[');
+    for (size_t i = 0; i < c->n_photos; i++)
+        photo_json(w, &c->photo[i]);
+    json_w_close(w, ']');
     key_empty(w, "apps_results");
     key_empty(w, "plugins_results");
     json_w_kbool(w, "discarded", false);

@@ -17,15 +17,39 @@ static const char v1[] =
     "NULL,"
     " person_id TEXT, stt_provider TEXT, start REAL NOT NULL, \"end\" REAL NOT NULL, UNIQUE(conversation, id));";
 
-const char *const store_migrations[] = {v1};
+/* Version 2. Photos as they are, not in base64. A speaker's row without person is the owner. A speaker sample's
+ * segments are a JSON array of ids; its status: 0 waits, 1 taken, 2 given up. */
+static const char v2[] =
+    "ALTER TABLE conversation ADD COLUMN call_id TEXT;"
+    "CREATE INDEX conversation_completed ON conversation(uid, finished) WHERE status = 2;"
+    "CREATE TABLE photo(n INTEGER PRIMARY KEY, conversation INTEGER NOT NULL REFERENCES conversation(n) ON DELETE "
+    "CASCADE,"
+    " id TEXT NOT NULL, created INTEGER NOT NULL, description TEXT NOT NULL, discarded INTEGER NOT NULL,"
+    " data BLOB NOT NULL, UNIQUE(conversation, id));"
+    "CREATE TABLE message(n INTEGER PRIMARY KEY, conversation INTEGER NOT NULL REFERENCES conversation(n) ON DELETE "
+    "CASCADE,"
+    " id TEXT NOT NULL, created INTEGER NOT NULL, app_id TEXT NOT NULL, app_name TEXT NOT NULL, text TEXT NOT NULL,"
+    " UNIQUE(conversation, id));"
+    "CREATE TABLE speaker(conversation INTEGER NOT NULL REFERENCES conversation(n) ON DELETE CASCADE,"
+    " speaker_id INTEGER NOT NULL, person_id TEXT, PRIMARY KEY(conversation, speaker_id)) WITHOUT ROWID;"
+    "CREATE TABLE person(n INTEGER PRIMARY KEY, uid TEXT NOT NULL, id TEXT NOT NULL, name TEXT NOT NULL,"
+    " created INTEGER NOT NULL, UNIQUE(uid, id));"
+    "CREATE TABLE speaker_sample(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL,"
+    " conversation INTEGER NOT NULL REFERENCES conversation(n) ON DELETE CASCADE, person_id TEXT NOT NULL,"
+    " speaker_id INTEGER NOT NULL, segments TEXT NOT NULL, created INTEGER NOT NULL, status INTEGER NOT NULL);"
+    "CREATE INDEX speaker_sample_of ON speaker_sample(conversation);"
+    "CREATE INDEX speaker_sample_waits ON speaker_sample(created) WHERE status = 0;";
+
+const char *const store_migrations[] = {v1, v2};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
-#define CONV_COLUMNS "n, id, uid, language, source, status, created, started, finished, timeout, structured, error"
+#define CONV_COLUMNS \
+    "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id"
 
 const char *const store_statements[SS_STATEMENTS] = {
     [SS_CONV_INSERT] =
-        "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
-        " VALUES(?1, ?2, ?3, ?4, 0, ?5, 0, ?5, ?6)",
+        "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout, call_id)"
+        " VALUES(?1, ?2, ?3, ?4, 0, ?5, 0, ?5, ?6, ?7)",
     [SS_CONV_BY_ID] = "SELECT " CONV_COLUMNS " FROM conversation WHERE id = ?1",
     [SS_CONV_IN_PROGRESS] = "SELECT id, finished, timeout FROM conversation WHERE status = 0 AND uid = ?1"
                             " ORDER BY finished DESC, n DESC",
@@ -35,8 +59,17 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_CONV_STATUS] =
         "UPDATE conversation SET status = ?3, structured = ifnull(?4, structured), error = ifnull(?5, error)"
         " WHERE id = ?1 AND status = ?2",
-    [SS_CONV_DELETE] = "DELETE FROM conversation WHERE id = ?1 RETURNING status",
-    [SS_CONV_ROW] = "SELECT n FROM conversation WHERE id = ?1",
+    [SS_CONV_DELETE] = "DELETE FROM conversation WHERE id = ?1 AND (?2 IS NULL OR uid = ?2) RETURNING status",
+    [SS_CONV_ROW] = "SELECT n, uid FROM conversation WHERE id = ?1",
+    [SS_FIND_COMPLETED] =
+        "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 ORDER BY finished DESC, n DESC LIMIT 1",
+    [SS_FIND_OPEN] =
+        "SELECT id FROM conversation AS c WHERE uid = ?1 AND status = 0 AND"
+        " (EXISTS(SELECT 1 FROM segment WHERE conversation = c.n) OR EXISTS(SELECT 1 FROM photo WHERE conversation ="
+        " c.n)) ORDER BY finished DESC, n DESC LIMIT 1",
+    [SS_LIST_FROM] = "SELECT created, n FROM conversation WHERE id = ?1 AND uid = ?2",
+    [SS_LIST] = "SELECT id FROM conversation WHERE uid = ?1 AND (created, n) < (?2, ?3) AND (1 << status) & ?4"
+                " ORDER BY created DESC, n DESC LIMIT ?5 OFFSET ?6",
     [SS_DUE_TIMEOUT] = "SELECT id, uid, status, n FROM conversation WHERE status = 0 AND finished + timeout <= ?1"
                        " ORDER BY finished + timeout LIMIT ?2",
     [SS_DUE_PROCESSING] =
@@ -51,4 +84,22 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_SEG_DELETE] = "DELETE FROM segment WHERE conversation = ?1 AND id = ?2",
     [SS_SEG_OF] = "SELECT id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\" FROM segment"
                   " WHERE conversation = ?1 ORDER BY start, n",
+    [SS_PHOTO_PUT] =
+        "INSERT INTO photo(conversation, id, created, description, discarded, data) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
+        " ON CONFLICT(conversation, id) DO UPDATE SET description = excluded.description, discarded ="
+        " excluded.discarded",
+    [SS_PHOTO_OF] = "SELECT id, created, description, discarded, iif(?2, data, NULL) FROM photo WHERE conversation = ?1"
+                    " ORDER BY n",
+    [SS_MESSAGE_PUT] = "INSERT INTO message(conversation, id, created, app_id, app_name, text)"
+                       " SELECT ?1, ?2, ?3, ?4, ?5, ?6 WHERE"
+                       " (SELECT count(*) FROM message WHERE conversation = ?1) < ?7",
+    [SS_MESSAGE_OF] = "SELECT id, created, app_id, app_name, text FROM message WHERE conversation = ?1 ORDER BY n",
+    [SS_SPEAKER_PUT] = "INSERT INTO speaker(conversation, speaker_id, person_id) VALUES(?1, ?2, ?3)"
+                       " ON CONFLICT DO UPDATE SET person_id = excluded.person_id",
+    [SS_SPEAKER_OF] = "SELECT speaker_id, person_id FROM speaker WHERE conversation = ?1",
+    [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
+    [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
+                      " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
+    [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
+                      " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
 };

@@ -24,9 +24,11 @@ void store_conversation_free(struct store_conversation **cp)
     for (size_t i = 0; i < c->n_segments; i++)
         segment_free(&c->segment[i]);
     free(c->segment);
+    store_content_free(c);
     free(c->uid);
     free(c->language);
     free(c->source);
+    free(c->call_id);
     free(c->structured);
     free(c->error);
     free(c);
@@ -49,13 +51,13 @@ static bool segment_read(sqlite3_stmt *st, struct store_segment *g)
     return g->id != NULL && g->text != NULL && g->speaker != NULL;
 }
 
-int store_segments_read(struct store *s, int64_t row, struct store_conversation *c)
+int store_segments_read(struct db *db, int64_t row, struct store_conversation *c)
 {
-    sqlite3_stmt *st = db_stmt(s->db, SS_SEG_OF);
+    sqlite3_stmt *st = db_stmt(db, SS_SEG_OF);
     size_t cap = 0;
     int r;
     sqlite3_bind_int64(st, 1, row);
-    while ((r = db_step(s->db, st)) > 0) {
+    while ((r = db_step(db, st)) > 0) {
         if (c->n_segments == cap) {
             cap = cap ? cap * 2 : 16;
             struct store_segment *more = realloc(c->segment, cap * sizeof(*more));
@@ -69,7 +71,7 @@ int store_segments_read(struct store *s, int64_t row, struct store_conversation 
     return r < 0 ? OMID_ERR : OMID_OK;
 no_memory:
     sqlite3_reset(st);
-    db_set_error(s->db, "no memory");
+    db_set_error(db, "no memory");
     return OMID_ERR;
 }
 
@@ -80,9 +82,11 @@ struct put_call {
     void (*cb)(void *arg, int result);
     const char *conversation_id;
     int64_t started_ms, finished_ms;
-    size_t n_segments, n_deleted;
+    size_t n_segments, n_deleted, n_photos, n_namings;
     struct store_segment *segment; /* strings in text, as all others */
     const char **deleted;
+    struct store_photo *photo; /* its bytes in text, too */
+    struct store_naming *naming;
     char *text;
 };
 
@@ -111,7 +115,16 @@ static int put_run(struct store *s, struct store_call *call)
     if (r <= 0)
         return r < 0 ? OMID_ERR : OMID_ENOTSUP;
     int64_t row = sqlite3_column_int64(st, 0);
+    char *uid = db_col_dup(st, 1);
     sqlite3_reset(st);
+    bool ok = uid != NULL;
+    for (size_t i = 0; ok && i < p->n_namings; i++)
+        ok = store_speaker_put(s->db, row, uid, &p->naming[i]);
+    for (size_t i = 0; ok && i < p->n_photos; i++)
+        ok = store_photo_put(s->db, row, &p->photo[i]);
+    free(uid);
+    if (!ok)
+        return OMID_ERR;
     for (size_t i = 0; i < p->n_deleted; i++) {
         st = db_stmt(s->db, SS_SEG_DELETE);
         sqlite3_bind_int64(st, 1, row);
@@ -143,6 +156,8 @@ static void put_drop(struct store_call *call)
     struct put_call *p = container_of(call, struct put_call, call);
     free(p->segment);
     free(p->deleted);
+    free(p->photo);
+    free(p->naming);
     free(p->text);
     free(p);
 }
@@ -167,6 +182,18 @@ static bool segment_ok(const struct store_segment *g)
            store_text_ok(g->speaker) && store_text_ok(g->person_id) && store_text_ok(g->stt_provider);
 }
 
+static bool photo_ok(const struct store_photo *p)
+{
+    return p->id != NULL && p->description != NULL && p->data != NULL && store_text_ok(p->id) &&
+           store_text_ok(p->description) && p->len <= STORE_MAX_PHOTO;
+}
+
+static bool naming_ok(const struct store_naming *n)
+{
+    return n->sample_id != NULL && n->name != NULL && n->segments != NULL && store_text_ok(n->sample_id) &&
+           store_text_ok(n->person_id) && store_text_ok(n->name) && store_text_ok(n->segments);
+}
+
 /* 0: something is unusable. */
 static size_t update_size(const struct store_update *u)
 {
@@ -182,7 +209,41 @@ static size_t update_size(const struct store_update *u)
             return 0;
         len += len_of(u->deleted[i]);
     }
+    for (size_t i = 0; i < u->n_photos; i++) {
+        const struct store_photo *p = &u->photo[i];
+        if (!photo_ok(p))
+            return 0;
+        len += len_of(p->id) + len_of(p->description) + p->len;
+    }
+    for (size_t i = 0; i < u->n_namings; i++) {
+        const struct store_naming *n = &u->naming[i];
+        if (!naming_ok(n))
+            return 0;
+        len += len_of(n->sample_id) + len_of(n->person_id) + len_of(n->name) + len_of(n->segments);
+    }
     return len;
+}
+
+static void put_content(struct put_call *p, const struct store_update *u, char **at)
+{
+    for (size_t i = 0; i < u->n_photos; i++) {
+        const struct store_photo *from = &u->photo[i];
+        p->photo[i] = *from;
+        p->photo[i].id = put_text(at, from->id);
+        p->photo[i].description = put_text(at, from->description);
+        p->photo[i].data = memcpy(*at, from->data, from->len);
+        *at += from->len;
+    }
+    for (size_t i = 0; i < u->n_namings; i++) {
+        const struct store_naming *from = &u->naming[i];
+        p->naming[i] = *from;
+        p->naming[i].sample_id = put_text(at, from->sample_id);
+        p->naming[i].person_id = put_text(at, from->person_id);
+        p->naming[i].name = put_text(at, from->name);
+        p->naming[i].segments = put_text(at, from->segments);
+    }
+    p->n_photos = u->n_photos;
+    p->n_namings = u->n_namings;
 }
 
 int store_segments_put(struct store *s, const struct store_update *u, struct loop *loop,
@@ -197,8 +258,10 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
         return OMID_ERR;
     p->segment = calloc(u->n_segments + 1, sizeof(*p->segment));
     p->deleted = calloc(u->n_deleted + 1, sizeof(*p->deleted));
+    p->photo = calloc(u->n_photos + 1, sizeof(*p->photo));
+    p->naming = calloc(u->n_namings + 1, sizeof(*p->naming));
     p->text = malloc(len);
-    if (p->segment == NULL || p->deleted == NULL || p->text == NULL) {
+    if (p->segment == NULL || p->deleted == NULL || p->photo == NULL || p->naming == NULL || p->text == NULL) {
         put_drop(&p->call);
         return OMID_ERR;
     }
@@ -217,6 +280,7 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
     }
     for (size_t i = 0; i < u->n_deleted; i++)
         p->deleted[i] = put_text(&at, u->deleted[i]);
+    put_content(p, u, &at);
     p->n_segments = u->n_segments;
     p->n_deleted = u->n_deleted;
     p->cb = cb;

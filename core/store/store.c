@@ -59,6 +59,17 @@ static bool load_counts(struct store *s)
     return true;
 }
 
+struct db_config store_db_config(const char *path)
+{
+    return (struct db_config){.path = path,
+                              .what = "store",
+                              .application_id = 0x6f6d6973, /* "omis" */
+                              .migrations = store_migrations,
+                              .n_migrations = store_n_migrations,
+                              .statements = store_statements,
+                              .n_statements = SS_STATEMENTS};
+}
+
 struct store *store_open(const struct store_config *config, bool *set_aside, char *err, size_t errlen)
 {
     struct store *s = calloc(1, sizeof(*s));
@@ -69,13 +80,8 @@ struct store *store_open(const struct store_config *config, bool *set_aside, cha
         return NULL;
     }
     s->magic = STORE_MAGIC;
-    struct db_config dc = {.path = s->path,
-                           .what = "store",
-                           .application_id = 0x6f6d6973, /* "omis" */
-                           .migrations = store_migrations,
-                           .n_migrations = store_n_migrations,
-                           .statements = store_statements,
-                           .n_statements = SS_STATEMENTS};
+    pthread_mutex_init(&s->readers, NULL);
+    struct db_config dc = store_db_config(s->path);
     s->db = db_open(&dc, set_aside, err, errlen);
     if (s->db == NULL) {
         store_free(&s);
@@ -133,7 +139,9 @@ void store_free(struct store **sp)
     if (s->collecting)
         metrics_collector_remove(collect, s);
     db_writer_free(&s->writer);
+    store_readers_close(s);
     db_close(&s->db);
+    pthread_mutex_destroy(&s->readers);
     s->magic = OMID_MAGIC_DEAD;
     free(s->path);
     free(s);

@@ -1,6 +1,6 @@
 /*
- * The store: conversations and segments (later people, apps, webhooks) in store.db (SQLite, WAL). One writer thread
- * with group commit; readers are read-only connections used in the storage executor.
+ * The store: conversations with their segments, photos and messages, and people, in store.db (SQLite, WAL). One writer
+ * thread with group commit; readers are read-only connections used in the storage executor.
  *
  * Every call copies its arguments and returns at once; callbacks run on the given loop, exactly once each, after
  * the commit (or its failure), never within the call. Calls from one thread take effect in order.
@@ -37,9 +37,31 @@ struct store_segment {
     double start, end;
 };
 
+/* A photo. data is NULL where it was not asked for. */
+struct store_photo {
+    const char *id, *description;
+    bool discarded;
+    int64_t created_ms;
+    const unsigned char *data;
+    size_t len;
+};
+
+/* What an app said to the user. */
+struct store_message {
+    const char *id, *app_id, *app_name, *text;
+    int64_t created_ms;
+};
+
+/* Who a speaker of a conversation is, as the user said. */
+struct store_speaker {
+    int speaker_id;
+    const char *person_id; /* NULL: the owner */
+};
+
 struct store_conversation {
     char id[37];
     char *uid, *language, *source;
+    char *call_id; /* or NULL */
     enum store_status status;
     int64_t created_ms, started_ms, finished_ms; /* Unix ms; started 0: no segment yet */
     int64_t timeout_ms;
@@ -47,17 +69,26 @@ struct store_conversation {
     char *error;                   /* why processing was given up, or NULL */
     struct store_segment *segment; /* sorted by start, then by insertion */
     size_t n_segments;
+    struct store_photo *photo; /* in the order they came; so the others */
+    size_t n_photos;
+    struct store_message *message;
+    size_t n_messages;
+    struct store_speaker *speaker;
+    size_t n_speakers;
 };
 void store_conversation_free(struct store_conversation **c);
 /* The wire form: id, created_at, started_at, finished_at (RFC 3339), source, language, status, structured,
  * transcript_segments, photos, discarded, ... as clients and webhooks know it. */
 void store_conversation_json(struct json_w *w, const struct store_conversation *c);
+/* The messages of apps as clients know them: an array. */
+void store_messages_json(struct json_w *w, const struct store_conversation *c);
 
 /* Opens for a session: resumes the uid's in-progress conversation (resume_id first, if given, in progress and the
  * uid's) when now - finished < its timeout; any other in-progress one of the uid becomes PROCESSING and is listed
  * in `stale` (ids, NULL-terminated) for the caller to process; else creates one. */
 struct store_open_params {
     const char *uid, *resume_id, *language, *source; /* resume_id may be NULL */
+    const char *call_id;                             /* or NULL */
     /* Or NULL. Else: creates the conversation of this id, or resumes it when it is there; looks at no other. For one
      * that had to begin while the store did not answer. */
     const char *create_id;
@@ -72,7 +103,19 @@ struct store_opened {
 int store_conversation_open(struct store *s, const struct store_open_params *p, struct loop *loop,
                             void (*cb)(void *arg, struct store_opened *opened), void *arg);
 
-/* Upserts segments by id, deletes `deleted`, moves started and finished (0: unchanged). cb may be NULL. */
+/* A speaker's name, given by the user: the person is kept (a new one, or a new name for a known one, unless name is
+ * ""), so is who the speaker is, and a sample of the voice is queued for whoever computes embeddings. */
+struct store_naming {
+    const char *sample_id; /* UUID; the same one again changes nothing */
+    int speaker_id;
+    const char *person_id; /* NULL: the owner */
+    const char *name;
+    const char *segments; /* JSON array of ids: where the voice is heard */
+    int64_t created_ms;
+};
+
+/* Upserts segments by id, deletes `deleted`, moves started and finished (0: unchanged), adds photos and namings. cb may
+ * be NULL; its result is OMID_ENOTSUP when the conversation is not there. */
 struct store_update {
     const char *conversation_id;
     const struct store_segment *segment;
@@ -80,6 +123,10 @@ struct store_update {
     const char *const *deleted;
     size_t n_deleted;
     int64_t started_ms, finished_ms;
+    const struct store_photo *photo;
+    size_t n_photos;
+    const struct store_naming *naming;
+    size_t n_namings;
 };
 int store_segments_put(struct store *s, const struct store_update *u, struct loop *loop,
                        void (*cb)(void *arg, int result), void *arg);
@@ -89,8 +136,19 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
 int store_status_set(struct store *s, const char *id, enum store_status from, enum store_status to,
                      const char *structured, const char *error, struct loop *loop, void (*cb)(void *arg, int result),
                      void *arg);
-int store_conversation_delete(struct store *s, const char *id, struct loop *loop, void (*cb)(void *arg, int result),
-                              void *arg);
+/* Only if it is the uid's (NULL: whose it may be): else OMID_ENOTSUP. All that belongs to it goes with it. */
+int store_conversation_delete(struct store *s, const char *id, const char *uid, struct loop *loop,
+                              void (*cb)(void *arg, int result), void *arg);
+/* A message of an app, kept with the conversation. OMID_ENOTSUP: that is not there, or has too many. cb may be NULL. */
+int store_message_add(struct store *s, const char *id, const struct store_message *m, struct loop *loop,
+                      void (*cb)(void *arg, int result), void *arg);
+/* One of the uid's conversations: its id, NULL when there is none (OMID_OK) or it failed. */
+enum store_find {
+    STORE_FIND_COMPLETED, /* the last one that was completed */
+    STORE_FIND_OPEN,      /* the last one in progress that holds something */
+};
+int store_find(struct store *s, const char *uid, enum store_find what, struct loop *loop,
+               void (*cb)(void *arg, int result, const char *id), void *arg);
 /* NULL in cb: not there, or failed. Reads on the writer's connection, so it sees all that was put before. */
 int store_conversation_get(struct store *s, const char *id, struct loop *loop,
                            void (*cb)(void *arg, struct store_conversation *c), void *arg); /* c: callback frees */
@@ -102,6 +160,25 @@ struct store_due {
 };
 int store_due(struct store *s, int64_t now_ms, size_t max, struct loop *loop,
               void (*cb)(void *arg, const struct store_due *due, size_t n), void *arg);
+
+/*
+ * Reads on connections of their own that can't write: they block, so they are for the threads of an executor, and they
+ * see what was committed (not what waits for the writer). err says why for OMID_ERR.
+ */
+struct store_list {
+    const char *uid;
+    unsigned statuses; /* 1u << enum store_status each; 0: all */
+    size_t limit, offset;
+    const char *before; /* the page behind this conversation; NULL: from the newest */
+};
+/* Appends an array, newest first, photos without data. What no longer fits into max_bytes is listed without its
+ * transcript and says so: "transcript_omitted". OMID_ENOTSUP: `before` is none of the uid's. */
+int store_list_json(struct store *s, const struct store_list *l, size_t max_bytes, struct buf *out, char *err,
+                    size_t errlen);
+/* Appends the conversation with its photos and messages; the data of photos that no longer fit into max_bytes is left
+ * out. OMID_ENOTSUP: there is none of this id that is the uid's. */
+int store_conversation_read_json(struct store *s, const char *uid, const char *id, size_t max_bytes, struct buf *out,
+                                 char *err, size_t errlen);
 
 void store_status_json(struct store *s, struct json_w *w); /* counts by status, commits, for omictl */
 

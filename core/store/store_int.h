@@ -1,12 +1,13 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ * content.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
 #ifndef OMID_STORE_INT_H
 #define OMID_STORE_INT_H
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 #include "base/dbwriter.h"
@@ -15,8 +16,12 @@
 
 #define STORE_MAGIC UINT32_C(0x73746f72)
 #define STORE_MAX_STRING ((size_t)1 << 20) /* bytes of any one text */
+#define STORE_MAX_PHOTO ((size_t)16 << 20)
 #define STORE_MAX_DUE 1000
 #define STORE_STATUSES 5
+#define STORE_MAX_READERS 8     /* connections that wait to be used again */
+#define STORE_MAX_PEOPLE 1000   /* of one uid; who comes beyond is not kept */
+#define STORE_MAX_MESSAGES 1000 /* of apps, of one conversation */
 
 struct store {
     uint32_t magic;
@@ -26,7 +31,13 @@ struct store {
     bool stopped, collecting;
     atomic_int_fast64_t count[STORE_STATUSES]; /* conversations by status; any thread reads */
     int64_t due_after; /* row of the conversation under way that store_due() told last; writer's thread */
+
+    pthread_mutex_t readers; /* guards the rest */
+    struct db *idle[STORE_MAX_READERS];
+    size_t n_idle;
 };
+
+struct db_config store_db_config(const char *path); /* path is kept */
 
 /* schema.c */
 extern const char *const store_migrations[];
@@ -40,11 +51,24 @@ enum store_stmt {
     SS_CONV_STATUS,
     SS_CONV_DELETE,
     SS_CONV_ROW,
+    SS_FIND_COMPLETED,
+    SS_FIND_OPEN,
+    SS_LIST_FROM,
+    SS_LIST,
     SS_DUE_TIMEOUT,
     SS_DUE_PROCESSING,
     SS_SEG_PUT,
     SS_SEG_DELETE,
     SS_SEG_OF,
+    SS_PHOTO_PUT,
+    SS_PHOTO_OF,
+    SS_MESSAGE_PUT,
+    SS_MESSAGE_OF,
+    SS_SPEAKER_PUT,
+    SS_SPEAKER_OF,
+    SS_PERSON_NAME,
+    SS_PERSON_PUT,
+    SS_SAMPLE_PUT,
     SS_STATEMENTS
 };
 extern const char *const store_statements[SS_STATEMENTS];
@@ -67,10 +91,19 @@ struct store_call {
 /* Posts or drops it. */
 int store_call_post(struct store *s, struct store_call *c, struct loop *loop, void *arg, size_t bytes);
 
-/* conversations.c: reads the row (and its segments); *out NULL when there is none. OMID_OK or OMID_ERR. */
-int store_conversation_read(struct store *s, const char *id, struct store_conversation **out, int64_t *row);
+/* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
+ * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
+int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
 /* segments.c */
-int store_segments_read(struct store *s, int64_t row, struct store_conversation *c);
+int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
+/* content.c: photos, messages of apps, named speakers */
+int store_content_read(struct db *db, int64_t row, bool data, struct store_conversation *c);
+void store_content_free(struct store_conversation *c);
+/* false: db_error(). Within a transaction of the writer's. */
+bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
+bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
+/* reader.c */
+void store_readers_close(struct store *s);
 
 bool store_text_ok(const char *s); /* NULL or not too long */
 

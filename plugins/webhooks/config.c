@@ -1,5 +1,6 @@
 /* Options and endpoints. */
 #include <ctype.h>
+#include <openssl/crypto.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -45,6 +46,12 @@ const struct omid_option webhooks_options[] = {
      .min = 1,
      .max = 1048576,
      .help = "Sessions of one reactor that webhooks follow; the events of others are refused and counted."},
+    {.name = "secret",
+     .type = OMID_OPT_SECRET,
+     .help = "Signs every delivery by Standard Webhooks: whsec_ and 24 to 64 random bytes in base64."},
+    {.name = "former_secret",
+     .type = OMID_OPT_SECRET,
+     .help = "Signs too, while receivers change from it to secret; take it out 24 hours later."},
     {.name = NULL}};
 
 static const char *const keys[HOOK_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
@@ -166,6 +173,28 @@ static int endpoint_read(struct webhooks_conf *c, enum hook_type type, const cha
     return ep->label != NULL ? OMID_OK : OMID_ERR;
 }
 
+/* The former one alone would sign with what is to be forgotten. */
+static int keys_read(struct webhooks_conf *c)
+{
+    static const char *const names[SIGN_KEYS] = {"secret", "former_secret"};
+    for (size_t i = 0; i < SIGN_KEYS; i++) {
+        const char *secret = c->host->conf_str(c->mod, names[i]);
+        const char *fault = NULL;
+        if (secret == NULL)
+            continue;
+        if (c->n_keys < i)
+            fault = "expected secret beside it";
+        else
+            fault = sign_key_read(secret, &c->key[c->n_keys]);
+        if (fault != NULL) {
+            c->host->conf_error(c->mod, names[i], "%s", fault);
+            return OMID_EINVAL;
+        }
+        c->n_keys++;
+    }
+    return OMID_OK;
+}
+
 static void counters_add(struct webhooks_conf *c)
 {
     static const char *const what[HOOK_TYPES] = {"realtime_transcript_deliveries", "audio_bytes_deliveries",
@@ -199,6 +228,7 @@ void webhooks_unconfigure(void *shared)
         }
         free(c->endpoints[t]);
     }
+    OPENSSL_cleanse(c->key, sizeof(c->key));
     c->magic = 0;
     free(c);
 }
@@ -214,7 +244,7 @@ int webhooks_configure(struct omid_module *mod, const struct omid_host *host, vo
     c->interval_ms = (uint32_t)host->conf_int(mod, "transcript_interval");
     c->audio_memory = (size_t)host->conf_int(mod, "audio_memory");
     c->max_sessions = (unsigned)host->conf_int(mod, "max_sessions");
-    int rc = OMID_OK;
+    int rc = keys_read(c);
     for (int t = 0; t < HOOK_TYPES; t++) {
         size_t n = 0;
         const char *const *list = host->conf_list(mod, keys[t], &n);

@@ -120,20 +120,56 @@ static void on_response(void *arg, const struct omid_http_response *res)
     instance_check_drained(in);
 }
 
+#define MAX_HEADERS 4
+
+/* The lines of a request's header, and the array that the host wants. */
+struct headers {
+    char type[96], id[WEBHOOKS_ID_MAX + 16], timestamp[48], signature[SIGN_VALUE_MAX + 32];
+    const char *line[MAX_HEADERS + 1];
+};
+
+/* False: it can't be signed. */
+static bool headers_make(struct instance *in, const struct deliver_request *req, struct headers *h)
+{
+    char uuid[37];
+    const char *id = req->webhook_id;
+    const int64_t now = in->host->wall_ms() / 1000;
+    size_t n = 0;
+    if (id == NULL) {
+        in->host->uuid4(uuid);
+        id = uuid;
+    }
+    snprintf(h->type, sizeof(h->type), "Content-Type: %s", req->content_type);
+    snprintf(h->id, sizeof(h->id), "webhook-id: %s", id);
+    snprintf(h->timestamp, sizeof(h->timestamp), "webhook-timestamp: %lld", (long long)now);
+    h->line[n++] = h->type;
+    h->line[n++] = h->id;
+    h->line[n++] = h->timestamp;
+    if (in->signer != NULL) {
+        char value[SIGN_VALUE_MAX];
+        if (!signer_sign(in->signer, id, now, req->body, req->body_len, value))
+            return false;
+        snprintf(h->signature, sizeof(h->signature), "webhook-signature: %s", value);
+        h->line[n++] = h->signature;
+    }
+    h->line[n] = NULL;
+    return true;
+}
+
 int deliver(struct instance *in, const struct deliver_request *req, delivered_cb done, struct delivery **out)
 {
     const struct endpoint *ep = &in->conf->endpoints[req->type][req->index];
+    struct headers headers;
+    if (!headers_make(in, req, &headers)) {
+        in->host->log(in->mod, OMID_LOG_ERROR, "%s: a delivery is not sent: it can't be signed", ep->label);
+        return OMID_ERR;
+    }
     struct delivery *d = calloc(1, sizeof(*d));
     char *url = deliver_url(ep->base, req->uid, req->sample_rate);
-    char type[80];
-    char id[400];
-    snprintf(type, sizeof(type), "Content-Type: %s", req->content_type);
-    snprintf(id, sizeof(id), "webhook-id: %s", req->webhook_id != NULL ? req->webhook_id : "");
-    const char *headers[] = {type, req->webhook_id != NULL ? id : NULL, NULL};
     const struct omid_http_request http = {.size = sizeof(http),
                                            .method = "POST",
                                            .url = url,
-                                           .headers = headers,
+                                           .headers = headers.line,
                                            .body = req->body,
                                            .body_len = req->body_len,
                                            .latest_key = req->latest_key};

@@ -259,7 +259,7 @@ int durable_job(struct instance *in, const struct omid_job_view *job, struct omi
         in->host->job_finish(&run, OMID_JOB_DEAD, 0, dead);
         return OMID_OK;
     }
-    char id[300];
+    char id[WEBHOOKS_ID_MAX];
     webhook_id(job, id, sizeof(id));
     const struct deliver_request req = {.type = HOOK_MEMORY,
                                         .index = index,

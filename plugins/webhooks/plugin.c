@@ -29,6 +29,11 @@ static int webhooks_start(struct omid_instance *inst, const struct omid_host *ho
     in->host = host;
     in->mod = host->module(inst);
     in->conf = shared;
+    if (in->conf->n_keys > 0 && (in->signer = signer_new(in->conf->key, in->conf->n_keys)) == NULL) {
+        in->host->log(in->mod, OMID_LOG_ERROR, "deliveries can't be signed: no memory, or OpenSSL has no HMAC");
+        free(in);
+        return OMID_ERR;
+    }
     *state = in;
     return OMID_OK;
 }
@@ -95,6 +100,7 @@ static void webhooks_stop(void *state)
     deliveries_cancel(in);
     sessions_free(in);
     durable_clear(in);
+    signer_free(&in->signer);
     in->magic = 0;
     free(in);
 }

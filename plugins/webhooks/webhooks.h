@@ -3,13 +3,16 @@
  *
  * Three kinds of delivery, by topic: transcript.c and audio.c (realtime: in memory, given up when the endpoint does
  * not answer) and durable.c (memory_created: a named job of the durable queue per endpoint). config.c reads the
- * endpoints, deliver.c builds requests and judges answers, session.c keeps what belongs to one session, json.c is
- * what little JSON is needed. All of an instance happens on its reactor; the configuration is shared, read-only.
+ * endpoints, deliver.c builds requests and judges answers, sign.c signs them, session.c keeps what belongs to one
+ * session, json.c is what little JSON is needed. All of an instance happens on its reactor; the configuration is
+ * shared, read-only.
  */
 #ifndef WEBHOOKS_H
 #define WEBHOOKS_H
 
 #include <omid/plugin.h>
+
+#include "sign.h"
 
 /* A fault of the plugin itself: stop here, not three calls later. */
 _Noreturn void webhooks_assert_failed(const char *expr, const char *file, int line);
@@ -33,6 +36,7 @@ enum outcome {
 /* --- config.c --- */
 
 #define WEBHOOKS_MAX_ENDPOINTS 64 /* of one type */
+#define WEBHOOKS_ID_MAX 300       /* of a webhook-id, NUL included */
 
 struct endpoint {
     const char *base;    /* the URL as configured, without fragment and seconds */
@@ -51,6 +55,8 @@ struct webhooks_conf {
     uint32_t interval_ms; /* of the transcript */
     size_t audio_memory;  /* bytes of audio held by one instance */
     unsigned max_sessions;
+    struct sign_key key[SIGN_KEYS]; /* the present one first */
+    size_t n_keys;                  /* 0: nothing is signed */
     struct omid_counter *count[HOOK_TYPES][OUTCOMES];
     struct omid_counter *audio_dropped; /* samples' bytes */
     struct omid_counter *segments_dropped, *messages, *bad_answers;
@@ -73,6 +79,7 @@ struct instance {
     const struct omid_host *host;
     struct omid_module *mod;
     const struct webhooks_conf *conf;
+    struct signer *signer;  /* NULL: nothing is signed */
     struct session **table; /* by session id, chained */
     size_t n_sessions;      /* ended ones with deliveries included */
     struct delivery *first; /* requests in flight */
@@ -170,7 +177,7 @@ struct deliver_request {
     const char *uid;
     uint32_t sample_rate; /* 0: not part of the query */
     const char *content_type;
-    const char *webhook_id; /* or NULL */
+    const char *webhook_id; /* the same on every attempt; NULL: a new one, for what is sent once */
     const char *latest_key; /* or NULL */
     const void *body;
     size_t body_len;

@@ -1,9 +1,17 @@
 """Webhooks while their receiver misbehaves: the voice goes on, others are not delayed, memory_created comes once."""
+import base64
+import hashlib
+import hmac
+import os
 import re
+import subprocess
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 
-from support.daemon import merge
+from support.daemon import merge, program
 from support.receiver import Answer
 from support.settings import with_deepgram
 from support.wait import holds, until
@@ -171,3 +179,79 @@ def test_hung_receiver_does_not_delay_the_stop(start_daemon, deepgram, receiver,
     until(lambda: receiver.at("/transcript"), what="a request that hangs")
     daemon.stop(deadline=15)
     until(lambda: receiver.at("/transcript")[0].gone, what="the hung request's end")
+
+
+def signed_by(delivery, secret):
+    """By the standard's text and Python's own library."""
+    key = base64.b64decode(secret[len("whsec_"):])
+    head = "%s.%s." % (delivery.headers["webhook-id"], delivery.headers["webhook-timestamp"])
+    mac = base64.b64encode(hmac.new(key, head.encode() + delivery.body, hashlib.sha256).digest()).decode()
+    return "v1," + mac in delivery.headers.get("webhook-signature", "").split(" ")
+
+
+def new_secret():
+    return "whsec_" + base64.b64encode(os.urandom(32)).decode()
+
+
+def test_signatures_and_their_rotation(start_daemon, deepgram, receiver, phone):
+    """Receivers that know the old secret and such that know the new one: neither refuses a delivery."""
+    old, new = new_secret(), new_secret()
+    first = settings(deepgram, realtime_transcript=[receiver.url("/transcript")],
+                     audio_bytes=[receiver.url("/audio") + ",1"], memory_created=[receiver.url("/memory")], secret=old)
+    daemon = start_daemon(first)
+    p = phone(daemon, conversation_timeout=2).wait_ready()
+    p.speak(3.0, 500)
+    heard(p, 6)
+    until(lambda: receiver.at("/memory") and receiver.at("/audio") and receiver.at("/transcript"), 30,
+          what="a delivery of each kind")
+    for d in receiver.deliveries:
+        assert signed_by(d, old) and not signed_by(d, new)
+        assert abs(int(d.headers["webhook-timestamp"]) - time.time()) < 300
+        assert "." not in d.headers["webhook-id"]
+    assert len({d.headers["webhook-id"] for d in receiver.deliveries}) == len(receiver.deliveries)
+
+    daemon.rewrite(merge(first, {"plugin webhooks": {"secret": new, "former_secret": old}}))
+    reload = subprocess.run([program("omictl"), "reload"], env={**os.environ, "OMID_CONTROL": daemon.control},
+                            capture_output=True, text=True)
+    assert reload.returncode == 0, reload.stderr
+    before = len(receiver.deliveries)
+    q = phone(daemon, conversation_timeout=2).wait_ready()
+    q.speak(3.0, 500)
+    until(lambda: len(receiver.at("/memory")) == 2, 30, what=lambda: "the next conversation:\n" + daemon.log_tail())
+    for d in receiver.deliveries[before:]:
+        if d.query["uid"] == [q.uid]:
+            assert signed_by(d, old) and signed_by(d, new)
+
+
+def test_omictl_receive_checks_signatures(start_daemon, deepgram, phone, tmp_path):
+    secret = new_secret()
+    ready = tmp_path / "ready"
+    out = open(tmp_path / "out", "w+")
+    receive = subprocess.Popen([program("omictl"), "receive", "--port", "0", "--ready-file", ready, "--secret", secret],
+                               stdout=out)
+    try:
+        until(lambda: ready.exists() and ready.read_text().strip(), what="the receiver")
+        url = "http://%s" % ready.read_text().strip()
+        daemon = start_daemon(settings(deepgram, memory_created=[url + "/memory"], secret=secret))
+        p = phone(daemon, conversation_timeout=2).wait_ready()
+        p.speak(1.0)
+
+        def lines():
+            return (tmp_path / "out").read_text().splitlines()[1:]
+        until(lambda: lines(), 30, what=lambda: "a delivery:\n" + daemon.log_tail())
+        assert lines()[0].startswith("signed webhook POST /memory?uid="), lines()
+        for headers, why in (({}, "a header is missing"),
+                             ({"webhook-id": "m", "webhook-timestamp": "1", "webhook-signature": "v1,AAAA"},
+                              "no signature is right")):
+            request = urllib.request.Request(url + "/forged", b"{}", headers)
+            with pytest.raises(urllib.error.HTTPError) as refusal:
+                urllib.request.urlopen(request)
+            assert refusal.value.code == 401
+            assert lines()[-1].startswith("refused (%s) webhook POST /forged" % why)
+    finally:
+        receive.terminate()
+        receive.wait()
+        out.close()
+    bad = subprocess.run([program("omictl"), "receive", "--port", "0", "--secret", "hush"], capture_output=True,
+                         text=True)
+    assert bad.returncode == 2 and "--secret: expected whsec_" in bad.stderr and "hush" not in bad.stderr

@@ -122,6 +122,35 @@ static void urls_are_checked_at_configure(void)
     mock_free(&m);
 }
 
+static void secrets_are_checked_at_configure(void)
+{
+    static const struct {
+        const char *secret, *former, *key; /* key: of the fault, NULL: none */
+    } cases[] = {
+        {"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", NULL, NULL},
+        {"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", NULL},
+        {"hush", NULL, "secret"},
+        {"whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "hush", "former_secret"},
+        {NULL, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "former_secret"},
+    };
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct mock *m = mock_new(&omid_plugin);
+        const char *key = "", *text = "";
+        if (cases[i].secret)
+            mock_conf(m, "secret", cases[i].secret);
+        if (cases[i].former)
+            mock_conf(m, "former_secret", cases[i].former);
+        CU_ASSERT_EQUAL(mock_configure(m), cases[i].key ? OMID_EINVAL : OMID_OK);
+        CU_ASSERT_EQUAL(mock_conf_errors(m, &key, &text), cases[i].key ? 1 : 0);
+        if (cases[i].key) {
+            CU_ASSERT_STRING_EQUAL(key, cases[i].key);
+            CU_ASSERT_PTR_NOT_NULL(strstr(text, "expected"));
+            CU_ASSERT_PTR_NULL(strstr(text, "hush"));
+        }
+        mock_free(&m);
+    }
+}
+
 static void every_fault_is_told_and_no_secret(void)
 {
     struct mock *m = mock_new(&omid_plugin);
@@ -472,7 +501,9 @@ static void a_conversation_is_one_named_job_per_endpoint(void)
     const char *id = strstr(h->headers, "webhook-id: ");
     CU_ASSERT_PTR_NOT_NULL_FATAL(id);
     CU_ASSERT_TRUE(strlen(id) > 20);
-    CU_ASSERT_PTR_NULL(strpbrk(id + 12, ".: "));
+    CU_ASSERT_EQUAL(id[12 + strcspn(id + 12, ".: \n")], '\n');
+    CU_ASSERT_PTR_NOT_NULL(strstr(h->headers, "webhook-timestamp: "));
+    CU_ASSERT_PTR_NULL(strstr(h->headers, "webhook-signature: "));
     CU_ASSERT_STRING_EQUAL(h->headers, mock_http(r.m, 1)->headers);
     mock_http_answer(r.m, 0, 500, "");
     mock_http_answer(r.m, 1, 202, "");
@@ -665,6 +696,7 @@ int main(void)
     static CU_TestInfo tests[] = {
         {"urls are checked at configure", urls_are_checked_at_configure},
         {"every fault is told and no secret", every_fault_is_told_and_no_secret},
+        {"secrets are checked at configure", secrets_are_checked_at_configure},
         {"segments go out after the interval", segments_go_out_after_the_interval},
         {"a segment that changes is sent once", a_segment_that_changes_is_sent_once_as_it_is_now},
         {"no segment is lost when many come", no_segment_is_lost_when_many_come},
