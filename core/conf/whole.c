@@ -188,8 +188,9 @@ static void check_pairs(struct load *l)
     }
     if (c->stt.gate_finalize_ms > c->stt.gate_hangover_ms) {
         if (load_find(l, "stt", NULL, "gate_finalize"))
-            load_fault(l, false, "stt", NULL, "gate_finalize", "expected at most gate_hangover, which is %ums, found %ums",
-                       c->stt.gate_hangover_ms, c->stt.gate_finalize_ms);
+            load_fault(l, false, "stt", NULL, "gate_finalize",
+                       "expected at most gate_hangover, which is %ums, found %ums", c->stt.gate_hangover_ms,
+                       c->stt.gate_finalize_ms);
         else
             c->stt.gate_finalize_ms = c->stt.gate_hangover_ms;
     }

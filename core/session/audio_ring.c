@@ -28,12 +28,17 @@ static bool resize(struct audio_ring *r, size_t cap)
     return true;
 }
 
-bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
+bool audio_ring_reserve(struct audio_ring *r, size_t n)
 {
     size_t held = (size_t)(r->end - r->base), cap = r->cap ? r->cap : MIN_CAP;
     while (cap < held + n)
         cap *= 2;
-    if (cap != r->cap && !resize(r, cap))
+    return cap == r->cap || resize(r, cap);
+}
+
+bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
+{
+    if (!audio_ring_reserve(r, n))
         return false;
     size_t at = (size_t)r->end & (r->cap - 1), first = n < r->cap - at ? n : r->cap - at;
     memcpy(r->data + at, pcm, first * sizeof *pcm);
@@ -49,9 +54,11 @@ void audio_ring_trim(struct audio_ring *r, uint64_t pos)
     if (pos <= r->base)
         return;
     r->base = pos;
-    size_t held = (size_t)(r->end - r->base);
-    if (r->cap > MIN_CAP && held < r->cap / 8)
-        resize(r, r->cap / 4 < MIN_CAP ? MIN_CAP : r->cap / 4); /* without memory it simply stays */
+    size_t held = (size_t)(r->end - r->base), cap = r->cap;
+    while (cap > MIN_CAP && held < cap / 8)
+        cap = cap / 4 < MIN_CAP ? MIN_CAP : cap / 4;
+    if (cap < r->cap)
+        resize(r, cap); /* without memory it simply stays */
 }
 
 const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t max, size_t *n)
@@ -62,6 +69,16 @@ const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t ma
     if (*n > max)
         *n = max;
     return r->data + at;
+}
+
+void audio_ring_release(struct audio_ring *r)
+{
+    if (r->base < r->end || r->cap == 0)
+        return;
+    budget_add(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    free(r->data);
+    r->data = NULL;
+    r->cap = 0;
 }
 
 void audio_ring_free(struct audio_ring *r)

@@ -376,7 +376,8 @@ static bool session_feed_make(struct session *s, bool *memory)
                                 .session_id = s->id,
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
-                                .sample_rate = (uint32_t)s->params.sample_rate};
+                                .sample_rate = (uint32_t)s->params.sample_rate,
+                                .vad_gate = s->params.vad_gate};
     s->feed = stt_feed_new(&p, &feed_events, s, &served);
     *memory = s->feed || !served;
     return served;

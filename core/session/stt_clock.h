@@ -1,6 +1,6 @@
 /*
- * A provider's clock against the session's. The provider counts only what it is sent; here is remembered where audio was
- * left out, so that its times can be told as the session's. Positions are samples. Reactor thread.
+ * A provider's clock against the session's. The provider counts only what it is sent; here is remembered where audio
+ * was left out, so that its times can be told as the session's. Positions are samples. Reactor thread.
  */
 #ifndef OMID_SESSION_STT_CLOCK_H
 #define OMID_SESSION_STT_CLOCK_H
@@ -23,8 +23,8 @@ struct stt_clock {
 
 /* The same for both, from 0 on. */
 void stt_clock_init(struct stt_clock *c);
-/* From `provider` on the session is at `wall`. Neither may be before the last checkpoint's, nor may wall have gained less
- * than provider. No result will come for what is before `settled`: checkpoints before it may be forgotten. */
+/* From `provider` on the session is at `wall`. Neither may be before the last checkpoint's, nor may wall have gained
+ * less than provider. No result will come for what is before `settled`: checkpoints before it may be forgotten. */
 void stt_clock_mark(struct stt_clock *c, uint64_t provider, uint64_t wall, uint64_t settled);
 /* The session's position of the provider's. Where audio was left out, a beginning is behind the gap and an end before
  * it. Neither ever decreases while `provider` doesn't; before what is remembered the oldest checkpoint decides. */

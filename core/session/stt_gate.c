@@ -36,11 +36,12 @@ static void metrics_make(void)
         for (int i = 0; i < 2; i++) {
             const struct metric_label verdict[] = {{"mode", gate_mode_name(mode)}, {"verdict", verdicts[i]}};
             const struct metric_label fate[] = {{"mode", gate_mode_name(mode)}, {"fate", fates[i]}};
-            chunks[mode][i] = metric_get(METRIC_COUNTER, "omid_gate_chunks_total",
-                                         "Chunks of audio that the gate judged, by mode and verdict.", verdict, 2, NULL, 0);
-            bytes[mode][i] = metric_get(METRIC_COUNTER, "omid_gate_audio_bytes_total",
-                                        "Audio at the gate, by mode and by what was, or in shadow would have been, done.",
-                                        fate, 2, NULL, 0);
+            chunks[mode][i] =
+                metric_get(METRIC_COUNTER, "omid_gate_chunks_total",
+                           "Chunks of audio that the gate judged, by mode and verdict.", verdict, 2, NULL, 0);
+            bytes[mode][i] = metric_get(
+                METRIC_COUNTER, "omid_gate_audio_bytes_total",
+                "Audio at the gate, by mode and by what was, or in shadow would have been, done.", fate, 2, NULL, 0);
         }
         for (enum vad_error why = VAD_NO_PLUGIN; why < VAD_ERRORS; why++)
             fallback(mode, why);
@@ -196,7 +197,7 @@ static void account(const struct stt_gate *g)
 
 void stt_gate_free(struct stt_gate *g)
 {
-    if (g->wanted != GATE_OFF && g->gate.counts.received > 0)
+    if (g->wanted != GATE_OFF)
         account(g);
     if (g->gate.set.mode == GATE_ACTIVE)
         metric_add(bytes[GATE_ACTIVE][WITHHELD], (int64_t)(g->gate.counts.held * sizeof(int16_t)));

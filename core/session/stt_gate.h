@@ -37,7 +37,7 @@ void stt_gate_chunk(struct stt_gate *g, const int16_t *pcm, size_t n, float prob
                     struct gate_step *step);
 /* What the stream that ends has done. role: of its plugin. */
 void stt_gate_stream_ends(struct stt_gate *g, const struct omid_stt_role *role, void *stream);
-/* Writes the session's account to the log. */
+/* Writes the session's account to the log, when the gate was ever configured to be on. */
 void stt_gate_free(struct stt_gate *g);
 /* Creates the series, so that a first fallback is seen as a rise from zero. */
 void stt_gate_metrics(void);

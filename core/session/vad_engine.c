@@ -6,8 +6,9 @@
 const char *vad_error_name(enum vad_error e)
 {
     static const char *const names[VAD_ERRORS] = {
-        [VAD_OK] = "none",     [VAD_NO_PLUGIN] = "no_plugin",   [VAD_OPEN] = "open",
-        [VAD_ERROR] = "error", [VAD_BAD_VALUE] = "bad_value", [VAD_STOPPED] = "stopped", [VAD_MEMORY] = "memory",
+        [VAD_OK] = "none",       [VAD_NO_PLUGIN] = "no_plugin", [VAD_OPEN] = "open",
+        [VAD_ERROR] = "error",   [VAD_BAD_VALUE] = "bad_value", [VAD_STOPPED] = "stopped",
+        [VAD_MEMORY] = "memory",
     };
     return names[e];
 }
@@ -56,8 +57,7 @@ enum vad_error vad_engine_open(struct vad_engine *v, struct host *host, unsigned
     int rc = host_leave(&call, host_plugin(inst)->vad->open(host_state(inst), rate, &engine));
     if (rc != OMID_OK)
         return VAD_OPEN;
-    *v = (struct vad_engine){
-        .inst = inst, .engine = engine, .att = {.stopping = on_stopping, .stopped = on_stopped}};
+    *v = (struct vad_engine){.inst = inst, .engine = engine, .att = {.stopping = on_stopping, .stopped = on_stopped}};
     host_use(inst);
     host_attach(inst, &v->att);
     return VAD_OK;
