@@ -73,6 +73,8 @@ const struct ctl_command ctl_commands[] = {
      "  --body TEXT         answer with this body (default {})\n"
      "  --count N           end after N deliveries\n"
      "  --ready-file FILE   ADDRESS:PORT is written there when it listens\n"
+     "  --secret TEXT       checks each delivery's signature (whsec_...), answers 401 to what is not signed so;\n"
+     "  --secret-file FILE  the same with the secret in a file\n"
      "Prints a line per delivery: method, path, bytes, content type and the beginning of the body; with --json an\n"
      "object per delivery. Ends on Ctrl-C.\n"},
     {NULL, NULL, NULL, NULL, NULL},

@@ -1,12 +1,39 @@
 #include "session/audio_ring.h"
 
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/magic.h"
+#include "base/metrics.h"
 #include "bus/channel.h"
 
 #define MIN_CAP 2048
+/* A ring shrinks when it was nearly empty for so many trims: a provider that answers once a second empties it each
+ * time, and it would be made anew as often. */
+#define SHRINK_TRIMS 16
+
+static struct metric *held_bytes;
+static pthread_once_t held_bytes_once = PTHREAD_ONCE_INIT;
+
+static void held_bytes_make(void)
+{
+    held_bytes = metric_gauge("omid_memory_replay_bytes",
+                              "Session buffers of audio that waits for speech-to-text or for its result.");
+}
+
+void audio_ring_metrics(void)
+{
+    pthread_once(&held_bytes_once, held_bytes_make);
+}
+
+/* The memory of all rings together changes by so much. */
+static void account(int64_t bytes)
+{
+    audio_ring_metrics();
+    metric_add(held_bytes, bytes);
+    budget_add(bytes);
+}
 
 static bool resize(struct audio_ring *r, size_t cap)
 {
@@ -21,7 +48,7 @@ static bool resize(struct audio_ring *r, size_t cap)
         memcpy(data, from + first, (n - first) * sizeof *data);
         pos += n;
     }
-    budget_add(((int64_t)cap - (int64_t)r->cap) * (int64_t)sizeof *data);
+    account(((int64_t)cap - (int64_t)r->cap) * (int64_t)sizeof *data);
     free(r->data);
     r->data = data;
     r->cap = cap;
@@ -53,12 +80,15 @@ void audio_ring_trim(struct audio_ring *r, uint64_t pos)
         pos = r->end;
     if (pos <= r->base)
         return;
+    if (r->end - r->base > r->peak)
+        r->peak = (size_t)(r->end - r->base);
     r->base = pos;
-    size_t held = (size_t)(r->end - r->base), cap = r->cap;
-    while (cap > MIN_CAP && held < cap / 8)
-        cap = cap / 4 < MIN_CAP ? MIN_CAP : cap / 4;
-    if (cap < r->cap)
-        resize(r, cap); /* without memory it simply stays */
+    if (++r->trims < SHRINK_TRIMS)
+        return;
+    if (r->cap > MIN_CAP && r->peak < r->cap / 8)
+        resize(r, r->cap / 4 < MIN_CAP ? MIN_CAP : r->cap / 4); /* without memory it simply stays */
+    r->trims = 0;
+    r->peak = 0;
 }
 
 const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t max, size_t *n)
@@ -75,15 +105,16 @@ void audio_ring_release(struct audio_ring *r)
 {
     if (r->base < r->end || r->cap == 0)
         return;
-    budget_add(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    account(-(int64_t)r->cap * (int64_t)sizeof *r->data);
     free(r->data);
     r->data = NULL;
-    r->cap = 0;
+    r->cap = r->peak = 0;
+    r->trims = 0;
 }
 
 void audio_ring_free(struct audio_ring *r)
 {
-    budget_add(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    account(-(int64_t)r->cap * (int64_t)sizeof *r->data);
     free(r->data);
     *r = (struct audio_ring){0};
 }

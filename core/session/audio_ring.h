@@ -1,6 +1,6 @@
 /*
  * Samples of a session by their absolute position: what speech-to-text has not yet made final. Grows by
- * doubling, shrinks when mostly empty, and is charged to the memory budget. Reactor thread.
+ * doubling, shrinks when it has been mostly empty for a while, and is charged to the memory budget. Reactor thread.
  */
 #ifndef OMID_SESSION_AUDIO_RING_H
 #define OMID_SESSION_AUDIO_RING_H
@@ -13,6 +13,8 @@ struct audio_ring {
     int16_t *data;
     size_t cap;         /* samples, a power of two, or 0 */
     uint64_t base, end; /* positions held: base <= p < end */
+    size_t peak;        /* the most held since it was last decided whether to shrink */
+    unsigned trims;     /* since then */
 };
 
 /* Room for n more, so that appending them can't fail. false: no memory. */
@@ -26,5 +28,7 @@ const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t ma
 /* Gives its memory back while it is empty; positions stay. */
 void audio_ring_release(struct audio_ring *r);
 void audio_ring_free(struct audio_ring *r);
+/* Registers what rings hold, so that it is shown before there is one. Any thread. */
+void audio_ring_metrics(void);
 
 #endif

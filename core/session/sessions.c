@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "host/host.h"
+#include "session/audio_ring.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -47,6 +48,7 @@ static void metrics_make(void)
                                     "Transcript updates held back and merged for clients that read slowly."),
         .dropped = metric_counter("omid_listen_dropped_total", "Messages and segments dropped at a bound."),
     };
+    audio_ring_metrics();
 }
 
 const struct session_metrics *session_metrics(void)

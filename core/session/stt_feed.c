@@ -444,10 +444,12 @@ static void feed_finalize(struct stt_feed *f)
     host_leave(&call, OMID_OK);
 }
 
-/* Sends up to `allowed` samples, in pieces of at least `least`. false: the stream takes no more, or is gone. */
+/* Sends `allowed` samples, if they are at least `least`. false: the stream takes no more, or is gone. */
 static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
 {
-    while (allowed >= least) {
+    if (allowed < least)
+        return true;
+    while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
         struct host_call call;

@@ -1,8 +1,10 @@
 """What the benchmarks share: the sink, the daemon with the plugin `bench`, clients, CPU time from /proc."""
+import array
 import atexit
 import http.client
 import json
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -10,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import wave
 from pathlib import Path
 
 TREE = Path(os.environ["OMID_BENCH_TREE"])
@@ -23,6 +26,22 @@ def cpu_s(pid):
     """User and system time of all threads of a process so far, in seconds."""
     fields = Path("/proc/%d/stat" % pid).read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICK
+
+
+def rss_kb(pid):
+    """What of a process is in memory now."""
+    for line in Path("/proc/%d/status" % pid).read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1])
+    raise AssertionError("no VmRSS")
+
+
+def until(condition, seconds, what):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            sys.exit("waited %d s for %s" % (seconds, what() if callable(what) else what))
+        time.sleep(0.05)
 
 
 def pinned(cpu):
@@ -51,6 +70,28 @@ class Sink:
         self.process.wait(10)
 
 
+RATE = 16000  # of the recordings, in Hz
+RECORDINGS = Path("/usr/share/pocketsphinx/test/data")
+PAUSES = (0.5, 1.0, 2.0, 6.0, 12.0)  # seconds, in turn
+
+
+def speech_file(path):
+    """Recorded speech with pauses between the sentences, as raw samples. Returns its seconds and the share of speech."""
+    sentences = [raw.read_bytes() for raw in sorted(RECORDINGS.glob("*.raw"))]
+    for wav in sorted(RECORDINGS.glob("*/*.wav")):
+        with wave.open(str(wav)) as w:
+            assert (w.getframerate(), w.getnchannels(), w.getsampwidth()) == (RATE, 1, 2), wav
+            sentences.append(w.readframes(w.getnframes()))
+    noise = random.Random(1)
+    room = array.array("h", (noise.randint(-6, 6) for _ in range(int(RATE * max(PAUSES)))))  # a room is never silent
+    with open(path, "wb") as out:
+        for i, sentence in enumerate(sentences):
+            out.write(sentence)
+            room[:int(RATE * PAUSES[i % len(PAUSES)])].tofile(out)
+        seconds = out.tell() / 2 / RATE
+    return seconds, sum(map(len, sentences)) / 2 / RATE / seconds
+
+
 class Client:
     """curl_loop, httpx_loop: a line N in, `OK FAILED SECONDS` out."""
 
@@ -72,22 +113,58 @@ class Client:
         self.process.wait(10)
 
 
-class Daemon:
-    """omid as it runs in production (TLS aside), with one plugin whose lane is set as given."""
+class Program:
+    """A program of the benchmarks that takes a command a line and answers each with one."""
 
-    def __init__(self, lane, reactors=1, pin=True):
+    def __init__(self, command, prefix=(), **options):
+        self.process = subprocess.Popen([*prefix, *map(str, command)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        text=True, **options)
+        atexit.register(self.process.kill)
+
+    def line(self):
+        line = self.process.stdout.readline()
+        assert line, "%s ended" % self.process.args[0]
+        return line.strip()
+
+    def ask(self, command):
+        self.process.stdin.write(command + "\n")
+        self.process.stdin.flush()
+        return self.line()
+
+    def numbers(self, command):
+        """An answer of key=value pairs."""
+        return {k: float(v) for k, v in (pair.split("=") for pair in self.ask(command).split())}
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.wait(10)
+
+
+def bench_plugin(lane):
+    """The plugin `bench` with its lane set as given."""
+    return """plugin bench { path = "%s" required = true
+    %s
+}
+""" % (TREE / "tests/bench/.libs/bench.so", lane)
+
+
+ADMIN_KEY = "benchmark-admin-key-"
+
+
+class Daemon:
+    """omid as it runs in production (TLS aside), with these settings and plugins."""
+
+    def __init__(self, settings, reactors=1, pin=True, addresses=("127.0.0.1:0",), drain="5s"):
         self.dir = Path(tempfile.mkdtemp(prefix="omid-bench-"))
         (self.dir / "state").mkdir()
         conf, ready = self.dir / "omi.conf", self.dir / "ready.json"
         conf.write_text("""
 log { level = notice }
-daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = 5s }
-ingress { address = { "127.0.0.1:0" } }
-auth { admin_key = "benchmark-admin-key-" }
-plugin bench { path = "%s" required = true
-    %s
-}
-""" % (self.dir, self.dir, reactors, TREE / "tests/bench/.libs/bench.so", lane))
+daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = %s }
+ingress { address = { %s } max_connections_per_address = 10000 }
+auth { admin_key = "%s" }
+%s
+""" % (self.dir, self.dir, reactors, drain, ", ".join('"%s"' % a for a in addresses), ADMIN_KEY, settings))
         with open(self.dir / "log", "wb") as log:
             self.process = subprocess.Popen([TREE / "omid", "-f", conf, "--ready-file", ready], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL,
@@ -96,7 +173,8 @@ plugin bench { path = "%s" required = true
         deadline = time.monotonic() + 20
         while True:
             try:
-                self.address = json.loads(ready.read_text())["addresses"][0]
+                self.addresses = json.loads(ready.read_text())["addresses"]
+                self.address = self.addresses[0]
                 break
             except (OSError, ValueError):
                 if self.process.poll() is not None or time.monotonic() > deadline:
@@ -117,6 +195,15 @@ plugin bench { path = "%s" required = true
         before = cpu_s(self.process.pid)
         text = self.request("POST", "/bench?" + "&".join("%s=%d" % q for q in query.items()), "\n".join(targets))
         return json.loads(text), cpu_s(self.process.pid) - before
+
+    def metric(self, name):
+        """The sum of a family's samples; None where there is no such family."""
+        found = [float(line.rsplit(" ", 1)[1]) for line in self.request("GET", "/metrics").splitlines()
+                 if line.split("{")[0].split(" ")[0] == name]
+        return sum(found) if found else None
+
+    def rss_kb(self):
+        return rss_kb(self.process.pid)
 
     def lag(self):
         """The loops' lag: {loop: [(bound in seconds, count up to it)]}."""
