@@ -132,6 +132,8 @@ struct admin *admin_new(const struct admin_env *env)
          .control_only = true,
          .fn = admin_breaker_reset,
          .arg = a},
+        {.method = "GET", .path = "/v1/admin/sessions", .control_only = true, .fn = admin_sessions, .arg = a},
+        {.method = "POST", .path = "/v1/admin/sessions/kill", .control_only = true, .fn = admin_session_kill, .arg = a},
         {.path = NULL},
     };
     _Static_assert(sizeof(direct) == sizeof(a->direct), "one entry per route and the end");

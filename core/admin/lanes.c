@@ -1,22 +1,8 @@
 /* Lanes and their breakers, on the control socket. */
-#include <stdio.h>
-#include <string.h>
-
 #include "admin/private.h"
 #include "base/magic.h"
 #include "base/query.h"
 #include "lane/http/lane.h"
-
-static int fault(struct buf *body, int status, const char *text)
-{
-    struct json_w w;
-
-    json_w_start(&w, body);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "error", text);
-    json_w_close(&w, '}');
-    return json_w_end(&w) && buf_puts(body, "\n") ? status : 503;
-}
 
 int admin_lanes(void *arg, const char *path, struct buf *body, const char **content_type)
 {
@@ -27,34 +13,13 @@ int admin_lanes(void *arg, const char *path, struct buf *body, const char **cont
     (void)content_type;
     CHECK_MAGIC(a, ADMIN_MAGIC);
     if (a->env.lanes == NULL)
-        return fault(body, 503, "there are no lanes");
+        return admin_fault(body, 503, "there are no lanes");
     json_w_start(&w, body);
     json_w_open(&w, '{');
     json_w_key(&w, "lanes");
     lanes_status(a->env.lanes, &w);
     json_w_close(&w, '}');
     return json_w_end(&w) && buf_puts(body, "\n") ? 200 : 503;
-}
-
-/* The query's parameters; what is not among `known` is refused, so that a misspelt filter does not show everything. */
-static bool read_query(struct query *q, const char *path, const char *const *known, char *err, size_t errlen)
-{
-    const char *mark = strchr(path, '?');
-    const char *text = mark != NULL ? mark + 1 : "";
-
-    if (!query_parse(q, text, strlen(text), err, errlen))
-        return false;
-    for (size_t i = 0; i < q->n; i++) {
-        const char *const *k = known;
-        while (*k != NULL && strcmp(*k, q->params[i].name) != 0)
-            k++;
-        if (*k == NULL) {
-            snprintf(err, errlen, "unknown parameter \"%.64s\"", q->params[i].name);
-            query_free(q);
-            return false;
-        }
-    }
-    return true;
 }
 
 int admin_breakers(void *arg, const char *path, struct buf *body, const char **content_type)
@@ -68,9 +33,9 @@ int admin_breakers(void *arg, const char *path, struct buf *body, const char **c
     (void)content_type;
     CHECK_MAGIC(a, ADMIN_MAGIC);
     if (a->env.lanes == NULL)
-        return fault(body, 503, "there are no lanes");
-    if (!read_query(&q, path, known, err, sizeof(err)))
-        return fault(body, 400, err);
+        return admin_fault(body, 503, "there are no lanes");
+    if (!admin_query(&q, path, known, err, sizeof(err)))
+        return admin_fault(body, 400, err);
     json_w_start(&w, body);
     lanes_breakers(a->env.lanes, query_get(&q, "lane"), &w);
     query_free(&q);
@@ -88,18 +53,18 @@ int admin_breaker_reset(void *arg, const char *path, struct buf *body, const cha
     (void)content_type;
     CHECK_MAGIC(a, ADMIN_MAGIC);
     if (a->env.lanes == NULL)
-        return fault(body, 503, "there are no lanes");
-    if (!read_query(&q, path, known, err, sizeof(err)))
-        return fault(body, 400, err);
+        return admin_fault(body, 503, "there are no lanes");
+    if (!admin_query(&q, path, known, err, sizeof(err)))
+        return admin_fault(body, 400, err);
     const char *target = query_get(&q, "target");
     int n = target != NULL ? lanes_breaker_reset(a->env.lanes, target, query_get(&q, "lane")) : OMID_EINVAL;
     query_free(&q);
     if (n == OMID_EINVAL)
-        return fault(body, 400, "target: expected an http, https, ws or wss URL");
+        return admin_fault(body, 400, "target: expected an http, https, ws or wss URL");
     if (n == 0)
-        return fault(body, 404, "no breaker of this target is open");
+        return admin_fault(body, 404, "no breaker of this target is open");
     if (n < 0)
-        return fault(body, 503, n == OMID_ECLOSED ? "shutting down" : "out of memory");
+        return admin_fault(body, 503, n == OMID_ECLOSED ? "shutting down" : "out of memory");
     json_w_start(&w, body);
     json_w_open(&w, '{');
     json_w_kint(&w, "reset", n);

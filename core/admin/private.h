@@ -5,6 +5,7 @@
 #include <stdatomic.h>
 
 #include "admin/admin.h"
+#include "base/query.h"
 
 #define ADMIN_MAGIC UINT32_C(0x61646d69)
 #define ADMIN_REMARKS_MAX 16
@@ -12,7 +13,7 @@
 struct admin {
     uint32_t magic;
     struct admin_env env;
-    struct ingress_direct direct[11];
+    struct ingress_direct direct[13];
     char *file; /* of the configuration */
     _Atomic uint64_t memory_limit;
     _Atomic(struct ingress *) ingress;
@@ -36,6 +37,17 @@ void admin_remarks_write(struct admin *a, struct json_w *w); /* an array */
 /* status.c */
 int admin_status(void *arg, const char *path, struct buf *body, const char **content_type);
 int admin_plugins(void *arg, const char *path, struct buf *body, const char **content_type);
+
+/* answer.c */
+/* {"error":text}; returns the status. */
+int admin_fault(struct buf *body, int status, const char *text);
+/* The query's parameters; what is not among `known` (ends with NULL) is refused, so that a misspelt filter does not
+ * show everything. false: a reason in err. */
+bool admin_query(struct query *q, const char *path, const char *const *known, char *err, size_t errlen);
+
+/* sessions.c */
+int admin_sessions(void *arg, const char *path, struct buf *body, const char **content_type);
+int admin_session_kill(void *arg, const char *path, struct buf *body, const char **content_type);
 
 /* lanes.c */
 int admin_lanes(void *arg, const char *path, struct buf *body, const char **content_type);

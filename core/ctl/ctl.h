@@ -34,6 +34,8 @@ int ctl_plugins(const struct ctl *ctl, int argc, char **argv);
 int ctl_lanes(const struct ctl *ctl, int argc, char **argv);
 int ctl_breakers(const struct ctl *ctl, int argc, char **argv);
 int ctl_breaker(const struct ctl *ctl, int argc, char **argv);
+int ctl_sessions(const struct ctl *ctl, int argc, char **argv);
+int ctl_session(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
 int ctl_lint(const struct ctl *ctl, int argc, char **argv);
 int ctl_reload(const struct ctl *ctl, int argc, char **argv);
@@ -52,5 +54,12 @@ bool ctl_help_asked(const char *command, int argc, char **argv);
 bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body);
 /* The same with POST and without a body of ours. */
 bool ctl_post(const struct ctl *ctl, const char *path, struct buf *body);
+
+/* A number, or 0; a string, or "-". */
+long long ctl_num(yajl_val v, const char *key);
+const char *ctl_str(yajl_val v, const char *key);
+/* GET path, and print() what comes, or with --json as it is. again: every second, until the reader or the daemon is
+ * gone; on a terminal in place. Returns an exit status. */
+int ctl_show(const struct ctl *ctl, const char *path, void (*print)(yajl_val v), bool again);
 
 #endif

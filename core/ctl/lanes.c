@@ -1,24 +1,9 @@
 /* omictl lanes, breakers, breaker: what the lanes hold, and which targets they have given up on for now. */
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-#include <unistd.h>
 
 #include "base/query.h"
 #include "ctl/ctl.h"
-
-#define WATCH_MS 1000
-
-static long long num(yajl_val v, const char *key)
-{
-    return (long long)json_num(v, key, 0);
-}
-
-static const char *str(yajl_val v, const char *key)
-{
-    const char *s = json_str(v, key);
-    return s ? s : "-";
-}
 
 static const char *const rejects[] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
 
@@ -29,14 +14,14 @@ static void lanes_print(yajl_val v)
            "P50 MS", "P99 MS", "DONE", "TARGETS", "OPEN", "REJECTED");
     for (size_t i = 0; i < json_len(lanes); i++) {
         yajl_val l = json_at(lanes, i), by = json_object(l, "rejected_by");
-        printf("%-12s %9lld %9lld %8lld %8lld %9.3f %9.3f %10lld %8lld %5lld  %lld", str(l, "name"),
-               num(l, "in_flight"), num(l, "semaphore"), num(l, "waiting"), num(l, "streams"), json_num(l, "p50_ms", 0),
-               json_num(l, "p99_ms", 0), num(l, "done"), num(l, "targets"), num(l, "breakers_open"),
-               num(l, "rejected"));
+        printf("%-12s %9lld %9lld %8lld %8lld %9.3f %9.3f %10lld %8lld %5lld  %lld", ctl_str(l, "name"),
+               ctl_num(l, "in_flight"), ctl_num(l, "semaphore"), ctl_num(l, "waiting"), ctl_num(l, "streams"),
+               json_num(l, "p50_ms", 0), json_num(l, "p99_ms", 0), ctl_num(l, "done"), ctl_num(l, "targets"),
+               ctl_num(l, "breakers_open"), ctl_num(l, "rejected"));
         const char *between = " (";
         for (size_t k = 0; k < sizeof rejects / sizeof rejects[0]; k++) {
-            if (num(by, rejects[k]) > 0) {
-                printf("%s%s %lld", between, rejects[k], num(by, rejects[k]));
+            if (ctl_num(by, rejects[k]) > 0) {
+                printf("%s%s %lld", between, rejects[k], ctl_num(by, rejects[k]));
                 between = ", ";
             }
         }
@@ -55,54 +40,15 @@ static void breakers_print(yajl_val v)
         if (json_num(b, "next_probe_ms", -1) >= 0)
             snprintf(probe, sizeof probe, "%.0fs", json_num(b, "next_probe_ms", 0) / 1000);
         if (json_num(b, "limit", -1) >= 0)
-            snprintf(limit, sizeof limit, "%lld", num(b, "limit"));
-        printf("%-12s %-9s %8.0fs %8s %6s %9lld %8lld  %s", str(b, "lane"), str(b, "state"),
-               json_num(b, "since_ms", 0) / 1000, probe, limit, num(b, "in_flight"), num(b, "waiting"),
-               str(b, "target"));
-        printf(strcmp(str(b, "why"), "new") == 0 ? "\n" : " (%s)\n", str(b, "why"));
+            snprintf(limit, sizeof limit, "%lld", ctl_num(b, "limit"));
+        printf("%-12s %-9s %8.0fs %8s %6s %9lld %8lld  %s", ctl_str(b, "lane"), ctl_str(b, "state"),
+               json_num(b, "since_ms", 0) / 1000, probe, limit, ctl_num(b, "in_flight"), ctl_num(b, "waiting"),
+               ctl_str(b, "target"));
+        printf(strcmp(ctl_str(b, "why"), "new") == 0 ? "\n" : " (%s)\n", ctl_str(b, "why"));
     }
-    if (num(v, "targets") > num(v, "shown"))
-        printf("%lld of %lld targets; those whose breakers are not closed come first\n", num(v, "shown"),
-               num(v, "targets"));
-}
-
-/* Once: fetched and shown. */
-static int show(const struct ctl *ctl, const char *path, void (*print)(yajl_val v), bool clear)
-{
-    struct buf body;
-    char err[128];
-    if (!ctl_get(ctl, path, &body))
-        return CTL_FAULT;
-    yajl_val v = json_parse(body.data, body.len, 0, err, sizeof err);
-    if (!v)
-        fprintf(stderr, "omictl: the daemon's answer is not JSON: %s\n", err);
-    else if (ctl->json)
-        printf("%s%s", body.data, body.data[body.len - 1] == '\n' ? "" : "\n");
-    else {
-        if (clear)
-            fputs("\033[H\033[2J", stdout);
-        print(v);
-    }
-    int rc = v ? CTL_OK : CTL_FAULT;
-    json_free(&v);
-    buf_free(&body);
-    return rc;
-}
-
-/* Again and again, until the reader or the daemon is gone. */
-static int watch(const struct ctl *ctl, const char *path, void (*print)(yajl_val v))
-{
-    bool clear = isatty(STDOUT_FILENO);
-    for (;;) {
-        int rc = show(ctl, path, print, clear);
-        if (rc != CTL_OK)
-            return rc;
-        if (!clear && !ctl->json)
-            putchar('\n');
-        if (fflush(stdout) != 0)
-            return CTL_OK;
-        nanosleep(&(struct timespec){.tv_sec = WATCH_MS / 1000, .tv_nsec = WATCH_MS % 1000 * 1000000L}, NULL);
-    }
+    if (ctl_num(v, "targets") > ctl_num(v, "shown"))
+        printf("%lld of %lld targets; those whose breakers are not closed come first\n", ctl_num(v, "shown"),
+               ctl_num(v, "targets"));
 }
 
 static int table(const struct ctl *ctl, const char *command, const char *base, void (*print)(yajl_val v), int argc,
@@ -120,7 +66,7 @@ static int table(const struct ctl *ctl, const char *command, const char *base, v
             return ctl_usage(command, "unexpected argument \"%s\"", argv[i]);
         }
     }
-    int rc = !ok ? CTL_FAULT : again ? watch(ctl, path.data, print) : show(ctl, path.data, print, false);
+    int rc = ok ? ctl_show(ctl, path.data, print, again) : CTL_FAULT;
     buf_free(&path);
     return rc;
 }
@@ -161,7 +107,7 @@ int ctl_breaker(const struct ctl *ctl, int argc, char **argv)
     if (ctl->json)
         printf("%s", body.data);
     else
-        printf("%lld closed\n", num(v, "reset"));
+        printf("%lld closed\n", ctl_num(v, "reset"));
     json_free(&v);
     buf_free(&body);
     return CTL_OK;

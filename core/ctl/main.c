@@ -31,6 +31,21 @@ const struct ctl_command ctl_commands[] = {
      "usage: omictl [--socket PATH] [--json] breaker reset [--lane NAME] TARGET\n"
      "Closes the breakers that are open or half open for TARGET, a URL as `omictl breakers` shows it, in all lanes or\n"
      "in one. Work for it begins again with one attempt at a time. Exit status 1 when there was none.\n"},
+    {"sessions", ctl_sessions, "[--watch]", "the sessions: state, codec, provider, rate, lag",
+     "usage: omictl [--socket PATH] [--json] sessions [--uid UID] [--state STATE] [--watch]\n"
+     "One line per session, at most 1000, those that are not live or lag behind first. UID is a hash, as in the log.\n"
+     "KB/S is what the client sends. LAG is audio that has come and is not yet sent to the provider. TASKS is what\n"
+     "goes on for it: of a session that is closing or leaving, what it still waits for.\n"
+     "  --uid UID           of this uid alone, or of the one with this hash\n"
+     "  --state STATE       starting, live, closing (told so) or leaving (the client is gone)\n"
+     "  --watch             again every second, until interrupted; with --json an object per line\n"},
+    {"session", ctl_session, "kill ID", "ends a session",
+     "usage: omictl [--socket PATH] [--json] session kill [--code CODE] [--reason TEXT] ID\n"
+     "Closes the session's connection; what was understood so far is kept. For one that is closing or leaving "
+     "already,\n"
+     "nothing is waited for any longer. Exit status 1 when there is no such session.\n"
+     "  --code CODE         1008 (default): clients stay away; 1001: they connect again\n"
+     "  --reason TEXT       told to the client, at most 123 bytes\n"},
     {"conf", ctl_conf, "check FILE", "checks a configuration file",
      "usage: omictl [--json] conf check FILE\n"
      "Checks FILE with the daemon's own tables and those of the plugins it names, and starts nothing. Every fault is\n"

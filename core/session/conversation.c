@@ -16,6 +16,7 @@
 
 static void conversation_store_flush(struct conversation *c);
 static void conversation_settle(struct conversation *c);
+static void conversation_end(struct conversation *c);
 
 static void conversation_set_state(struct conversation *c, enum conversation_state to)
 {
@@ -506,10 +507,15 @@ void conversation_detach(struct session *s)
     conversation_consumer_flush(c);
     list_remove(&s->conversation_link);
     s->conversation = NULL;
-    if (list_empty(&c->session)) {
-        conversation_store_flush(c);
-        conversation_settle(c);
+    if (!list_empty(&c->session))
+        return;
+    /* A call is over when its client hangs up; others may speak on. */
+    if (session_is_multi(s) && c->state == CONVERSATION_OPEN) {
+        conversation_end(c);
+        return;
     }
+    conversation_store_flush(c);
+    conversation_settle(c);
 }
 
 void conversation_add(struct conversation *c, struct session *s, struct segment_list *batch)
@@ -605,14 +611,9 @@ static bool conversation_over(const struct conversation *c, int64_t now_ms)
     return now_ms - c->finished_ms >= c->timeout_ms || c->bytes > MAX_BYTES;
 }
 
-void conversation_check(struct conversation *c, int64_t now_ms)
+/* It leaves memory: c is not to be used afterwards. */
+static void conversation_end(struct conversation *c)
 {
-    CHECK_MAGIC(c, CONVERSATION_MAGIC);
-    if (c->state != CONVERSATION_OPEN || !conversation_over(c, now_ms))
-        return;
-    conversation_flush_client(c);
-    if (!conversation_over(c, now_ms))
-        return;
     log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n));
     if (c->segments.n == 0) {
         conversation_delete(c);
@@ -627,4 +628,14 @@ void conversation_check(struct conversation *c, int64_t now_ms)
     sessions_move_on(c);
     conversation_store_flush(c);
     conversation_settle(c);
+}
+
+void conversation_check(struct conversation *c, int64_t now_ms)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    if (c->state != CONVERSATION_OPEN || !conversation_over(c, now_ms))
+        return;
+    conversation_flush_client(c);
+    if (conversation_over(c, now_ms))
+        conversation_end(c);
 }

@@ -39,6 +39,7 @@ void gate_init(struct gate *g, uint32_t rate)
 static void preroll_put(struct gate *g, const int16_t *pcm, size_t n)
 {
     size_t held = (size_t)g->counts.held;
+    omid_assert(g->preroll);
     if (n > g->cap) {
         pcm += n - g->cap;
         n = g->cap;
@@ -88,7 +89,7 @@ static bool preroll_resize(struct gate *g, size_t cap)
         return false;
     const int16_t *pcm[2];
     size_t n[2], held = (size_t)g->counts.held, skip = held > cap ? held - cap : 0, at = 0;
-    unsigned pieces = preroll_pieces(g, pcm, n);
+    unsigned pieces = cap ? preroll_pieces(g, pcm, n) : 0;
     g->counts.withheld += skip;
     g->counts.held -= skip;
     for (unsigned i = 0; i < pieces; i++) {

@@ -56,5 +56,14 @@ void session_stt_closed(struct omid_stt *stt, const struct omid_stt_end *end);
 unsigned session_reactor_of(const char *uid, unsigned reactors);
 /* Counts for omictl: live, by state. Any thread. */
 void sessions_status(struct json_w *w);
+/* {"sessions":[...],"shown":N,"matching":N,"total":N,"states":{...}}: at most 1000, those that are not live or lag
+ * behind first. uid: a uid or its tag in the log; state: starting, live, closing, leaving; NULL: any. Any thread but
+ * after the reactors have stopped. */
+void sessions_list(const char *uid, const char *state, struct json_w *w);
+bool session_state_known(const char *name);
+/* Ends the session with this close code and reason (at most WS_MAX_REASON bytes). One that is ending already is not
+ * waited for any longer. OMID_OK: it has been told, and ends soon. OMID_ENOTSUP: there is none. OMID_ERR: no memory.
+ * The same threads. */
+int session_kill(const char *id, uint16_t code, const char *reason);
 
 #endif

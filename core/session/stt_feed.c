@@ -261,6 +261,8 @@ static void feed_open(struct stt_feed *f)
         .model = c->model,
         .language = f->language,
         .sample_rate = f->p.sample_rate,
+        .channel = f->p.channel,
+        .multi_channel = f->p.multi_channel,
     };
     struct host_call call;
     void *stream = NULL;
@@ -549,6 +551,12 @@ uint64_t stt_feed_position(const struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     return f->gate.gate.counts.received;
+}
+
+uint32_t stt_feed_lag_ms(const struct stt_feed *f)
+{
+    CHECK_MAGIC(f, FEED_MAGIC);
+    return (uint32_t)((f->ring.end - f->sent) * 1000 / f->p.sample_rate);
 }
 
 void stt_feed_close(struct stt_feed *f)

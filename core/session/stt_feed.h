@@ -53,7 +53,12 @@ struct stt_feed_params {
     const char *uid, *session_id, *language;
     const char *preferred; /* model or plugin name, tried first if it serves the language; or "" */
     uint32_t sample_rate;
+<<<<<<< HEAD
     enum listen_choice vad_gate; /* the client's; NONE: as configured */
+=======
+    bool multi_channel; /* one of several of the session, each with a feed of its own */
+    unsigned channel;   /* its number, from 0 */
+>>>>>>> main
 };
 
 struct stt_feed;
@@ -76,6 +81,8 @@ uint64_t stt_feed_position(const struct stt_feed *f);
 void stt_feed_close(struct stt_feed *f);
 /* At once. No events afterwards. Not within one of its events. */
 void stt_feed_free(struct stt_feed **f);
+/* Audio taken and not yet sent to the provider, in ms. */
+uint32_t stt_feed_lag_ms(const struct stt_feed *f);
 const char *stt_feed_provider(const struct stt_feed *f);
 
 #endif

@@ -1,5 +1,6 @@
 #include "session/stt_gate.h"
 
+#include <math.h>
 #include <pthread.h>
 #include <string.h>
 
@@ -179,7 +180,7 @@ static void account(const struct stt_gate *g)
     json_w_start(&w, &b);
     json_w_open(&w, '{');
     json_w_knum(&w, "session_duration_sec", (double)(clock_mono_ms() - g->began_ms) / 1000);
-    json_w_knum(&w, "speech_ratio", c->chunks ? (double)(c->chunks_speech * 10000 / c->chunks) / 10000 : 0);
+    json_w_knum(&w, "speech_ratio", c->chunks ? round(1e4 * (double)c->chunks_speech / (double)c->chunks) / 1e4 : 0);
     json_w_kint(&w, "chunks_total", (int64_t)c->chunks);
     json_w_kint(&w, "chunks_speech", (int64_t)c->chunks_speech);
     json_w_kint(&w, "chunks_silence", (int64_t)(c->chunks - c->chunks_speech));

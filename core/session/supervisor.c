@@ -135,14 +135,14 @@ void task_end(struct task *t, enum task_outcome outcome, const char *why)
         return;
     CHECK_MAGIC(sv, SUPERVISOR_MAGIC);
     if (outcome == TASK_DISCONNECTED)
-        sv->rounds |= 1u << SUPERVISOR_DISCONNECT;
+        sv->ends |= 1u << SUPERVISOR_DISCONNECT;
     else if (outcome == TASK_FAILED)
-        sv->rounds |= 1u << SUPERVISOR_CRASH;
+        sv->ends |= 1u << SUPERVISOR_CRASH;
     else if (t->kind == TASK_LIFETIME)
-        sv->rounds |= 1u << SUPERVISOR_LIFETIME_DONE;
+        sv->ends |= 1u << SUPERVISOR_LIFETIME_DONE;
     if (outcome == TASK_FAILED)
         log_warning(MODULE, "task failed", LS("task", task_name(sv, t, name, sizeof name)), LS("reason", why));
-    if (sv->rounds != 0 || sv->state != SUPERVISOR_RUNNING)
+    if (sv->ends != 0 || sv->state != SUPERVISOR_RUNNING)
         supervisor_wake(sv);
     task_leave(t);
 }
@@ -192,7 +192,7 @@ static struct task *task_uncancelled(const struct supervisor *sv)
 static void supervisor_drain(struct supervisor *sv, uint64_t now_ms)
 {
     unsigned reason = 0;
-    while (!(sv->rounds & 1u << reason))
+    while (!(sv->ends & 1u << reason))
         reason++;
     sv->reason = (enum supervisor_reason)reason;
     sv->drained_ms = now_ms;
@@ -244,6 +244,18 @@ static void supervisor_give_up(struct supervisor *sv, uint64_t now_ms)
     }
 }
 
+void supervisor_tasks(const struct supervisor *sv, char *out, size_t len)
+{
+    size_t at = 0;
+    out[0] = 0;
+    list_each (it, &sv->tasks) {
+        int n = snprintf(out + at, len - at, "%s%s", at ? "," : "", list_entry(it, struct task, link)->what);
+        if (n < 0 || (size_t)n >= len - at)
+            break;
+        at += (size_t)n;
+    }
+}
+
 static uint64_t earlier(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
@@ -255,7 +267,7 @@ bool supervisor_turn(struct supervisor *sv, uint64_t now_ms, const struct superv
     omid_assert(sv->state != SUPERVISOR_OVER);
     *due_ms = UINT64_MAX;
     sv->woken = true; /* what is ended from here on is seen below */
-    if (sv->state == SUPERVISOR_RUNNING && sv->rounds != 0)
+    if (sv->state == SUPERVISOR_RUNNING && sv->ends != 0)
         supervisor_drain(sv, now_ms);
     if (sv->state == SUPERVISOR_DRAINING && !list_empty(&sv->tasks)) {
         *due_ms = earlier(sv->since_ms + limits->drain_ms, limits->until_ms);

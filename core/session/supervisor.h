@@ -72,7 +72,7 @@ struct supervisor {
     enum supervisor_state state;
     const struct supervisor_class *class;
     struct list tasks;
-    unsigned rounds; /* reasons of this round, as bits */
+    unsigned ends; /* what has happened, as bits of reasons */
     enum supervisor_reason reason;
     uint64_t since_ms, drained_ms; /* of the state; of DRAINING */
     void (*wake)(void *arg);
@@ -110,6 +110,13 @@ static inline bool supervisor_running(const struct supervisor *sv)
 {
     return sv->state == SUPERVISOR_RUNNING;
 }
+/* Has a task failed? */
+static inline bool supervisor_crashed(const struct supervisor *sv)
+{
+    return (sv->ends & 1u << SUPERVISOR_CRASH) != 0;
+}
+/* What goes on, for people: "client,stt", cut to len. */
+void supervisor_tasks(const struct supervisor *sv, char *out, size_t len);
 const char *supervisor_state_name(enum supervisor_state state);
 const char *supervisor_reason_name(enum supervisor_reason reason);
 

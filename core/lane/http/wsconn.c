@@ -532,11 +532,17 @@ static void conn_on_connected(void *arg, CURL *easy, CURLcode rc)
     conn_leave(c);
 }
 
-static bool conn_prepare(struct wsconn *c)
+static bool conn_prepare(struct wsconn *c, const struct conf_outside *outside)
 {
     c->easy = curlev_easy_new();
     if (!c->easy)
         return false;
+    if (!curlev_outside(c->easy, outside, true)) {
+        curl_easy_cleanup(c->easy);
+        c->easy = NULL;
+        return false;
+    }
+    curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L); /* to ws:// peers, too: frames are no business of a proxy */
     curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L);
     curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
     /* Tickets come after the handshake, when the SSL* is read outside of curl. */
@@ -586,7 +592,7 @@ struct wsconn *wsconn_new(struct wsloop *w, const struct wsconn_params *params, 
     }
     if (ok) {
         *why = "no memory";
-        ok = conn_prepare(c);
+        ok = conn_prepare(c, params->outside);
     }
     if (!ok) {
         conn_teardown(c);
