@@ -511,11 +511,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
         *s = (struct settings){.msg = {.fn = on_settings}, .ss = d->sessions[i], .conf = conf_ref(next)};
         loop_post(d->loop[i], &s->msg);
     }
-<<<<<<< HEAD
-=======
-    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
     jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
->>>>>>> main
     ingress_configure(d->ingress, next, routes);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);

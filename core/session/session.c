@@ -392,18 +392,13 @@ static bool session_feeds_make(struct session *s, bool *memory)
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
                                 .sample_rate = (uint32_t)s->params.sample_rate,
-<<<<<<< HEAD
-                                .vad_gate = s->params.vad_gate};
-    s->feed = stt_feed_new(&p, &feed_events, s, &served);
-    *memory = s->feed || !served;
-=======
+                                .vad_gate = s->params.vad_gate,
                                 .multi_channel = session_is_multi(s)};
     for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
         p.channel = i;
         s->stream[i].feed = stt_feed_new(&p, &feed_events, &s->stream[i], &served);
         *memory = s->stream[i].feed || !served;
     }
->>>>>>> main
     return served;
 }
 
