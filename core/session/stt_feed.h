@@ -53,12 +53,9 @@ struct stt_feed_params {
     const char *uid, *session_id, *language;
     const char *preferred; /* model or plugin name, tried first if it serves the language; or "" */
     uint32_t sample_rate;
-<<<<<<< HEAD
     enum listen_choice vad_gate; /* the client's; NONE: as configured */
-=======
-    bool multi_channel; /* one of several of the session, each with a feed of its own */
-    unsigned channel;   /* its number, from 0 */
->>>>>>> main
+    bool multi_channel;          /* one of several of the session, each with a feed of its own */
+    unsigned channel;            /* its number, from 0 */
 };
 
 struct stt_feed;
