@@ -91,6 +91,7 @@ void session_destroy(struct session *s)
         bus_publish(ss->env.bus, &ev);
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     session_outbound_free(s);
     session_audio_free(s);
     if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
@@ -372,6 +373,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;
 }
