@@ -395,6 +395,7 @@ static bool session_feeds_make(struct session *s, bool *memory)
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
                                 .sample_rate = (uint32_t)s->params.sample_rate,
+                                .vad_gate = s->params.vad_gate,
                                 .multi_channel = session_is_multi(s)};
     for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
         p.channel = i;
