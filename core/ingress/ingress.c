@@ -8,10 +8,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/thread.h"
 #include "ingress/jwks.h"
 #include "ingress/private.h"
@@ -144,13 +146,27 @@ static void cut_clients(struct ingress_thread *t)
     }
 }
 
+/* What loop_gather() is to a reactor: h2o's loop has nothing like it. */
+static void gather(struct ingress_thread *t)
+{
+    uint64_t streams = atomic_load(&t->in->n_websockets) / t->in->n_threads;
+    uint64_t least_ns = (uint64_t)loop_gather_us(streams) * 1000, passed_ns = clock_mono_ns() - t->turn_ns;
+    if (passed_ns < least_ns) {
+        const struct timespec rest = {.tv_sec = 0, .tv_nsec = (long)(least_ns - passed_ns)};
+        nanosleep(&rest, NULL); /* a signal cuts it short, which does not matter */
+    }
+}
+
 static void one_turn(struct ingress_thread *t, uint32_t max_wait)
 {
     /* A socket that was written to outside of h2o's run waits for its callback: epoll would not know. */
     bool pending = t->loop->_pending_as_client != NULL || t->loop->_pending_as_server != NULL;
+    if (!pending)
+        gather(t);
     uint32_t wait = pending ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
 
     h2o_evloop_run(t->loop, (int32_t)wait);
+    t->turn_ns = clock_mono_ns();
     t->now_ms = clock_mono_ms();
     take_down(t);
     auth_turn(t);

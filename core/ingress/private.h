@@ -176,7 +176,8 @@ struct ingress_thread {
     struct list unwatched; /* struct client.watch_link: h2o set its read callback anew */
     struct list dirty;     /* struct websocket.dirty_link: has something to write */
     size_t n_clients, n_lingering, n_control;
-    uint64_t now_ms; /* monotonic, of this turn */
+    uint64_t now_ms;  /* monotonic, of this turn */
+    uint64_t turn_ns; /* the same, when it began */
     unsigned round_robin;
     uint64_t too_big;       /* how many 413 of h2o's were counted */
     struct client *opening; /* is it still there after a call into h2o? on_close() says no */
