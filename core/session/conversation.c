@@ -432,8 +432,8 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
     c->uid = strdup(s->uid);
     c->language = dup_or_empty(from ? from->language : s->params.language);
     c->source = dup_or_empty(from ? from->source : s->params.source);
-    const char *call_id = from ? from->call_id : session_is_multi(s) ? s->params.call_id : NULL;
-    c->call_id = call_id && call_id[0] ? strdup(call_id) : NULL;
+    const char *call_id = from ? from->call_id : session_call_id(s);
+    c->call_id = call_id ? strdup(call_id) : NULL;
     c->timeout_ms = listen_params_timeout_ms(&s->params, ss->env.conf);
     if (from) {
         memcpy(c->id, from->id, sizeof c->id);

@@ -63,8 +63,9 @@ struct conversation {
     enum conversation_state state;
     struct sessions *ss;
     char id[37];
-    char *uid, *language, *source, *call_id; /* call_id may be NULL */
-    struct content content;                  /* photos, names of speakers */
+    char *uid, *language, *source;
+    char *call_id;          /* or NULL */
+    struct content content; /* photos, names of speakers */
     int64_t created_ms, started_ms, finished_ms, timeout_ms;
     struct segment_list segments;              /* combined */
     struct segment_list fresh;                 /* not yet combined: waits for the transcript flush */
@@ -204,6 +205,11 @@ void session_audio_free(struct session *s);
 static inline bool session_is_multi(const struct session *s)
 {
     return s->n_streams > 1;
+}
+/* Kept with the conversation; or NULL. */
+static inline const char *session_call_id(const struct session *s)
+{
+    return session_is_multi(s) && s->params.call_id[0] ? s->params.call_id : NULL;
 }
 
 /* ---- outbound.c: to the client ---- */
