@@ -30,6 +30,7 @@
 #include "host/host.h"
 #include "host/watchdog.h"
 #include "ingress/ingress.h"
+#include "ingress/jwks.h"
 #include "lane/exec/exec.h"
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
@@ -71,6 +72,7 @@ struct daemon {
     struct routes *routes;
     struct admin *admin;
     struct ingress *ingress;
+    struct jwks *jwks;
     char control[256];
 };
 
@@ -316,7 +318,10 @@ static struct routes *routes_make(struct daemon *d)
                            .precheck = session_precheck,
                            .handler = &session_channel_handler,
                            .arg = d->sessions};
-    if (routes && (!routes_add(routes, &listen) || !plugin_routes_add(d->host, routes)))
+    struct route web = listen;
+    web.path = "/v4/web/listen";
+    web.auth = ROUTE_TOKEN_FIRST;
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -350,6 +355,9 @@ static bool start_admin(struct daemon *d)
 static bool start_ingress(struct daemon *d)
 {
     char err[256] = "";
+    d->jwks = jwks_new(d->lanes);
+    if (!d->jwks)
+        return false;
     snprintf(d->control, sizeof d->control, "%s/control.sock", d->conf->daemon.run_dir);
     struct ingress_env env = {.conf = d->conf,
                               .routes = d->routes,
@@ -357,6 +365,7 @@ static bool start_ingress(struct daemon *d)
                               .n_loops = d->n_loops,
                               .reactor_of = session_reactor_of,
                               .direct = admin_direct(d->admin),
+                              .jwks = d->jwks,
                               .control_path = d->control};
     d->ingress = ingress_new(&env, err, sizeof err);
     if (!d->ingress) {
@@ -443,6 +452,7 @@ static bool start(struct daemon *d)
         return false;
     for (unsigned i = 0; i < d->n_loops; i++)
         sessions_start(d->sessions[i]);
+    jwks_configure(d->jwks, d->conf); /* the keys are on their way when the first client comes */
     if (!ingress_start(d->ingress))
         return false;
     admin_set_phase(d->admin, ADMIN_READY);
@@ -510,13 +520,15 @@ static void on_settings(struct loop *loop, struct loop_msg *msg)
 static struct host_change_counts reload_commit(struct daemon *d, struct conf *next, struct routes *routes,
                                                struct ssl_ctx_st *tls, struct host_change **change)
 {
+    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
+    /* Behind the plugins: settings may be about what came with them. */
     for (unsigned i = 0; i < d->n_loops; i++) {
         struct settings *s = calloc(1, sizeof *s);
         omid_assert(s); /* a few bytes */
         *s = (struct settings){.msg = {.fn = on_settings}, .ss = d->sessions[i], .conf = conf_ref(next)};
         loop_post(d->loop[i], &s->msg);
     }
-    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
+    jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
     ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);
@@ -688,6 +700,8 @@ static void stop(struct daemon *d)
     /* From here on nothing new begins. What is under way answers into the loops, which still run. */
     if (d->exec)
         exec_stop(d->exec, deadline);
+    if (d->jwks)
+        jwks_stop(d->jwks);
     if (d->lanes)
         lanes_stop(d->lanes);
     if (d->queue)
@@ -707,6 +721,7 @@ static void stop(struct daemon *d)
     for (unsigned i = 0; i < d->n_loops; i++)
         loop_free(&d->loop[i]);
     watchdog_free(&d->watchdog);
+    jwks_free(&d->jwks);
     lanes_free(&d->lanes);
     exec_free(&d->exec);
     queue_free(&d->queue);

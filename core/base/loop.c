@@ -152,6 +152,22 @@ void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg)
     o->last = &msg->next;
 }
 
+/* ---------------------------------------------------------------------- gathering */
+
+#define GATHER_STREAM_US 10
+#define GATHER_MAX_US 1000
+
+unsigned loop_gather_us(size_t streams)
+{
+    return streams < GATHER_MAX_US / GATHER_STREAM_US ? (unsigned)streams * GATHER_STREAM_US : GATHER_MAX_US;
+}
+
+void loop_gather(struct loop *l, size_t streams)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    ev_set_io_collect_interval(l->ev, loop_gather_us(streams) / 1e6);
+}
+
 /* ------------------------------------------------------------------------ life */
 
 struct loop *loop_new(const char *name)

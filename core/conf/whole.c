@@ -97,7 +97,10 @@ static void check_jwt(struct load *l)
 static void check_auth_lane(struct load *l)
 {
     struct conf_lane *lane = &l->c->auth.lane;
-    lane->streams = 1; /* it opens none */
+    /* What it has no settings for: it opens no streams and knows no slow calls. */
+    lane->streams = 1;
+    lane->breaker_window_ms = 30000;
+    lane->breaker_slow_share = 0.8;
     load_keep_order(l, NULL, "auth.lane", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
     load_keep_order(l, NULL, "auth.lane", "idle", &lane->idle, "pool", &lane->pool, false);
     load_keep_order(l, NULL, "auth.lane", "connect_timeout", &lane->connect_timeout_ms, "timeout", &lane->timeout_ms,
@@ -176,6 +179,14 @@ static void check_pairs(struct load *l)
                        c->ingress.max_connections_per_address);
         else
             c->ingress.max_connections_per_address = c->ingress.max_connections;
+    }
+    if (c->stt.gate_finalize_ms > c->stt.gate_hangover_ms) {
+        if (load_find(l, "stt", NULL, "gate_finalize"))
+            load_fault(l, false, "stt", NULL, "gate_finalize",
+                       "expected at most gate_hangover, which is %ums, found %ums", c->stt.gate_hangover_ms,
+                       c->stt.gate_finalize_ms);
+        else
+            c->stt.gate_finalize_ms = c->stt.gate_hangover_ms;
     }
     if (c->queue.in_flight > 0 && c->queue.in_flight_per_target > c->queue.in_flight) {
         if (load_find(l, "queue", NULL, "in_flight_per_target"))

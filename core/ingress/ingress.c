@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/thread.h"
+#include "ingress/jwks.h"
 #include "ingress/private.h"
 
 #define TURN_MAX_MS 1000                 /* a bound on how long a lost wake-up could stay unnoticed */
@@ -31,6 +34,12 @@ static void sink_wake(struct channel_sink *sink)
     if (t->awake)
         h2o_multithread_send_message(&t->receiver, NULL); /* the turn itself takes what is queued */
     pthread_mutex_unlock(&t->wake_lock);
+}
+
+static void wake_all(struct ingress *in)
+{
+    for (unsigned i = 0; i < in->n_threads; i++)
+        sink_wake(&in->thread[i].sink);
 }
 
 /* Never called: wake-ups carry no message. */
@@ -105,6 +114,7 @@ static void thread_close(struct ingress_thread *t)
     t->awake = false;
     pthread_mutex_unlock(&t->wake_lock);
     timer_clear(&t->timers, &t->accept_timer);
+    timer_clear(&t->timers, &t->auth_timer);
     if (t->n_clients > 0) {
         /* h2o asserts that nothing is left. Better to leak at the very end than to abort there. */
         log_error("ingress", "connections could not be closed", LU("connections", t->n_clients));
@@ -145,15 +155,30 @@ static void cut_clients(struct ingress_thread *t)
     }
 }
 
+/* What loop_gather() is to a reactor: h2o's loop has nothing like it. */
+static void gather(struct ingress_thread *t)
+{
+    uint64_t streams = atomic_load(&t->in->n_websockets) / t->in->n_threads;
+    uint64_t least_ns = (uint64_t)loop_gather_us(streams) * 1000, passed_ns = clock_mono_ns() - t->turn_ns;
+    if (passed_ns < least_ns) {
+        const struct timespec rest = {.tv_sec = 0, .tv_nsec = (long)(least_ns - passed_ns)};
+        nanosleep(&rest, NULL); /* a signal cuts it short, which does not matter */
+    }
+}
+
 static void one_turn(struct ingress_thread *t, uint32_t max_wait)
 {
     /* A socket that was written to outside of h2o's run waits for its callback: epoll would not know. */
     bool pending = t->loop->_pending_as_client != NULL || t->loop->_pending_as_server != NULL;
+    if (!pending)
+        gather(t);
     uint32_t wait = pending ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
 
     h2o_evloop_run(t->loop, (int32_t)wait);
+    t->turn_ns = clock_mono_ns();
     t->now_ms = clock_mono_ms();
     take_down(t);
+    auth_turn(t);
     timers_run(&t->timers, t->now_ms);
     client_watch(t);
     uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
@@ -179,6 +204,7 @@ static void take_configuration(struct ingress_thread *t)
         conf_free(&t->conf);
         t->conf = conf;
         t->config.max_request_entity_size = conf->ingress.max_body;
+        proxy_list_set(&t->proxies, &conf->ingress.trusted_proxies);
     }
     if (routes != NULL) {
         routes_free(&t->routes);
@@ -269,6 +295,9 @@ static bool threads_make(struct ingress *in)
         t->conf = conf_ref(in->env.conf);
         t->routes = routes_ref(in->env.routes);
         config_make(t);
+        proxy_list_set(&t->proxies, &t->conf->ingress.trusted_proxies);
+        list_init(&t->auth_waiters);
+        list_init(&t->early);
         list_init(&t->clients);
         list_init(&t->unwatched);
         list_init(&t->dirty);
@@ -309,6 +338,24 @@ static bool bind_all(struct ingress *in, char *err, size_t errlen)
     return true;
 }
 
+/* The issuer's keys have come, or have not. */
+static void on_keys(void *arg)
+{
+    wake_all(arg);
+}
+
+static void collect(void *arg, struct buf *out)
+{
+    struct ingress *in = arg;
+    uint64_t evicted = limits_evicted(in->limits);
+
+    (void)out;
+    for (int i = 0; i < LIMITS_TABLES; i++)
+        metric_set(ingress_metrics.limit_entries[i], (int64_t)limits_count(in->limits, (enum limits_table)i));
+    metric_add(ingress_metrics.limit_evictions, (int64_t)(evicted - in->evicted));
+    in->evicted = evicted;
+}
+
 struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t errlen)
 {
     omid_assert(env->conf != NULL && env->routes != NULL && env->n_loops > 0 && env->reactor_of != NULL);
@@ -323,12 +370,17 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
     pthread_mutex_init(&in->lock, NULL);
     pthread_cond_init(&in->changed, NULL);
     in->per_address = map_new();
-    if (in->per_address == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
+    in->limits = limits_new(LIMITS_ENTRIES);
+    if (in->per_address == NULL || in->limits == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
         ingress_free(&in);
         return NULL;
     }
     in->env.conf = NULL; /* from here on each thread's own */
     in->env.routes = NULL;
+    metrics_collector_add(collect, in);
+    in->collecting = true;
+    if (in->env.jwks != NULL)
+        jwks_watch(in->env.jwks, on_keys, in);
     err[0] = '\0';
     return in;
 }
@@ -364,12 +416,6 @@ const char *ingress_address(const struct ingress *in, size_t i)
 }
 
 /* ------------------------------------------------------------ ending */
-
-static void wake_all(struct ingress *in)
-{
-    for (unsigned i = 0; i < in->n_threads; i++)
-        sink_wake(&in->thread[i].sink);
-}
 
 bool ingress_tls_read(const struct ingress *in, const struct conf *conf, struct ssl_ctx_st **tls, char *err,
                       size_t errlen)
@@ -461,6 +507,7 @@ static void thread_free(struct ingress_thread *t)
     SSL_CTX_free(t->tls);
     SSL_CTX_free(t->next_tls);
     pulse_end(&t->pulse);
+    jwt_keys_free(&t->keys);
     timers_free(&t->timers);
     pthread_mutex_destroy(&t->sink.lock);
     pthread_mutex_destroy(&t->wake_lock);
@@ -473,6 +520,8 @@ void ingress_free(struct ingress **inp)
     if (in == NULL)
         return;
     CHECK_MAGIC(in, INGRESS_MAGIC);
+    if (in->collecting)
+        metrics_collector_remove(collect, in);
     for (unsigned i = 0; in->thread != NULL && i < in->n_threads; i++)
         thread_free(&in->thread[i]);
     if (in->control_path != NULL)
@@ -480,6 +529,7 @@ void ingress_free(struct ingress **inp)
     free(in->control_path);
     free(in->thread);
     map_free(&in->per_address);
+    limits_free(&in->limits);
     pthread_mutex_destroy(&in->lock);
     pthread_cond_destroy(&in->changed);
     in->magic = OMID_MAGIC_DEAD;
@@ -492,6 +542,7 @@ void ingress_status(struct ingress *in, struct json_w *w)
     json_w_open(w, '{');
     json_w_kint(w, "connections", atomic_load(&in->n_connections));
     json_w_kint(w, "websockets", atomic_load(&in->n_websockets));
+    json_w_kint(w, "unauthenticated", limits_strangers(in->limits));
     json_w_kbool(w, "tls", in->tls);
     json_w_kint(w, "threads", in->n_threads);
     json_w_kbool(w, "paused", atomic_load(&in->pause));

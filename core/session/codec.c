@@ -73,6 +73,16 @@ void pcm_free(struct pcm *p)
 /* Pieces, so that what is resampled needs no buffer of the message's length. */
 #define PIECE 2048
 
+static void samples_of_le(int16_t *to, const unsigned char *data, size_t n)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+    memcpy(to, data, n * sizeof *to);
+#else
+    for (size_t i = 0; i < n; i++)
+        to[i] = (int16_t)(uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
+#endif
+}
+
 static void pcm_packet(struct decoder *d, const unsigned char *data, size_t len)
 {
     bool u8 = d->p.codec == CODEC_PCM8 && d->p.pcm8_u8, direct = d->p.in_rate == d->p.out_rate;
@@ -89,8 +99,7 @@ static void pcm_packet(struct decoder *d, const unsigned char *data, size_t len)
             for (size_t i = 0; i < n; i++)
                 to[i] = (int16_t)((data[i] - 128) * 256);
         } else {
-            for (size_t i = 0; i < n; i++)
-                to[i] = (int16_t)(uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
+            samples_of_le(to, data, n);
         }
         data += u8 ? n : 2 * n;
         left -= n;

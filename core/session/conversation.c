@@ -33,6 +33,14 @@ static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
     }
 }
 
+/* A little early, at moments that all conversations share, 20 in each interval: what they write then shares a commit,
+ * and so a sync of the disk. */
+static void store_flush_arm(struct conversation *c)
+{
+    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 20;
+    timer_arm(c, &c->store_flush, step > 0 ? flush - (uint32_t)(loop_now_ms(c->ss->env.loop) % step) : flush);
+}
+
 static void timer_stop(struct conversation *c, ev_timer *t)
 {
     ev_timer_stop(loop_ev(c->ss->env.loop), t);
@@ -111,7 +119,7 @@ void conversation_flush_client(struct conversation *c)
     buf_free(&changed);
     id_list_free(&deleted);
     timer_arm(c, &c->consumer_flush, c->ss->env.conf->listen.consumer_flush_ms);
-    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    store_flush_arm(c);
 }
 
 static void on_client_flush(struct ev_loop *ev, ev_timer *w, int revents)
@@ -210,13 +218,13 @@ static void on_put(void *arg, int result)
             c->segments.item[i]->unseen |= SEGMENT_STORE;
         c->times_dirty = true;
         log_error(MODULE, "the store did not take segments, trying again", LS("conversation", c->id));
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
         return;
     }
     id_list_drop_first(&c->gone_store, c->gone_sent);
     c->gone_sent = 0;
     if (conversation_dirty(c))
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     conversation_settle(c);
 }
 
@@ -226,7 +234,7 @@ static void on_created(void *arg, struct store_opened *opened)
     if (!c)
         return;
     c->stored = opened->result == OMID_OK;
-    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    store_flush_arm(c);
     conversation_settle(c);
 }
 
@@ -237,6 +245,7 @@ static void conversation_store_create(struct conversation *c)
     struct store_open_params p = {.uid = c->uid,
                                   .language = c->language,
                                   .source = c->source,
+                                  .call_id = c->call_id,
                                   .create_id = c->id,
                                   .now_ms = c->created_ms,
                                   .timeout_ms = c->timeout_ms};
@@ -288,7 +297,7 @@ static void conversation_store_put(struct conversation *c)
             c->segments.item[i]->unseen &= ~(unsigned)SEGMENT_STORE;
         c->gone_sent = c->gone_store.n;
     } else {
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     }
 out:
     free(segment);
@@ -307,7 +316,7 @@ static void conversation_store_flush(struct conversation *c)
     else
         conversation_store_put(c);
     if (!c->store_busy)
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
 }
 
 static void on_store_flush(struct ev_loop *ev, ev_timer *w, int revents)
@@ -368,6 +377,8 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
     c->uid = strdup(s->uid);
     c->language = dup_or_empty(from ? from->language : s->params.language);
     c->source = dup_or_empty(from ? from->source : s->params.source);
+    const char *call_id = from ? from->call_id : session_call_id(s);
+    c->call_id = call_id ? strdup(call_id) : NULL;
     c->timeout_ms = listen_params_timeout_ms(&s->params, ss->env.conf);
     if (from) {
         memcpy(c->id, from->id, sizeof c->id);
@@ -378,7 +389,7 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
     } else {
         id_uuid4(c->id);
         c->created_ms = c->finished_ms = clock_wall_ms();
-        timer_arm(c, &c->store_flush, ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     }
     if (!c->uid || !c->language || !c->source || (from && !segments_load(c, from)) ||
         !map_put(ss->conversation, c->id, c, NULL)) {
@@ -406,6 +417,7 @@ void conversation_free(struct conversation *c)
     free(c->uid);
     free(c->language);
     free(c->source);
+    free(c->call_id);
     c->magic = OMID_MAGIC_DEAD;
     free(c);
 }
@@ -428,6 +440,7 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
     struct store_conversation sc = {.uid = c->uid,
                                     .language = c->language,
                                     .source = c->source,
+                                    .call_id = c->call_id,
                                     .status = status,
                                     .created_ms = c->created_ms,
                                     .started_ms = c->started_ms,

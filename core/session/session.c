@@ -91,6 +91,7 @@ void session_destroy(struct session *s)
         bus_publish(ss->env.bus, &ev);
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     session_outbound_free(s);
     session_audio_free(s);
     if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
@@ -179,6 +180,7 @@ void session_conversation_request(struct session *s)
         .resume_id = s->params.resume_id[0] ? s->params.resume_id : NULL,
         .language = s->params.language,
         .source = s->params.source,
+        .call_id = session_call_id(s),
         .now_ms = clock_wall_ms(),
         .timeout_ms = listen_params_timeout_ms(&s->params, session_conf(s)),
     };
@@ -372,6 +374,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;
 }
@@ -392,6 +395,7 @@ static bool session_feeds_make(struct session *s, bool *memory)
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
                                 .sample_rate = (uint32_t)s->params.sample_rate,
+                                .vad_gate = s->params.vad_gate,
                                 .multi_channel = session_is_multi(s)};
     for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
         p.channel = i;

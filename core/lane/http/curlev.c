@@ -295,13 +295,31 @@ static bool set_blob(CURL *easy, CURLoption option, const struct conf_bytes *byt
     return curl_easy_setopt(easy, option, blob.data ? &blob : NULL) == CURLE_OK;
 }
 
+/* curl decodes both as parts of a URL. */
+static bool set_decoded(CURL *easy, CURLoption option, const char *text, size_t len)
+{
+    char *encoded = len > 0 ? curl_easy_escape(easy, text, (int)len) : NULL;
+    bool ok = (len == 0 || encoded) && curl_easy_setopt(easy, option, len > 0 ? encoded : text ? "" : NULL) == CURLE_OK;
+    if (encoded)
+        explicit_bzero(encoded, strlen(encoded));
+    curl_free(encoded);
+    return ok;
+}
+
+/* "user:password", or NULL. */
+static bool set_proxy_auth(CURL *easy, const char *auth)
+{
+    const char *colon = auth ? strchr(auth, ':') : NULL, *password = colon ? colon + 1 : NULL;
+    return set_decoded(easy, CURLOPT_PROXYUSERNAME, colon ? auth : NULL, colon ? (size_t)(colon - auth) : 0) &&
+           set_decoded(easy, CURLOPT_PROXYPASSWORD, password, password ? strlen(password) : 0);
+}
+
 bool curlev_outside(CURL *easy, const struct conf_outside *o, bool certificate)
 {
     bool shown = o && certificate;
 
     return curl_easy_setopt(easy, CURLOPT_PROXY, o && o->proxy ? o->proxy : "") == CURLE_OK &&
-           curl_easy_setopt(easy, CURLOPT_PROXYUSERPWD, o ? o->proxy_auth : NULL) == CURLE_OK &&
-           set_blob(easy, CURLOPT_CAINFO_BLOB, o ? &o->ca : NULL) &&
+           set_proxy_auth(easy, o ? o->proxy_auth : NULL) && set_blob(easy, CURLOPT_CAINFO_BLOB, o ? &o->ca : NULL) &&
            set_blob(easy, CURLOPT_SSLCERT_BLOB, shown ? &o->certificate : NULL) &&
            set_blob(easy, CURLOPT_SSLKEY_BLOB, shown ? &o->key : NULL);
 }

@@ -10,6 +10,7 @@
 
 #include "base/clock.h"
 #include "base/magic.h"
+#include "lane/http/cachecontrol.h"
 #include "lane/http/request_int.h"
 
 #define DEFAULT_BODY (64u << 10)
@@ -82,6 +83,7 @@ static void request_answer(struct lane_http *r, enum omid_http_error error, cons
     r->res.redirects = r->hops;
     if (error != OMID_HTTP_OK) {
         r->res.status = 0;
+        r->res.max_age_s = CACHE_UNSAID;
         buf_free(&r->in);
     }
     r->res.body = r->in.data ? r->in.data : "";
@@ -283,6 +285,17 @@ static void request_hop(struct lane_http *r, const char *key)
     }
 }
 
+/* Of the last answer, should there have been several. */
+static int64_t answer_max_age(CURL *curl)
+{
+    struct curl_header *h;
+    int64_t age = CACHE_UNSAID;
+
+    for (size_t i = 0; curl_easy_header(curl, "Cache-Control", i, CURLH_HEADER, -1, &h) == CURLHE_OK; i++)
+        age = cache_lesser(age, cache_max_age(h->value));
+    return cache_aged(age, curl_easy_header(curl, "Age", 0, CURLH_HEADER, -1, &h) == CURLHE_OK ? h->value : NULL);
+}
+
 void requests_done(void *arg, CURL *curl, CURLcode rc)
 {
     struct lane *l = arg;
@@ -311,6 +324,7 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
                             : rc != CURLE_OK             ? curl_easy_strerror(rc)
                                                          : "the answer has no final status");
     r->res.status = (int)status;
+    r->res.max_age_s = answer_max_age(curl);
     r->res.retry_after_s = retry_after <= 0 ? 0 : retry_after > UINT32_MAX ? UINT32_MAX : (uint32_t)retry_after;
     metric_observe(l->m.seconds, (double)(lane_now(l) - r->went_ms) / 1000);
     curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took_us);

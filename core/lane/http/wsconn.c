@@ -377,7 +377,8 @@ static void conn_read(struct wsconn *c)
             start_timer(c, &c->more, 0.);
             return;
         }
-        ssize_t n = conn_recv(c, c->w->in, left < READ_SIZE ? left : READ_SIZE);
+        size_t room = left < READ_SIZE ? left : READ_SIZE;
+        ssize_t n = conn_recv(c, c->w->in, room);
         if (n == -1) {
             conn_watch(c);
             return;
@@ -391,6 +392,10 @@ static void conn_read(struct wsconn *c)
             conn_on_answer(c, c->w->in, (size_t)n);
         else
             conn_feed(c, c->w->in, (size_t)n);
+        if (!c->ssl && (size_t)n < room) { /* a socket has no more; what comes later wakes the loop */
+            conn_watch(c);
+            return;
+        }
     }
 }
 
