@@ -32,7 +32,7 @@
 #define INGRESS_ADDRESSES_MAX 16
 #define CLIENT_LINGER_MS 1000      /* a refused or failed client may read our answer for this long */
 #define CLIENT_LINGERING_MAX 256   /* per thread; beyond: cut at once */
-#define CLIENT_EARLY_MS 1000       /* so long a connection may take to ask for something before it may be displaced */
+#define CLIENT_EARLY_MS 200        /* so long a connection may take to ask for something before it may be displaced */
 #define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
 #define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
 #define EXCHANGE_ANSWER_MS 60000   /* then 504 */
