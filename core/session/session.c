@@ -180,6 +180,7 @@ void session_conversation_request(struct session *s)
         .resume_id = s->params.resume_id[0] ? s->params.resume_id : NULL,
         .language = s->params.language,
         .source = s->params.source,
+        .call_id = session_call_id(s),
         .now_ms = clock_wall_ms(),
         .timeout_ms = listen_params_timeout_ms(&s->params, session_conf(s)),
     };
