@@ -430,6 +430,16 @@ static void parse(struct websocket *ws)
         h2o_buffer_consume(&sock->input, sock->input->size);
 }
 
+/* An empty input buffer goes back to the thread's pool: between two frames of its client, thousands of connections need
+ * none. */
+static void input_release(h2o_socket_t *sock)
+{
+    if (sock->input->size > 0 || sock->input->bytes == NULL)
+        return;
+    h2o_buffer_dispose(&sock->input);
+    h2o_buffer_init(&sock->input, &h2o_socket_buffer_prototype);
+}
+
 static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct websocket *ws = sock->data;
@@ -438,6 +448,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
     metric_add(ingress_metrics.bytes_in, (int64_t)sock->bytes_read);
     if (ws->state != WEBSOCKET_DEAD)
         parse(ws);
+    input_release(sock);
     if (err != NULL)
         die(ws, WS_CODE_ABNORMAL);
 }

@@ -23,6 +23,7 @@
 #define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
 #define REOPEN_CAP_MS 32000
 #define CATCH_UP_TICK_MS 50
+#define MAX_CANDIDATES 16 /* the option table's bound of stt.models */
 
 enum feed_state { FEED_IDLE, FEED_OPENING, FEED_LIVE, FEED_WAITING, FEED_CLOSING, FEED_DONE, FEED_FAILED };
 static const char *const state_names[] = {"idle", "opening", "live", "waiting", "closing", "done", "failed"};
@@ -58,7 +59,7 @@ struct stt_feed {
     const struct stt_feed_events *events;
     void *arg;
 
-    struct candidate candidate[CONF_MAX_LIST];
+    struct candidate candidate[MAX_CANDIDATES];
     unsigned n_candidates, current;
     unsigned busy; /* candidates that refused for want of capacity */
 

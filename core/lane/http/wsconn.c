@@ -25,7 +25,7 @@
 #define MAX_REQUEST TLS_CHUNK
 #define MAX_SEND (16u << 20)     /* bytes of one message */
 #define CONTROL_ROOM (64u << 10) /* Pongs may wait in this beyond the send buffer */
-#define KEEP_BUFFER (64u << 10)  /* an emptied send buffer larger than this is given back */
+#define KEEP_BUFFER 512u         /* an emptied send buffer larger than this is given back: it is empty nearly always */
 
 struct wsloop {
     uint32_t magic;
@@ -497,7 +497,8 @@ static bool conn_take_socket(struct wsconn *c, const char **why)
     *why = "no memory for TLS";
     if (SSL_set_fd(c->ssl, fd) != 1)
         return false;
-    SSL_set_mode(c->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_set_mode(c->ssl,
+                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     if (rc == CURLE_AGAIN)
         c->tls_retry = c->out.len;
     return true;
