@@ -58,6 +58,8 @@
       "The largest WebSocket message, over all its fragments; beyond it 1009.") \
     R("ingress", "request_timeout", DURATION, "10s", 100, 10 MIN, NULL, RELOAD, ingress.request_timeout_ms, \
       "The longest time from a request's first byte to its last.") \
+    R("ingress", "answer_timeout", DURATION, "60s", 100, 10 MIN, NULL, RELOAD, ingress.answer_timeout_ms, \
+      "The longest time from a request to its answer; beyond it 504.") \
     R("ingress", "receive_timeout", DURATION, "300s", 100, 1 DAY, NULL, RELOAD, ingress.receive_timeout_ms, \
       "A WebSocket that sends not one byte for so long, pongs included, is torn down.") \
     R("ingress", "ping_interval", DURATION, "30s", 0, 1 HOUR, NULL, RELOAD, ingress.ping_interval_ms, \
