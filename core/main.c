@@ -30,6 +30,7 @@
 #include "host/host.h"
 #include "host/watchdog.h"
 #include "ingress/ingress.h"
+#include "ingress/jwks.h"
 #include "lane/exec/exec.h"
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
@@ -71,6 +72,7 @@ struct daemon {
     struct routes *routes;
     struct admin *admin;
     struct ingress *ingress;
+    struct jwks *jwks;
     char control[256];
 };
 
@@ -307,7 +309,10 @@ static struct routes *routes_make(struct daemon *d)
                            .precheck = session_precheck,
                            .handler = &session_channel_handler,
                            .arg = d->sessions};
-    if (routes && (!routes_add(routes, &listen) || !plugin_routes_add(d->host, routes)))
+    struct route web = listen;
+    web.path = "/v4/web/listen";
+    web.auth = ROUTE_TOKEN_FIRST;
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -341,6 +346,9 @@ static bool start_admin(struct daemon *d)
 static bool start_ingress(struct daemon *d)
 {
     char err[256] = "";
+    d->jwks = jwks_new(d->lanes);
+    if (!d->jwks)
+        return false;
     snprintf(d->control, sizeof d->control, "%s/control.sock", d->conf->daemon.run_dir);
     struct ingress_env env = {.conf = d->conf,
                               .routes = d->routes,
@@ -348,6 +356,7 @@ static bool start_ingress(struct daemon *d)
                               .n_loops = d->n_loops,
                               .reactor_of = session_reactor_of,
                               .direct = admin_direct(d->admin),
+                              .jwks = d->jwks,
                               .control_path = d->control};
     d->ingress = ingress_new(&env, err, sizeof err);
     if (!d->ingress) {
@@ -428,6 +437,7 @@ static bool start(struct daemon *d)
         return false;
     for (unsigned i = 0; i < d->n_loops; i++)
         sessions_start(d->sessions[i]);
+    jwks_configure(d->jwks, d->conf); /* the keys are on their way when the first client comes */
     if (!ingress_start(d->ingress))
         return false;
     admin_set_phase(d->admin, ADMIN_READY);
@@ -501,6 +511,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
         loop_post(d->loop[i], &s->msg);
     }
     struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
+    jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
     ingress_configure(d->ingress, next, routes);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);
@@ -666,6 +677,8 @@ static void stop(struct daemon *d)
     /* From here on nothing new begins. What is under way answers into the loops, which still run. */
     if (d->exec)
         exec_stop(d->exec, deadline);
+    if (d->jwks)
+        jwks_stop(d->jwks);
     if (d->lanes)
         lanes_stop(d->lanes);
     if (d->queue)
@@ -685,6 +698,7 @@ static void stop(struct daemon *d)
     for (unsigned i = 0; i < d->n_loops; i++)
         loop_free(&d->loop[i]);
     watchdog_free(&d->watchdog);
+    jwks_free(&d->jwks);
     lanes_free(&d->lanes);
     exec_free(&d->exec);
     queue_free(&d->queue);

@@ -10,6 +10,7 @@
 
 #include <ev.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct loop;
@@ -33,6 +34,13 @@ void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg);
 void loop_stop(struct loop *l);
 /* Frees; the thread must be stopped (or never started), watchers stopped. */
 void loop_free(struct loop **l);
+
+/* A turn for each message costs more than the message does: two changes of thread and half a dozen system calls. So a
+ * thread that serves many streams begins a turn at the earliest this long after the one before, in µs, and takes what
+ * has come meanwhile together: 10 µs for each stream, at most 1 ms. One that was idle for longer wakes at once. */
+unsigned loop_gather_us(size_t streams);
+/* Loop thread. The loop serves so many streams from now on. */
+void loop_gather(struct loop *l, size_t streams);
 
 bool loop_is_current(const struct loop *l); /* is the caller on its thread? */
 struct ev_loop *loop_ev(struct loop *l);

@@ -23,6 +23,13 @@ void ws_mask(unsigned char *data, size_t len, const uint8_t mask[4], unsigned at
     uint64_t wide;
     memcpy(&wide, m, 8);
     size_t i = 0;
+    for (; len - i >= 64; i += 64) { /* a length that the compiler knows: it takes the widest registers there are */
+        uint64_t v[8];
+        memcpy(v, data + i, 64);
+        for (unsigned k = 0; k < 8; k++)
+            v[k] ^= wide;
+        memcpy(data + i, v, 64);
+    }
     for (; len - i >= 8; i += 8) {
         uint64_t v;
         memcpy(&v, data + i, 8);

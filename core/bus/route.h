@@ -14,8 +14,9 @@
 /* How ingress checks who is calling. */
 enum route_auth {
     ROUTE_OPEN,
-    ROUTE_TOKEN,       /* Bearer token: 401 (REST) */
-    ROUTE_TOKEN_LISTEN /* the same, but 403 as native clients know it */
+    ROUTE_TOKEN,        /* Bearer token: 401 (REST) */
+    ROUTE_TOKEN_LISTEN, /* the same, but 403 as native clients know it */
+    ROUTE_TOKEN_FIRST   /* WebSocket: by its first message, after the upgrade; the channel is opened then */
 };
 
 struct route {

@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "base/buf.h"
+#include "conf/lane.h"
 
 #define CONF_MAX_LIST 256 /* values of a list whose option sets no bound of its own */
 
@@ -21,29 +22,6 @@ struct conf_list {
     char **item; /* n of them, then NULL */
     size_t n;
 };
-
-/* A lane's settings: inside each plugin block. Sources: the defaults of the resilience table. */
-struct conf_lane {
-    unsigned pool, idle, semaphore, streams, queue;
-    uint32_t connect_timeout_ms, timeout_ms, queue_timeout_ms;
-    unsigned breaker_failures; /* consecutive */
-    uint32_t breaker_open_ms;
-    uint32_t breaker_open_max_ms;
-    double breaker_error_rate;     /* share of the attempts of a window */
-    unsigned breaker_min_attempts; /* in a window, for a share to mean anything */
-    uint32_t breaker_slow_ms;      /* 0: no call is slow */
-};
-
-/* Is there nothing to apply between the two? A new member belongs here too. */
-static inline bool conf_lane_same(const struct conf_lane *a, const struct conf_lane *b)
-{
-    return a->pool == b->pool && a->idle == b->idle && a->semaphore == b->semaphore && a->streams == b->streams &&
-           a->queue == b->queue && a->connect_timeout_ms == b->connect_timeout_ms && a->timeout_ms == b->timeout_ms &&
-           a->queue_timeout_ms == b->queue_timeout_ms && a->breaker_failures == b->breaker_failures &&
-           a->breaker_open_ms == b->breaker_open_ms && a->breaker_open_max_ms == b->breaker_open_max_ms &&
-           a->breaker_error_rate == b->breaker_error_rate && a->breaker_min_attempts == b->breaker_min_attempts &&
-           a->breaker_slow_ms == b->breaker_slow_ms;
-}
 
 struct conf_plugin; /* one `plugin` block; see below */
 
@@ -206,7 +184,7 @@ extern const char conf_embedded_text[];
 
 /* The core's table: "section.option" lines for the man page check; ends with section NULL. */
 struct conf_entry {
-    const char *section; /* "ingress", "ingress.tls", "plugin", "plugin.breaker" */
+    const char *section; /* "ingress", "ingress.tls", "plugin", "plugin.breaker", "plugin.target.breaker" */
     struct omid_option option;
 };
 const struct conf_entry *conf_table(void);

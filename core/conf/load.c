@@ -10,11 +10,18 @@
 
 #include "base/magic.h"
 
+/* Is it within the target block under way, or, without one, outside of all? */
+static bool in_target(const struct outline_item *it, const char *target)
+{
+    return target == NULL || it->target == NULL ? it->target == target : strcmp(it->target, target) == 0;
+}
+
 const struct outline_item *load_find(const struct load *l, const char *path, const char *title, const char *key)
 {
     for (size_t i = 0; i < l->o->n; i++) {
         const struct outline_item *it = &l->o->item[i];
-        if (it->section || it->dropped || strcmp(it->path, path) != 0 || strcmp(it->name, key) != 0)
+        if (it->section || it->dropped || strcmp(it->path, path) != 0 || strcmp(it->name, key) != 0 ||
+            !in_target(it, l->target))
             continue;
         if (!title || (it->title && strcmp(it->title, title) == 0))
             return it;
@@ -26,7 +33,7 @@ static const struct outline_item *find_section(const struct load *l, const char 
 {
     for (size_t i = 0; i < l->o->n; i++) {
         const struct outline_item *it = &l->o->item[i];
-        if (it->section && !it->dropped && strcmp(it->path, path) == 0 &&
+        if (it->section && !it->dropped && strcmp(it->path, path) == 0 && in_target(it, l->target) &&
             (!title || (it->title && strcmp(it->title, title) == 0)))
             return it;
     }
@@ -44,9 +51,11 @@ void load_fault(struct load *l, bool warning, const char *path, const char *titl
     const struct outline_item *it = key ? load_find(l, path, title, key) : NULL;
     if (!it)
         it = find_section(l, path, title);
+    if (!it && l->target)
+        it = find_section(l, "plugin.target", title);
     if (!it && title)
         it = find_section(l, "plugin", title);
-    outline_key_name(name, sizeof(name), path, title, key);
+    outline_key_name(name, sizeof(name), path, title, l->target, key);
     conf_fault(l->faults, warning, it ? it->file : l->c->file, it ? it->line : 0, name, "%s", text);
 }
 
@@ -58,16 +67,14 @@ static bool is_lenient(const char *path, const char *key)
     return strcmp(path, "exec") == 0 && strcmp(key, "blocking") == 0;
 }
 
-static void item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static void item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
+void load_item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
 {
     char key[256], text[512];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(text, sizeof(text), fmt, ap);
     va_end(ap);
-    outline_key_name(key, sizeof(key), it->path, it->title, it->section ? NULL : it->name);
+    outline_key_name(key, sizeof(key), it->path, it->title, it->target, it->section ? NULL : it->name);
     conf_fault(l->faults, warning, it->file, it->line, key, "%s", text);
 }
 
@@ -78,8 +85,8 @@ bool load_check_item(struct load *l, struct outline_item *it, const struct omid_
         return false;
     bool lenient = is_lenient(it->path, it->name);
     option_expects(option, what, sizeof(what));
-    item_fault(l, it, lenient, "expected %s, found %s%s", what, it->list ? "a list" : "'+=', which is for lists",
-               lenient ? ": the default is used" : "");
+    load_item_fault(l, it, lenient, "expected %s, found %s%s", what, it->list ? "a list" : "'+=', which is for lists",
+                    lenient ? ": the default is used" : "");
     outline_drop(l->o, it);
     return true;
 }
@@ -114,19 +121,21 @@ static void check_section(struct load *l, struct outline_item *it)
 {
     if (!conf_is_section(it->path)) {
         if (section_is_key(it))
-            item_fault(l, it, false, "expected '=' and a value, found a section");
+            load_item_fault(l, it, false, "expected '=' and a value, found a section");
         else
-            item_fault(l, it, false, "unknown section");
+            load_item_fault(l, it, false, "unknown section");
     } else if (it->title && strcmp(it->path, "plugin") == 0 && !title_is_valid(it->title)) {
-        item_fault(l, it, false, "expected a plugin's name (a letter a-z, then a-z, 0-9, _ and -), found \"%.40s\"",
-                   it->title);
+        load_item_fault(l, it, false,
+                        "expected a plugin's name (a letter a-z, then a-z, 0-9, _ and -), found \"%.40s\"", it->title);
     } else {
+        if (strcmp(it->path, "plugin.target") == 0 && !load_check_prefix(l, it))
+            return;
         if (!it->title || strcmp(it->path, "plugin") != 0)
             return;
         const struct outline_item *first = find_section(l, "plugin", it->title);
         if (first == it)
             return;
-        item_fault(l, it, false, "there is a block of this name already (%s:%d)", first->file, first->line);
+        load_item_fault(l, it, false, "there is a block of this name already (%s:%d)", first->file, first->line);
     }
     outline_drop(l->o, it);
 }
@@ -135,7 +144,7 @@ static void check_key(struct load *l, struct outline_item *it)
 {
     const struct outline_item *first = load_find(l, it->path, it->title, it->name);
     if (first != it && !it->append) {
-        item_fault(l, it, false, "given already (%s:%d)", first->file, first->line);
+        load_item_fault(l, it, false, "given already (%s:%d)", first->file, first->line);
         outline_drop(l->o, it);
         return;
     }
@@ -145,13 +154,13 @@ static void check_key(struct load *l, struct outline_item *it)
         return;
     }
     if (key_is_section(it))
-        item_fault(l, it, false, "expected '{': %s is a section", it->name);
+        load_item_fault(l, it, false, "expected '{': %s is a section", it->name);
     else if (it->title && strcmp(it->path, "plugin") == 0)
         return; /* perhaps the plugin's own */
     else if (*it->path == '\0')
-        item_fault(l, it, false, "expected a section: there are no settings outside of sections");
+        load_item_fault(l, it, false, "expected a section: there are no settings outside of sections");
     else
-        item_fault(l, it, false, "unknown setting");
+        load_item_fault(l, it, false, "unknown setting");
     outline_drop(l->o, it);
 }
 
@@ -161,10 +170,12 @@ void load_check_shape(struct load *l)
         struct outline_item *it = &l->o->item[i];
         if (it->dropped)
             continue;
+        l->target = it->target;
         if (it->section)
             check_section(l, it);
         else
             check_key(l, it);
+        l->target = NULL;
     }
 }
 
@@ -291,6 +302,7 @@ static void plugin_free(struct conf_plugin *p)
     free(p->name);
     free(p->path);
     free(p->left_out);
+    conf_lane_clear(&p->lane);
 }
 
 void conf_free(struct conf **c)

@@ -21,7 +21,8 @@ struct load {
     struct outline *o;
     struct conf_faults *faults;
     const struct conf_source *source;
-    bool embedded; /* the built-in text: what the environment says goes before it */
+    bool embedded;      /* the built-in text: what the environment says goes before it */
+    const char *target; /* the target block that is looked at; NULL: what lies outside of all */
 };
 
 /* The first item of this key that is not dropped, or NULL. title: the plugin block's, else NULL. */
@@ -43,6 +44,22 @@ void load_check_shape(struct load *l);
 /* Drops a key that a table of options has in another shape (a list for a scalar). true: dropped. */
 bool load_check_item(struct load *l, struct outline_item *it, const struct omid_option *option);
 
+/* A fault of an item, wherever it lies. */
+void load_item_fault(struct load *l, const struct outline_item *it, bool warning, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* A path in a setting is relative to the file that the setting stands in. The caller's. */
+char *load_beside(const struct outline_item *it, const char *path);
+
+/* ---- target.c, outside.c: what a lane is told beside its numbers ---- */
+/* Checks what stands behind `target`. false: it was dropped, with a fault. */
+bool load_check_prefix(struct load *l, struct outline_item *it);
+/* Proxy, certificates and target blocks of a plugin's lane, whose own numbers are there. plugin: NULL if unknown. */
+bool load_lane_outside(struct load *l, const char *title, const struct omid_plugin *plugin, struct conf_lane *lane);
+bool load_lane_targets(struct load *l, const char *title, const struct omid_plugin *plugin, struct conf_lane *lane);
+/* One section's numbers and shares; `path` as in the table. In a target block what is not written stays as it is in
+ * *lane, elsewhere it gets its default. false: a fault was reported. */
+bool load_lane_numbers(struct load *l, const char *title, const char *path, const struct omid_lane_defaults *defaults,
+                       struct conf_lane *lane);
 /* The plugin blocks, after the core's sections. */
 void load_plugins(struct load *l);
 /* What one value alone can't tell: addresses, pairs that go together, limits of one another. */

@@ -25,26 +25,28 @@ struct reader {
     size_t first;           /* items from here on have offsets in this file's text still */
     struct reader *outside; /* the file that includes this one */
     unsigned depth;         /* of sections */
+    const char *target;     /* of the target block under way; NULL: none */
 };
 
 static bool read_items(struct reader *r, const char *path, const char *title, int opened);
 
-void outline_key_name(char *out, size_t len, const char *path, const char *title, const char *name)
+void outline_key_name(char *out, size_t len, const char *path, const char *title, const char *target, const char *name)
 {
-    if (title) {
-        const char *inner = strchr(path, '.');
-        snprintf(out, len, "plugin %s%s%s%s%s", title, inner || name ? ": " : "", inner ? inner + 1 : "",
-                 inner && name ? "." : "", name ? name : "");
-    } else {
-        snprintf(out, len, "%s%s%s", path, *path && name ? "." : "", name ? name : "");
-    }
+    const char *inner = title ? strchr(path, '.') : *path ? path : NULL;
+    if (title && inner)
+        inner++;
+    if (title && target && inner)
+        inner = strchr(inner, '.') ? strchr(inner, '.') + 1 : NULL;
+    snprintf(out, len, "%s%s%s%s%s%s%s%s", title ? "plugin " : "", title ? title : "",
+             title && target ? ": target " : "", title && target ? target : "", title && (inner || name) ? ": " : "",
+             inner ? inner : "", inner && name ? "." : "", name ? name : "");
 }
 
 static void outline_fault(struct reader *r, int line, const char *path, const char *title, const char *name,
                           const char *text)
 {
     char key[256];
-    outline_key_name(key, sizeof(key), path, title, name);
+    outline_key_name(key, sizeof(key), path, title, r->target, name);
     conf_fault(r->faults, false, r->file, line, key, "%s", text);
 }
 
@@ -121,6 +123,7 @@ static size_t item_add(struct reader *r, const struct lex_token *name, const cha
     it->name = word_of(r, name);
     it->path = text_copy(path);
     it->title = title ? text_copy(title) : NULL;
+    it->target = r->target ? text_copy(r->target) : NULL;
     it->last = ++o->n;
     return o->n - 1;
 }
@@ -252,7 +255,9 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
     struct outline_item *it = &r->o->item[index];
     it->section = true;
     int n = snprintf(inner, sizeof(inner), "%s%s%s", path, *path ? "." : "", it->name);
-    bool takes_title = strcmp(inner, "plugin") == 0;
+    bool is_plugin = strcmp(inner, "plugin") == 0, is_target = strcmp(inner, "plugin.target") == 0;
+    bool takes_title = is_plugin || is_target;
+    const char *outer = r->target;
     char *own = label ? word_of(r, label) : NULL;
     if (n >= (int)sizeof(inner) || ++r->depth > OUTLINE_MAX_DEPTH) {
         outline_fault(r, it->line, path, title, NULL, "sections nested too deeply");
@@ -260,7 +265,9 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
         it->dropped = true;
     } else {
         if (takes_title && !own) {
-            outline_fault(r, it->line, "", NULL, "plugin", "expected a name: plugin NAME { ... }");
+            outline_fault(r, it->line, path, title, it->name,
+                          is_plugin ? "expected a name: plugin NAME { ... }"
+                                    : "expected the beginning of a URL: target \"https://api.example.com/\" { ... }");
             it->dropped = true;
         } else if (own && !takes_title) {
             char text[160];
@@ -270,11 +277,15 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
         }
         free(it->path);
         it->path = text_copy(inner);
+        char **to = is_plugin ? &it->title : &it->target;
         if (takes_title && own) {
-            free(it->title);
-            it->title = text_copy(own);
+            free(*to);
+            *to = text_copy(own);
         }
-        bool closed = read_items(r, inner, takes_title ? own : title, name->line);
+        if (is_target)
+            r->target = own;
+        bool closed = read_items(r, inner, is_plugin ? own : title, name->line);
+        r->target = outer;
         it = &r->o->item[index];
         it->dropped = it->dropped || !closed;
     }
@@ -600,6 +611,7 @@ void outline_free(struct outline **o)
         free(it->name);
         free(it->path);
         free(it->title);
+        free(it->target);
     }
     for (size_t i = 0; i < (*o)->n_files; i++)
         free((*o)->file[i]);

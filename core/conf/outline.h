@@ -24,6 +24,7 @@ struct outline_item {
     char *name;
     char *path;         /* the section it lies in, "" at the top, "plugin.breaker"; a section's own path */
     char *title;        /* of the plugin block it lies in, or is; NULL: none */
+    char *target;       /* of the target block within that, likewise */
     const char *file;   /* the outline's */
     int line;           /* of the name */
     size_t begin, end;  /* in text */
@@ -47,8 +48,9 @@ void outline_free(struct outline **o);
 
 /* Takes an item, with everything in it, out of the text. */
 void outline_drop(struct outline *o, struct outline_item *item);
-/* The key as faults name it: "ingress.tls.key", "plugin deepgram: breaker.open". */
-void outline_key_name(char *out, size_t len, const char *path, const char *title, const char *name);
+/* The key as faults name it: "ingress.tls.key", "plugin deepgram: breaker.open",
+ * "plugin deepgram: target https://a.example/: breaker.open". */
+void outline_key_name(char *out, size_t len, const char *path, const char *title, const char *target, const char *name);
 
 /* Lets libConfuse read the text, and hands each key its values. false: a fault was reported, or no memory. */
 bool values_read(struct outline *o, struct conf_faults *faults);

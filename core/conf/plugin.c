@@ -53,37 +53,54 @@ bool load_keep_order(struct load *l, const char *title, const char *path, const 
         return true;
     }
     load_fault(l, false, path, title, low_key, "expected at most the value of %s, which is %u%s, found %u", high_key,
-               *high, high_set ? "" : " by default", *low);
+               *high,
+               high_set    ? ""
+               : l->target ? " in the lane"
+                           : " by default",
+               *low);
     return false;
 }
 
-static bool load_lane(struct load *l, const char *title, const struct omid_lane_defaults *defaults,
-                      struct conf_lane *lane)
+bool load_lane_numbers(struct load *l, const char *title, const char *path, const struct omid_lane_defaults *defaults,
+                       struct conf_lane *lane)
 {
     bool ok = true;
     const struct conf_field *f = conf_fields();
     for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
-        if (strncmp(e->section, "plugin", 6) != 0 || f->type == FIELD_NONE)
+        if (strcmp(e->section, path) != 0 || f->type == FIELD_NONE)
             continue;
         struct conf_value v;
+        void *to = (char *)lane + f->offset;
         if (!load_value(l, e->section, title, &e->option, &v)) {
-            ok = false; /* the field stays 0 */
+            ok = false; /* the field stays as it is */
             continue;
         }
+        if (l->target && !v.set)
+            continue;
         if (f->type == FIELD_DOUBLE) {
-            *(double *)((char *)lane + f->offset) = v.v.d;
+            *(double *)to = v.v.d;
             continue;
         }
         omid_assert(f->type == FIELD_UINT);
         unsigned own = lane_default(defaults, f->offset);
-        *(unsigned *)((char *)lane + f->offset) = !v.set && own > 0 ? own : (unsigned)v.v.i;
+        *(unsigned *)to = !v.set && own > 0 ? own : (unsigned)v.v.i;
     }
+    return ok;
+}
+
+static bool load_lane(struct load *l, const char *title, const struct omid_plugin *plugin, struct conf_lane *lane)
+{
+    const struct omid_lane_defaults *defaults = plugin ? plugin->lane : NULL;
+    bool ok = load_lane_numbers(l, title, "plugin", defaults, lane);
+    ok &= load_lane_numbers(l, title, "plugin.breaker", defaults, lane);
     ok &= load_keep_order(l, title, "plugin", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
     ok &= load_keep_order(l, title, "plugin", "idle", &lane->idle, "pool", &lane->pool, false);
     ok &= load_keep_order(l, title, "plugin", "connect_timeout", &lane->connect_timeout_ms, "timeout",
                           &lane->timeout_ms, false);
     ok &= load_keep_order(l, title, "plugin.breaker", "open", &lane->breaker_open_ms, "open_max",
                           &lane->breaker_open_max_ms, true);
+    ok &= load_lane_outside(l, title, plugin, lane);
+    ok &= load_lane_targets(l, title, plugin, lane);
     return ok;
 }
 
@@ -106,8 +123,11 @@ static char *plugin_path(struct load *l, const char *name)
 /* A table of the plugin's must not take a key that is the host's; nor one key twice. */
 static bool table_is_sound(struct load *l, const char *name, const struct omid_option *options)
 {
+    static const char *const sections[] = {"breaker", "tls", "target"};
     for (const struct omid_option *o = options; o && o->name; o++) {
-        bool taken = conf_entry_find("plugin", o->name) != NULL || strcmp(o->name, "breaker") == 0;
+        bool taken = conf_entry_find("plugin", o->name) != NULL;
+        for (size_t i = 0; i < ARRAY_LEN(sections); i++)
+            taken = taken || strcmp(o->name, sections[i]) == 0;
         for (const struct omid_option *k = options; k != o; k++)
             taken = taken || strcmp(k->name, o->name) == 0;
         if (taken) {
@@ -197,7 +217,7 @@ static bool load_plugin(struct load *l, const struct outline_item *it, struct co
     else
         ok = false;
     const struct omid_plugin *plugin = ok && l->source ? describe(l, p) : NULL;
-    ok &= load_lane(l, p->name, plugin ? plugin->lane : NULL, &p->lane);
+    ok &= load_lane(l, p->name, plugin, &p->lane);
     if (plugin)
         ok &= table_is_sound(l, p->name, plugin->options) && load_own_values(l, plugin, p);
     return ok && (plugin || p->left_out);
@@ -225,6 +245,7 @@ void load_plugins(struct load *l)
         free(p->name);
         free(p->path);
         free(p->left_out);
+        conf_lane_clear(&p->lane);
         *p = (struct conf_plugin){0};
     }
 }

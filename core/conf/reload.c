@@ -82,7 +82,7 @@ void conf_carry(struct conf *next, const struct conf *now, struct conf_faults *f
         if (f->offset == offsetof(struct conf, queue.retry))
             retry_carry(next, now);
         char key[128];
-        outline_key_name(key, sizeof(key), e->section, NULL, e->option.name);
+        outline_key_name(key, sizeof(key), e->section, NULL, NULL, e->option.name);
         conf_fault(faults, true, next->file, 0, key, "can't change while omid runs: it applies from the next start");
     }
 }

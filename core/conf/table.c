@@ -218,19 +218,69 @@
       "The longest time for a whole request, absolute: a peer that drips doesn't extend it.") \
     L("plugin", "queue_timeout", DURATION, "30s", 10, 1 HOUR, NULL, RELOAD, queue_timeout_ms, \
       "The longest wait for the semaphore.") \
+    L("plugin", "follow", INT, "0", 0, CONF_MAX_FOLLOW, NULL, RELOAD, follow, \
+      "Redirects that one request follows, each checked as if it had been asked for; 0: a 3xx is the answer.") \
+    N("plugin", "proxy", STRING, NULL, 1, 300, NULL, RELOAD, \
+      "HTTP proxy, as http://HOST:PORT, that requests and WebSockets go through; none: directly. The environment's is " \
+      "never used.") \
+    N("plugin", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
+      "USER:PASSWORD for the proxy.") \
+    N("plugin.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of the client's certificate, with its chain, that is shown to peers over TLS that ask for one.") \
+    N("plugin.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of that certificate's private key, without a passphrase.") \
+    N("plugin.tls", "ca", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "PEM file of the authorities that may sign for peers, in place of the system's.") \
     L("plugin.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, breaker_failures, \
       "Consecutive failures that open the breaker of a target.") \
     L("plugin.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
       "How long it stays open before the first probe; doubled at each failed one.") \
     L("plugin.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
       "The longest it stays open before a probe; at least open.") \
+    L("plugin.breaker", "window", DURATION, "30s", 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
+      "The time over which failures and slow calls are counted for their shares.") \
     L("plugin.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, breaker_error_rate, \
-      "Share of failures among the attempts of the last 30 seconds that opens it as well.") \
+      "Share of failures among the attempts of the window that opens it as well.") \
     L("plugin.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
-      "Attempts of the last 30 seconds below which neither their failures' share nor that of the slow ones counts.") \
+      "Attempts of the window below which neither their failures' share nor that of the slow ones counts.") \
     L("plugin.breaker", "slow", DURATION, "0s", 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
-      "A request that takes at least this long is slow; 80 % slow ones of the last 30 seconds open the breaker, too. " \
-      "0s: no request is slow. WebSockets have no part in it.")
+      "A request that takes at least this long is slow. 0s: no request is slow. WebSockets have no part in it.") \
+    L("plugin.breaker", "slow_share", FLOAT, "0.8", 0.01, 1, NULL, RELOAD, breaker_slow_share, \
+      "Share of slow ones among the attempts of the window that opens it, too.") \
+    L("plugin.target", "connect_timeout", DURATION, NULL, 10, 5 MIN, NULL, RELOAD, connect_timeout_ms, \
+      "As in the plugin block.") \
+    L("plugin.target", "timeout", DURATION, NULL, 10, 1 HOUR, NULL, RELOAD, timeout_ms, \
+      "As in the plugin block; may be longer than the lane's.") \
+    L("plugin.target", "semaphore", INT, NULL, 1, 4096, NULL, RELOAD, semaphore, \
+      "Requests and handshakes in flight at once to each of these targets, at most the lane's semaphore.") \
+    L("plugin.target", "follow", INT, NULL, 0, CONF_MAX_FOLLOW, NULL, RELOAD, follow, \
+      "As in the plugin block. That of the first target counts for the whole request.") \
+    N("plugin.target", "proxy", STRING, NULL, 1, 300, NULL, RELOAD, \
+      "As in the plugin block; none: directly, whatever the lane says.") \
+    N("plugin.target", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
+      "USER:PASSWORD for this block's proxy.") \
+    L("plugin.target.breaker", "failures", INT, NULL, 1, 1000, NULL, RELOAD, breaker_failures, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "open", DURATION, NULL, 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "open_max", DURATION, NULL, 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "window", DURATION, NULL, 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "error_rate", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_error_rate, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "min_attempts", INT, NULL, 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "slow", DURATION, NULL, 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
+      "As in plugin.breaker.") \
+    L("plugin.target.breaker", "slow_share", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_slow_share, \
+      "As in plugin.breaker.") \
+    N("plugin.target.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls; with it, key.") \
+    N("plugin.target.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls.") \
+    N("plugin.target.tls", "ca", STRING, NULL, 1, 4000, NULL, RELOAD, \
+      "As in plugin.tls.")
 
 #define ENTRY(sec, key, kind, deflt, lo, hi, among, flag, text) \
     {.section = (sec), .option = {.name = (key), .type = OMID_OPT_##kind, .def = (deflt), .min = (lo), .max = (hi), \

@@ -8,7 +8,7 @@ enum field_type { FIELD_NONE, FIELD_BOOL, FIELD_UINT, FIELD_U64, FIELD_DOUBLE, F
 
 /* Same order as conf_table(). */
 struct conf_field {
-    size_t offset; /* in struct conf; for the sections plugin and plugin.breaker in struct conf_lane */
+    size_t offset; /* in struct conf; for the sections below plugin in struct conf_lane */
     enum field_type type;
 };
 const struct conf_field *conf_fields(void);

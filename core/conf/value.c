@@ -23,8 +23,7 @@ static void environment_name(char *out, size_t len, const char *path, const char
         *p = isalnum((unsigned char)*p) ? (char)toupper((unsigned char)*p) : '_';
 }
 
-/* A path in a setting is relative to the file that the setting stands in. */
-static char *beside(const struct outline_item *it, const char *path)
+char *load_beside(const struct outline_item *it, const char *path)
 {
     const char *slash = strrchr(it->file, '/');
     char *full = NULL;
@@ -81,7 +80,7 @@ static char *secret_from_file(struct load *l, const char *path, const char *titl
     bool open_to_all = false;
     if (it->n_values != 1)
         return NULL;
-    char *full = beside(it, it->value[0]);
+    char *full = load_beside(it, it->value[0]);
     char *text = secret_read(full, &open_to_all, err, sizeof(err));
     if (!text)
         load_fault(l, false, path, title, it->name, "expected a file that holds the secret; %s: %s", full, err);
@@ -99,7 +98,7 @@ static bool load_secret(struct load *l, const char *path, const char *title, con
     environment_name(variable, sizeof(variable), path, title, option->name);
     const struct outline_item *direct = load_find(l, path, title, option->name);
     const struct outline_item *in_file = load_find(l, path, title, file_key);
-    const char *env = getenv(variable);
+    const char *env = l->target ? NULL : getenv(variable); /* it names a plugin, not a target */
     if (l->embedded && env)
         direct = in_file = NULL;
     const struct outline_item *it = in_file ? in_file : direct;

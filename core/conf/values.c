@@ -36,7 +36,7 @@ __attribute__((format(printf, 2, 0))) static void values_error(cfg_t *cfg, const
     vsnprintf(text, sizeof(text), fmt, ap);
     const struct outline_item *it = item_at(reading.o, cfg->line);
     if (it)
-        outline_key_name(key, sizeof(key), it->path, it->title, it->section ? NULL : it->name);
+        outline_key_name(key, sizeof(key), it->path, it->title, it->target, it->section ? NULL : it->name);
     conf_fault(reading.faults, false, it ? it->file : reading.o->file[0], it ? it->line : 0, key, "%s", text);
 }
 
@@ -77,7 +77,8 @@ static cfg_opt_t *options_build(const struct outline *o, const char *path)
         if (known)
             continue;
         cfg_opt_t key = CFG_STR_LIST(it->name, NULL, CFGF_NODEFAULT);
-        cfg_opt_t section = CFG_SEC(it->name, NULL, it->title && len == 0 ? CFGF_MULTI | CFGF_TITLE : CFGF_NONE);
+        bool titled = it->section && (strcmp(it->path, "plugin") == 0 || strcmp(it->path, "plugin.target") == 0);
+        cfg_opt_t section = CFG_SEC(it->name, NULL, titled ? CFGF_MULTI | CFGF_TITLE : CFGF_NONE);
         if (it->section)
             section.subopts = options_build(o, it->path);
         opts[n++] = it->section ? section : key;
@@ -89,10 +90,13 @@ static cfg_opt_t *option_of(cfg_t *root, const struct outline_item *it)
 {
     cfg_t *sec = root;
     char path[128];
+    unsigned depth = 0;
     snprintf(path, sizeof(path), "%s", it->path);
     char *rest = NULL;
-    for (char *part = strtok_r(path, ".", &rest); part && sec; part = strtok_r(NULL, ".", &rest))
-        sec = sec == root && it->title ? cfg_gettsec(sec, part, it->title) : cfg_getsec(sec, part);
+    for (char *part = strtok_r(path, ".", &rest); part && sec; part = strtok_r(NULL, ".", &rest), depth++) {
+        const char *title = depth == 0 ? it->title : depth == 1 ? it->target : NULL;
+        sec = title ? cfg_gettsec(sec, part, title) : cfg_getsec(sec, part);
+    }
     return sec ? cfg_getopt(sec, it->name) : NULL;
 }
 

@@ -97,7 +97,10 @@ static void check_jwt(struct load *l)
 static void check_auth_lane(struct load *l)
 {
     struct conf_lane *lane = &l->c->auth.lane;
-    lane->streams = 1; /* it opens none */
+    /* What it has no settings for: it opens no streams and knows no slow calls. */
+    lane->streams = 1;
+    lane->breaker_window_ms = 30000;
+    lane->breaker_slow_share = 0.8;
     load_keep_order(l, NULL, "auth.lane", "semaphore", &lane->semaphore, "pool", &lane->pool, false);
     load_keep_order(l, NULL, "auth.lane", "idle", &lane->idle, "pool", &lane->pool, false);
     load_keep_order(l, NULL, "auth.lane", "connect_timeout", &lane->connect_timeout_ms, "timeout", &lane->timeout_ms,

@@ -7,6 +7,22 @@
 
 static const char *const rejects[] = {"full", "queue_timeout", "breaker", "streams", "shutdown"};
 
+/* Target blocks of omi.conf, below the table. */
+static void blocks_print(yajl_val lanes)
+{
+    for (size_t i = 0; i < json_len(lanes); i++) {
+        yajl_val l = json_at(lanes, i), blocks = json_array(l, "target_blocks");
+        for (size_t k = 0; k < json_len(blocks); k++) {
+            yajl_val b = json_at(blocks, k);
+            printf("%-12s target \"%s\": ", ctl_str(l, "name"), ctl_str(b, "prefix"));
+            if (ctl_num(b, "matched") == 0)
+                puts("has matched no target so far");
+            else
+                printf("%lld targets, %lld so far\n", ctl_num(b, "targets"), ctl_num(b, "matched"));
+        }
+    }
+}
+
 static void lanes_print(yajl_val v)
 {
     yajl_val lanes = json_array(v, "lanes");
@@ -27,6 +43,7 @@ static void lanes_print(yajl_val v)
         }
         puts(between[0] == ',' ? ")" : "");
     }
+    blocks_print(lanes);
 }
 
 static void breakers_print(yajl_val v)

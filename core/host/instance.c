@@ -6,7 +6,7 @@
 
 const char *const handle_names[HANDLE_KINDS] = {
     [HANDLE_TIMER] = "timers",     [HANDLE_HTTP] = "http", [HANDLE_WS] = "ws",           [HANDLE_WORK] = "work",
-    [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",  [HANDLE_ATTACHED] = "routes",
+    [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",  [HANDLE_ATTACHED] = "routes", [HANDLE_GATHER] = "gathers",
 };
 
 enum instance_state instance_phase(const struct omid_instance *inst)
@@ -235,7 +235,8 @@ void instance_drain(struct omid_instance *inst)
 void instance_maybe_quiet(struct omid_instance *inst)
 {
     if (instance_phase(inst) != INSTANCE_DRAINED || !list_empty(&inst->open[HANDLE_WORK]) ||
-        !list_empty(&inst->open[HANDLE_ENQUEUE]) || !list_empty(&inst->open[HANDLE_JOB]))
+        !list_empty(&inst->open[HANDLE_ENQUEUE]) || !list_empty(&inst->open[HANDLE_JOB]) ||
+        !list_empty(&inst->open[HANDLE_GATHER]))
         return;
     struct host *h = inst->module->host;
     pthread_mutex_lock(&h->lock);
@@ -250,6 +251,7 @@ static void cancel_open(struct omid_instance *inst)
     static void (*const cancel[HANDLE_KINDS])(struct list *, struct omid_instance *) = {
         [HANDLE_TIMER] = timer_cancel, [HANDLE_HTTP] = http_bury,          [HANDLE_WS] = ws_bury,
         [HANDLE_WORK] = work_abandon,  [HANDLE_ENQUEUE] = enqueue_abandon, [HANDLE_JOB] = job_run_abandon,
+        [HANDLE_GATHER] = gather_bury,
     };
     struct omid_module *mod = inst->module;
     attachments_tell(inst, true);

@@ -202,7 +202,7 @@ static bool plugin_check(const struct omid_plugin *p, const char *name, char *er
         snprintf(err, errlen, "its descriptor lacks version or summary");
         return false;
     }
-    if ((p->flags & ~(uint32_t)OMID_PLUGIN_BLOCKS_ON_EXECUTORS) != 0) {
+    if ((p->flags & ~(uint32_t)(OMID_PLUGIN_BLOCKS_ON_EXECUTORS | OMID_PLUGIN_USER_URLS)) != 0) {
         snprintf(err, errlen, "unknown flags 0x%x", (unsigned)p->flags);
         return false;
     }

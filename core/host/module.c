@@ -124,6 +124,7 @@ void module_unref(struct omid_module **modp)
         return;
     if (mod->lane != NULL)
         lane_release(&mod->lane);
+    conf_lane_clear(&mod->lane_conf);
     list_each (it, &mod->dead) {
         struct tombstone *t = list_entry(it, struct tombstone, link);
         list_remove(it);
@@ -133,8 +134,10 @@ void module_unref(struct omid_module **modp)
     library_close(&mod->library);
     conf_free(&mod->owner);
     pthread_mutex_destroy(&mod->lock);
-    for (unsigned i = 0; i < mod->n_instances; i++)
+    for (unsigned i = 0; i < mod->n_instances; i++) {
+        free(mod->instance[i].gather);
         mod->instance[i].magic = OMID_MAGIC_DEAD;
+    }
     for (unsigned i = 0; i < mod->n_counters; i++)
         mod->counter[i].magic = OMID_MAGIC_DEAD;
     mod->magic = OMID_MAGIC_DEAD;
@@ -212,7 +215,8 @@ bool module_configure(struct omid_module *mod, struct conf_faults *faults)
         return false;
     report_blocking(mod, faults);
     watchdog_metrics(mod->name);
-    mod->lane_conf = mod->conf->lane;
+    conf_lane_clear(&mod->lane_conf);
+    conf_lane_copy(&mod->lane_conf, &mod->conf->lane);
     if (mod->host->env.lanes != NULL) {
         mod->lane = lane_of(mod);
         if (mod->lane == NULL) {

@@ -33,11 +33,16 @@
 #define ENQUEUE_MAGIC UINT32_C(0x656e7175)
 #define JOB_RUN_MAGIC UINT32_C(0x6a6f6272)
 #define COUNTER_MAGIC UINT32_C(0x636f756e)
+#define GATHER_MAGIC UINT32_C(0x67617468)
 
 #define MODULE_MAX_ROUTES 64
 #define MODULE_MAX_COUNTERS 64
 #define INSTANCE_MAX_TIMERS 65536
-#define LOG_LINES_PER_WINDOW 200 /* of one module, whatever they say */
+#define INSTANCE_MAX_GATHERS 1024
+#define INSTANCE_MAX_GATHER_ITEMS 262144 /* of all together: 12 MB */
+#define GATHER_MAX_LABELS 16             /* of one plugin */
+#define GATHER_MAX_LABEL 32              /* characters */
+#define LOG_LINES_PER_WINDOW 200         /* of one module, whatever they say */
 #define LOG_WINDOW_MS 10000
 
 enum module_state {
@@ -71,6 +76,7 @@ enum handle_kind {
     HANDLE_ENQUEUE,
     HANDLE_JOB,
     HANDLE_ATTACHED, /* connections and exchanges of its routes */
+    HANDLE_GATHER,
     HANDLE_KINDS
 };
 extern const char *const handle_names[HANDLE_KINDS];
@@ -82,8 +88,14 @@ struct omid_counter {
 };
 
 struct account {
-    _Atomic uint64_t callbacks, ns, max_ns, errors, slow, events, misuse, leaked, log_dropped;
+    _Atomic uint64_t callbacks, ns, max_ns, errors, slow, events, misuse, leaked, log_dropped, late;
     _Atomic int64_t open[HANDLE_KINDS];
+};
+
+/* Of fan-outs: their metrics. */
+struct gather_label {
+    char name[2 * 32 + 2]; /* "plugin:label" */
+    struct metric *failures, *duration;
 };
 
 struct omid_module {
@@ -116,6 +128,8 @@ struct omid_module {
     unsigned n_routes;
     struct omid_counter counter[MODULE_MAX_COUNTERS];
     unsigned n_counters;
+    struct gather_label gather_label[GATHER_MAX_LABELS]; /* of configure() */
+    unsigned n_gather_labels;
 
     struct account account;
     _Atomic uint64_t log_window_ms, log_lines;
@@ -135,6 +149,9 @@ struct omid_instance {
     bool failed;       /* start() answered an error */
     struct list open[HANDLE_KINDS];
     size_t n_timers;
+    struct omid_gather **gather; /* INSTANCE_MAX_GATHERS places; NULL before the first */
+    uint64_t gather_serial;
+    size_t n_gather_items;
 };
 
 /* Memory of a handle that outlived its instance. Every handle begins with a magic and this. */
@@ -245,6 +262,13 @@ int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enq
 void enqueue_abandon(struct list *link, struct omid_instance *inst);
 void job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
 void job_run_abandon(struct list *link, struct omid_instance *inst);
+
+/* gather.c */
+int gather_label(struct omid_module *mod, const char *label);
+int gather_start(struct omid_instance *inst, const struct omid_gather_request *req, struct omid_gather **out);
+int gather_done(struct omid_instance *inst, omid_gather_token token, int result, const char *text, void *value);
+void gather_cancel(struct omid_gather **gather);
+void gather_bury(struct list *link, struct omid_instance *inst);
 
 /* table.c */
 extern const struct omid_host host_table;

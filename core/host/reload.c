@@ -98,6 +98,7 @@ void account_add(struct account *to, const struct account *from)
     to->misuse += atomic_load(&from->misuse);
     to->leaked += atomic_load(&from->leaked);
     to->log_dropped += atomic_load(&from->log_dropped);
+    to->late += atomic_load(&from->late);
     for (unsigned i = 0; i < HANDLE_KINDS; i++)
         to->open[i] += atomic_load(&from->open[i]);
 }
@@ -329,7 +330,8 @@ static unsigned lanes_apply(struct host_change *c)
         if (mod->lane == NULL || (c->kept[i] && conf_lane_same(&mod->lane_conf, conf)))
             continue;
         lane_configure(mod->lane, conf);
-        mod->lane_conf = *conf;
+        conf_lane_clear(&mod->lane_conf);
+        conf_lane_copy(&mod->lane_conf, conf);
         changed += c->kept[i];
     }
     return changed;

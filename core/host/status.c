@@ -37,6 +37,7 @@ static void write_account(const struct account *a, struct json_w *w)
     json_w_kint(w, "slow", (int64_t)counted(&a->slow));
     json_w_kint(w, "misuse", (int64_t)counted(&a->misuse));
     json_w_kint(w, "leaked", (int64_t)counted(&a->leaked));
+    json_w_kint(w, "late", (int64_t)counted(&a->late));
     json_w_knum(w, "seconds", (double)counted(&a->ns) / 1e9);
     json_w_knum(w, "max_ms", (double)counted(&a->max_ns) / 1e6);
     json_w_key(w, "in_flight");
@@ -130,6 +131,9 @@ static void collect_counters(struct host *h, struct buf *out)
          offsetof(struct account, misuse)},
         {"omid_plugin_leaked_total", "Handles that a plugin left open when it stopped.",
          offsetof(struct account, leaked)},
+        {"omid_plugin_gather_late_total",
+         "Reports of a fan-out's items that were refused: the item was over, by its time or by an earlier report.",
+         offsetof(struct account, late)},
         {"omid_plugin_log_dropped_total", "Log lines of a plugin beyond its share.",
          offsetof(struct account, log_dropped)},
     };

@@ -363,4 +363,8 @@ const struct omid_host host_table = {
     .stt_result = host_stt_result,
     .stt_closed = host_stt_closed,
     .drained = host_drained,
+    .gather_label = gather_label,
+    .gather_start = gather_start,
+    .gather_done = gather_done,
+    .gather_cancel = gather_cancel,
 };

@@ -26,6 +26,7 @@ struct work {
     struct omid_instance *inst; /* NULL: settled or abandoned. Reactor */
     struct omid_module *module; /* a reference: its code runs */
     struct omid_work work;
+    uint64_t ticket;
     _Atomic int stage;
 };
 
@@ -97,7 +98,7 @@ int work_submit(struct omid_instance *inst, const struct omid_work *work)
     };
     /* Linked first: done() can't come before this callback has ended, but the list is the reactor's alone anyway. */
     instance_link(inst, HANDLE_WORK, &w->link);
-    rc = exec_submit(exec, inst->module->name, inst->loop, &outer);
+    rc = exec_submit_ticket(exec, inst->module->name, inst->loop, &outer, &w->ticket);
     if (rc == OMID_OK)
         return OMID_OK;
     instance_unlink(inst, HANDLE_WORK, &w->link);
@@ -128,6 +129,7 @@ void work_abandon(struct list *link, struct omid_instance *inst)
     struct work *w = list_entry(link, struct work, link);
     CHECK_MAGIC(w, WORK_MAGIC);
     (void)stage_move(w, WORK_WAITING, WORK_OVER);
+    (void)exec_abandon(inst->module->host->env.exec, w->ticket);
     log_warning("host", "work abandoned at stop", LS("plugin", inst->module->name), LS("work", w->work.label));
     w->inst = NULL;
 }

@@ -60,6 +60,9 @@ void client_set_state(struct client *c, enum client_state state)
         c->t->n_lingering--;
     if (state == CLIENT_LINGERING)
         c->t->n_lingering++;
+    list_remove(&c->early_link);
+    if ((state == CLIENT_HANDSHAKE || state == CLIENT_READING) && !c->control)
+        list_append(&c->t->early, &c->early_link);
     c->state = state;
     c->since_ms = c->t->now_ms;
 }
@@ -83,16 +86,41 @@ void client_cut(struct client *c)
 
 /* ------------------------------------------------------------ limits */
 
+/* All places are taken. Whoever has connected and not asked for anything for a while makes room for the newcomer, the
+ * oldest first: so those who never will can't keep out those who do. */
+static bool displace(struct ingress_thread *t)
+{
+    if (list_empty(&t->early))
+        return false;
+    struct client *c = list_entry(t->early.next, struct client, early_link);
+    if (t->now_ms - c->since_ms < CLIENT_EARLY_MS)
+        return false;
+    metric_add(ingress_metrics.refused[REFUSED_DISPLACED], 1);
+    client_cut(c);
+    return true;
+}
+
+static bool from_proxy(const struct client *c)
+{
+    struct cidr_addr addr;
+    return c->t->proxies.n > 0 && cidr_addr_parse(c->peer, strlen(c->peer), &addr) &&
+           proxy_trusted(&c->t->proxies, &addr);
+}
+
 static bool count_in(struct client *c, enum refused_reason *why)
 {
     struct ingress *in = c->t->in;
     unsigned now = atomic_fetch_add(&in->n_connections, 1) + 1;
 
     c->counted = true;
-    if (now > c->t->conf->ingress.max_connections) {
+    if (now > c->t->conf->ingress.max_connections && !displace(c->t)) {
         *why = REFUSED_CONNECTIONS;
         c->key[0] = '\0';
         return false;
+    }
+    if (from_proxy(c)) { /* its clients have limits of their own */
+        c->key[0] = '\0';
+        return true;
     }
     pthread_mutex_lock(&in->lock);
     uintptr_t n = (uintptr_t)map_get(in->per_address, c->key) + 1;
@@ -217,6 +245,7 @@ static void on_close(void *data)
     timer_clear(&t->timers, &c->timer);
     list_remove(&c->link);
     list_remove(&c->watch_link);
+    list_remove(&c->early_link);
     t->n_clients--;
     metric_add(ingress_metrics.connections, -1);
     c->magic = OMID_MAGIC_DEAD;
@@ -443,7 +472,7 @@ static void refuse(struct client *c, enum refused_reason why)
 void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
 {
     struct client *c = calloc(1, sizeof(*c));
-    if (c == NULL || !timers_reserve(&t->timers, t->n_clients + 2)) {
+    if (c == NULL || !timers_reserve(&t->timers, t->n_clients + 3)) { /* and the thread's own two */
         free(c);
         metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
         h2o_socket_close(sock);
@@ -456,11 +485,13 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
     c->control = control;
     c->timer.fn = on_timer;
     list_init(&c->watch_link);
+    list_init(&c->early_link);
     list_append(&t->clients, &c->link);
     t->n_clients++;
     sock->on_close.cb = on_close;
     sock->on_close.data = c;
     name_peer(c);
+    memcpy(c->net, c->key, sizeof(c->net));
     metric_add(ingress_metrics.connections, 1);
     metric_add(ingress_metrics.accepted, 1);
     if (control) {

@@ -13,6 +13,7 @@
 #include "ingress/private.h"
 #include "ingress/tcp.h"
 
+#define AUTH_RETRY_S 5
 #define GONE_CHECK_MS 1000 /* for clients that can't be polled any more: they have sent on */
 
 static const char *reason_of(int status)
@@ -88,6 +89,8 @@ static void on_readable(h2o_socket_t *sock, const char *err)
 
 static void watch(struct exchange *ex)
 {
+    if (ex->watching)
+        return;
     ex->watching = true;
     h2o_socket_dont_read(ex->client->sock, 1);
     h2o_socket_read_start(ex->client->sock, on_readable);
@@ -147,6 +150,7 @@ void http_answer(struct exchange *ex, int status, const char *content_type, cons
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
     omid_assert(!ex->answered);
     ex->answered = true;
+    auth_cancel(&ex->waiter);
     unwatch(ex);
     req->res.status = status;
     req->res.reason = reason_of(status);
@@ -199,6 +203,8 @@ static void on_request_end(void *p)
     ex->magic = OMID_MAGIC_DEAD;
     if (ex->ch != NULL)
         channel_up_closed(&ex->ch, WS_CODE_ABNORMAL);
+    auth_cancel(&ex->waiter);
+    admission_leave(&ex->admission);
     channel_request_free(&ex->request);
     routes_free(&ex->routes);
     c->exchange = NULL;
@@ -269,14 +275,16 @@ static bool request_fill(struct exchange *ex, bool websocket)
     h2o_req_t *req = ex->req;
     struct channel_request *r = &ex->request;
     h2o_iovec_t path, query;
+    char peer[CIDR_TEXT];
 
     split_path(req, &path, &query);
+    admission_peer(ex->client->t, ex->client, req, peer, ex->net);
     r->method = dup_text(req->method.base, req->method.len);
     r->path = dup_text(path.base, path.len);
     r->query = dup_text(query.base, query.len);
     r->content_type = dup_header(req, "content-type");
     r->idempotency_key = dup_header(req, "idempotency-key");
-    r->peer = dup_text(ex->client->peer, strlen(ex->client->peer));
+    r->peer = dup_text(peer, strlen(peer));
     r->body = dup_text(req->entity.base, req->entity.len);
     r->body_len = req->entity.len;
     r->websocket = websocket;
@@ -333,15 +341,34 @@ void http_down(struct exchange *ex, struct channel_down *d)
     channel_down_free(d);
 }
 
+static void retry_after(struct exchange *ex, unsigned s)
+{
+    char text[16];
+    snprintf(text, sizeof(text), "%u", s);
+    http_header(ex, "Retry-After", text);
+}
+
+static void refuse_limited(struct exchange *ex, int status, const struct admission_refusal *refusal)
+{
+    metric_add(ingress_metrics.upgrades[UPGRADE_LIMIT], 1);
+    log_info("ingress", "upgrade refused", LS("reason", refusal->reason), LS("peer", ex->request.peer));
+    retry_after(ex, refusal->retry_s);
+    http_refuse(ex, status, refusal->reason);
+}
+
 static void on_auth(void *arg, const struct auth_answer *answer)
 {
     struct exchange *ex = arg;
+    struct admission_refusal refusal;
 
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
+    unwatch(ex);
     if (answer->verdict == AUTH_OK) {
         ex->request.uid = strdup(answer->uid);
         if (ex->request.uid == NULL)
             http_refuse(ex, 503, "out of memory");
+        else if (ex->websocket && !admission_uid(&ex->admission, answer->uid, &refusal))
+            refuse_limited(ex, 429, &refusal);
         else if (ex->websocket)
             upgrade_accept(ex);
         else
@@ -351,6 +378,7 @@ static void on_auth(void *arg, const struct auth_answer *answer)
     if (ex->websocket)
         metric_add(ingress_metrics.upgrades[UPGRADE_AUTH], 1);
     if (answer->verdict == AUTH_UNAVAILABLE) {
+        retry_after(ex, AUTH_RETRY_S);
         http_refuse(ex, 503, answer->reason);
     } else if (ex->route->auth == ROUTE_TOKEN_LISTEN) {
         http_refuse(ex, 403, answer->reason);
@@ -363,7 +391,6 @@ static void on_auth(void *arg, const struct auth_answer *answer)
 
 static void serve_route(struct exchange *ex)
 {
-    const struct conf *conf = ex->client->t->conf;
     char err[256] = "bad request";
 
     if (!request_fill(ex, ex->websocket)) {
@@ -377,10 +404,20 @@ static void serve_route(struct exchange *ex)
         http_refuse(ex, 400, err);
         return;
     }
-    if (ex->route->auth != ROUTE_OPEN) {
+    struct admission_refusal refusal;
+    if (ex->websocket && !admission_address(&ex->admission, ex->client->t, ex->net, &refusal)) {
+        refuse_limited(ex, 429, &refusal);
+    } else if (ex->route->auth == ROUTE_TOKEN_FIRST) {
+        if (admission_stranger(&ex->admission, &refusal))
+            upgrade_accept(ex);
+        else
+            refuse_limited(ex, 503, &refusal);
+    } else if (ex->route->auth != ROUTE_OPEN) {
         size_t n;
         h2o_iovec_t value = http_header_get(ex->req, "authorization", &n);
-        auth_check(conf, n == 1 ? value.base : NULL, value.len, on_auth, ex);
+        /* When it is answered at once the exchange may be gone. */
+        if (auth_header(ex->client->t, n == 1 ? value.base : NULL, value.len, on_auth, ex, &ex->waiter))
+            watch(ex);
     } else if (ex->websocket) {
         upgrade_accept(ex);
     } else {

@@ -8,11 +8,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/loop.h"
 #include "base/thread.h"
+#include "ingress/jwks.h"
 #include "ingress/private.h"
 
 #define TURN_MAX_MS 1000                 /* a bound on how long a lost wake-up could stay unnoticed */
@@ -29,6 +32,12 @@ static void sink_wake(struct channel_sink *sink)
     if (t->awake)
         h2o_multithread_send_message(&t->receiver, NULL); /* the turn itself takes what is queued */
     pthread_mutex_unlock(&t->wake_lock);
+}
+
+static void wake_all(struct ingress *in)
+{
+    for (unsigned i = 0; i < in->n_threads; i++)
+        sink_wake(&in->thread[i].sink);
 }
 
 /* Never called: wake-ups carry no message. */
@@ -96,6 +105,7 @@ static void thread_close(struct ingress_thread *t)
     t->awake = false;
     pthread_mutex_unlock(&t->wake_lock);
     timer_clear(&t->timers, &t->accept_timer);
+    timer_clear(&t->timers, &t->auth_timer);
     if (t->n_clients > 0) {
         /* h2o asserts that nothing is left. Better to leak at the very end than to abort there. */
         log_error("ingress", "connections could not be closed", LU("connections", t->n_clients));
@@ -136,15 +146,30 @@ static void cut_clients(struct ingress_thread *t)
     }
 }
 
+/* What loop_gather() is to a reactor: h2o's loop has nothing like it. */
+static void gather(struct ingress_thread *t)
+{
+    uint64_t streams = atomic_load(&t->in->n_websockets) / t->in->n_threads;
+    uint64_t least_ns = (uint64_t)loop_gather_us(streams) * 1000, passed_ns = clock_mono_ns() - t->turn_ns;
+    if (passed_ns < least_ns) {
+        const struct timespec rest = {.tv_sec = 0, .tv_nsec = (long)(least_ns - passed_ns)};
+        nanosleep(&rest, NULL); /* a signal cuts it short, which does not matter */
+    }
+}
+
 static void one_turn(struct ingress_thread *t, uint32_t max_wait)
 {
     /* A socket that was written to outside of h2o's run waits for its callback: epoll would not know. */
     bool pending = t->loop->_pending_as_client != NULL || t->loop->_pending_as_server != NULL;
+    if (!pending)
+        gather(t);
     uint32_t wait = pending ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
 
     h2o_evloop_run(t->loop, (int32_t)wait);
+    t->turn_ns = clock_mono_ns();
     t->now_ms = clock_mono_ms();
     take_down(t);
+    auth_turn(t);
     timers_run(&t->timers, t->now_ms);
     client_watch(t);
     uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
@@ -168,6 +193,7 @@ static void take_configuration(struct ingress_thread *t)
         conf_free(&t->conf);
         t->conf = conf;
         t->config.max_request_entity_size = conf->ingress.max_body;
+        proxy_list_set(&t->proxies, &conf->ingress.trusted_proxies);
     }
     if (routes != NULL) {
         routes_free(&t->routes);
@@ -253,6 +279,9 @@ static bool threads_make(struct ingress *in)
         t->conf = conf_ref(in->env.conf);
         t->routes = routes_ref(in->env.routes);
         config_make(t);
+        proxy_list_set(&t->proxies, &t->conf->ingress.trusted_proxies);
+        list_init(&t->auth_waiters);
+        list_init(&t->early);
         list_init(&t->clients);
         list_init(&t->unwatched);
         list_init(&t->dirty);
@@ -280,6 +309,24 @@ static bool bind_all(struct ingress *in, char *err, size_t errlen)
     return true;
 }
 
+/* The issuer's keys have come, or have not. */
+static void on_keys(void *arg)
+{
+    wake_all(arg);
+}
+
+static void collect(void *arg, struct buf *out)
+{
+    struct ingress *in = arg;
+    uint64_t evicted = limits_evicted(in->limits);
+
+    (void)out;
+    for (int i = 0; i < LIMITS_TABLES; i++)
+        metric_set(ingress_metrics.limit_entries[i], (int64_t)limits_count(in->limits, (enum limits_table)i));
+    metric_add(ingress_metrics.limit_evictions, (int64_t)(evicted - in->evicted));
+    in->evicted = evicted;
+}
+
 struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t errlen)
 {
     omid_assert(env->conf != NULL && env->routes != NULL && env->n_loops > 0 && env->reactor_of != NULL);
@@ -294,12 +341,17 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
     pthread_mutex_init(&in->lock, NULL);
     pthread_cond_init(&in->changed, NULL);
     in->per_address = map_new();
-    if (in->per_address == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
+    in->limits = limits_new(LIMITS_ENTRIES);
+    if (in->per_address == NULL || in->limits == NULL || !threads_make(in) || !bind_all(in, err, errlen)) {
         ingress_free(&in);
         return NULL;
     }
     in->env.conf = NULL; /* from here on each thread's own */
     in->env.routes = NULL;
+    metrics_collector_add(collect, in);
+    in->collecting = true;
+    if (in->env.jwks != NULL)
+        jwks_watch(in->env.jwks, on_keys, in);
     err[0] = '\0';
     return in;
 }
@@ -335,12 +387,6 @@ const char *ingress_address(const struct ingress *in, size_t i)
 }
 
 /* ------------------------------------------------------------ ending */
-
-static void wake_all(struct ingress *in)
-{
-    for (unsigned i = 0; i < in->n_threads; i++)
-        sink_wake(&in->thread[i].sink);
-}
 
 void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes)
 {
@@ -407,6 +453,7 @@ static void thread_free(struct ingress_thread *t)
     conf_free(&t->next_conf);
     routes_free(&t->routes);
     routes_free(&t->next_routes);
+    jwt_keys_free(&t->keys);
     timers_free(&t->timers);
     pthread_mutex_destroy(&t->sink.lock);
     pthread_mutex_destroy(&t->wake_lock);
@@ -419,6 +466,8 @@ void ingress_free(struct ingress **inp)
     if (in == NULL)
         return;
     CHECK_MAGIC(in, INGRESS_MAGIC);
+    if (in->collecting)
+        metrics_collector_remove(collect, in);
     for (unsigned i = 0; in->thread != NULL && i < in->n_threads; i++)
         thread_free(&in->thread[i]);
     if (in->control_path != NULL)
@@ -426,6 +475,7 @@ void ingress_free(struct ingress **inp)
     free(in->control_path);
     free(in->thread);
     map_free(&in->per_address);
+    limits_free(&in->limits);
     SSL_CTX_free(in->tls);
     pthread_mutex_destroy(&in->lock);
     pthread_cond_destroy(&in->changed);
@@ -439,6 +489,7 @@ void ingress_status(struct ingress *in, struct json_w *w)
     json_w_open(w, '{');
     json_w_kint(w, "connections", atomic_load(&in->n_connections));
     json_w_kint(w, "websockets", atomic_load(&in->n_websockets));
+    json_w_kint(w, "unauthenticated", limits_strangers(in->limits));
     json_w_kbool(w, "tls", in->tls != NULL);
     json_w_kint(w, "threads", in->n_threads);
     json_w_kbool(w, "paused", atomic_load(&in->pause));

@@ -14,6 +14,7 @@
 #include "conf/conf.h"
 
 struct ingress;
+struct jwks; /* ingress/jwks.h */
 
 /* Answered on the ingress thread itself, at once: health, metrics, status. Any thread; appends to *body.
  * `path` is the request's, with its query. Returns the HTTP status; *content_type is preset to application/json. */
@@ -33,7 +34,8 @@ struct ingress_env {
     /* Which reactor serves a request; uid may be NULL. Any thread. */
     unsigned (*reactor_of)(const char *uid, unsigned n_loops);
     const struct ingress_direct *direct; /* ends with path NULL */
-    const char *control_path;            /* unix socket for omictl, mode 0660; NULL: none */
+    struct jwks *jwks;        /* NULL: no id tokens. Stopped after ingress_stop(), freed after ingress_free() */
+    const char *control_path; /* unix socket for omictl, mode 0660; NULL: none */
 };
 
 /* Binds everything. NULL with a reason in err ("127.0.0.1:8700: Address already in use", certificate faults, ...). */

@@ -19,6 +19,9 @@
 #include "base/metrics.h"
 #include "base/wsframe.h"
 #include "ingress/ingress.h"
+#include "ingress/jwt.h"
+#include "ingress/limits.h"
+#include "ingress/proxy.h"
 #include "ingress/timer.h"
 
 #define INGRESS_MAGIC UINT32_C(0x696e6772)
@@ -29,6 +32,7 @@
 #define INGRESS_ADDRESSES_MAX 16
 #define CLIENT_LINGER_MS 1000      /* a refused or failed client may read our answer for this long */
 #define CLIENT_LINGERING_MAX 256   /* per thread; beyond: cut at once */
+#define CLIENT_EARLY_MS 1000       /* so long a connection may take to ask for something before it may be displaced */
 #define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
 #define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
 #define EXCHANGE_GRACE_MS 500      /* beyond answer_timeout: whoever is asked may say so itself, and knows more */
@@ -38,6 +42,7 @@
 struct client;
 struct websocket;
 struct exchange;
+struct auth_waiter;
 
 /* ---- metrics, process-wide ---- */
 enum refused_reason {
@@ -50,7 +55,41 @@ enum refused_reason {
     REFUSED_REQUEST,
     REFUSED_MEMORY,
     REFUSED_DESCRIPTORS,
+    REFUSED_DISPLACED,
     REFUSED_N
+};
+enum limited_by {
+    LIMITED_SESSIONS_UID,
+    LIMITED_SESSIONS_ADDRESS,
+    LIMITED_UPGRADES_UID,
+    LIMITED_UPGRADES_ADDRESS,
+    LIMITED_UNAUTHENTICATED,
+    LIMITED_TABLE,
+    LIMITED_N
+};
+/* What came of a token: its form, or why not; then JWT_OK's place, which is not used, and what else jwt_check() says.
+ */
+enum auth_result {
+    AUTH_RESULT_TOKEN,
+    AUTH_RESULT_ADMIN,
+    AUTH_RESULT_MISSING,
+    AUTH_RESULT_OFF, /* no form of it is configured */
+    AUTH_RESULT_UNAVAILABLE,
+    AUTH_RESULT_FULL,
+    AUTH_RESULT_JWT,
+    AUTH_RESULT_SUBJECT = AUTH_RESULT_JWT + JWT_SUBJECT,
+    AUTH_RESULT_N = AUTH_RESULT_JWT + JWT_RESULTS
+};
+/* What came of a web client's first message. */
+enum greeting_result {
+    GREETED_OK,
+    GREETED_TIMEOUT,
+    GREETED_BAD, /* not the message it had to be */
+    GREETED_INVALID,
+    GREETED_UNAVAILABLE,
+    GREETED_LIMIT,
+    GREETED_LEFT,
+    GREETED_N
 };
 enum upgrade_result {
     UPGRADE_ACCEPTED,
@@ -59,6 +98,7 @@ enum upgrade_result {
     UPGRADE_ORIGIN,
     UPGRADE_PRECHECK,
     UPGRADE_AUTH,
+    UPGRADE_LIMIT,
     UPGRADE_STOPPING,
     UPGRADE_LOST,
     UPGRADE_N
@@ -70,6 +110,8 @@ struct ingress_metrics {
     struct metric *pauses, *stalls, *answers_late;
     struct metric *requests[4]; /* 2xx .. 5xx */
     struct metric *protocol_errors;
+    struct metric *limited[LIMITED_N], *strangers, *limit_entries[LIMITS_TABLES], *limit_evictions;
+    struct metric *tokens[AUTH_RESULT_N], *auth_waiting, *greeted[GREETED_N];
 };
 extern struct ingress_metrics ingress_metrics;
 void ingress_metrics_init(void);
@@ -120,11 +162,22 @@ struct ingress_thread {
     pthread_mutex_t wake_lock;
     bool awake; /* under wake_lock: the receiver exists */
 
+    struct proxy_list proxies; /* of conf */
+    struct jwt_keys *keys;     /* held; see keys_now() */
+    uint64_t keys_until_ms;
+    unsigned keys_generation;
+    bool keys_taken, keys_failed;
+    struct list auth_waiters; /* struct auth_waiter.link */
+    size_t n_auth_waiters;
+    struct timer auth_timer;
+
     struct list clients;   /* struct client.link */
+    struct list early;     /* struct client.early_link: no request is there yet; the oldest first */
     struct list unwatched; /* struct client.watch_link: h2o set its read callback anew */
     struct list dirty;     /* struct websocket.dirty_link: has something to write */
     size_t n_clients, n_lingering, n_control;
-    uint64_t now_ms; /* monotonic, of this turn */
+    uint64_t now_ms;  /* monotonic, of this turn */
+    uint64_t turn_ns; /* the same, when it began */
     unsigned round_robin;
     uint64_t too_big;       /* how many 413 of h2o's were counted */
     struct client *opening; /* is it still there after a call into h2o? on_close() says no */
@@ -146,6 +199,9 @@ struct ingress {
     pthread_cond_t changed;
     unsigned n_ready, n_paused;
     struct map *per_address; /* connections by address, as (void *)(uintptr_t)n */
+    struct limits *limits;
+    bool collecting;
+    uint64_t evicted; /* of limits, as counted; the metrics' collector's */
 
     atomic_bool pause, stop;
     atomic_uint configured; /* how often next_conf was set */
@@ -172,10 +228,11 @@ struct client {
     struct ingress_thread *t;
     h2o_socket_t *sock;
     struct timer timer;
-    struct list link, watch_link;
+    struct list link, watch_link, early_link;
     uint64_t since_ms; /* of the state */
     bool control, counted, tls;
     char peer[INET6_ADDRSTRLEN];
+    char net[INET6_ADDRSTRLEN]; /* what counts as one address */
     char key[INET6_ADDRSTRLEN]; /* of per_address */
 
     /* CLIENT_READING: h2o's read callback, behind ours */
@@ -200,6 +257,28 @@ void client_watch(struct ingress_thread *t); /* end of turn */
 void client_cut(struct client *c);
 const char *client_state_name(enum client_state state);
 
+/* ---- admission.c ---- */
+/* One WebSocket's share of the limits. Zeroed: nothing. Moved, not copied. */
+struct admission {
+    struct ingress_thread *t;
+    char address[CIDR_TEXT]; /* "": nothing is held */
+    char *uid;               /* NULL: not known yet */
+    bool stranger;
+};
+struct admission_refusal {
+    const char *reason; /* static */
+    unsigned retry_s;
+};
+/* Who the client of this request is: the address, and what counts as one (of IPv6 a /64). */
+void admission_peer(struct ingress_thread *t, const struct client *c, h2o_req_t *req, char peer[CIDR_TEXT],
+                    char key[CIDR_TEXT]);
+/* In this order; false with *refusal: counted, nothing more is held than before. */
+bool admission_address(struct admission *a, struct ingress_thread *t, const char *key,
+                       struct admission_refusal *refusal);
+bool admission_stranger(struct admission *a, struct admission_refusal *refusal); /* whose user is not known yet */
+bool admission_uid(struct admission *a, const char *uid, struct admission_refusal *refusal);
+void admission_leave(struct admission *a); /* gives back all; harmless when nothing is held */
+
 /* ---- http.c ---- */
 struct exchange {
     uint32_t magic;
@@ -211,6 +290,9 @@ struct exchange {
     struct channel_request request; /* until the channel takes it */
     char key[25];                   /* Sec-WebSocket-Key */
     bool websocket, upgrading, answered, watching;
+    struct auth_waiter *waiter;
+    struct admission admission;
+    char net[CIDR_TEXT]; /* admission_peer()'s key */
 };
 int http_handle(h2o_handler_t *self, h2o_req_t *req);
 void http_down(struct exchange *ex, struct channel_down *d); /* takes over d */
@@ -239,6 +321,7 @@ struct websocket_start {
     const struct route *route;
     struct routes *routes; /* held */
     struct channel_request request;
+    struct admission admission;
 };
 void websocket_start_free(struct websocket_start **start);
 void websocket_begin(struct websocket_start *start, h2o_socket_t *sock);
@@ -253,13 +336,20 @@ enum auth_verdict { AUTH_OK, AUTH_MISSING, AUTH_INVALID, AUTH_UNAVAILABLE };
 #define AUTH_UID_MAX 128
 struct auth_answer {
     enum auth_verdict verdict;
+    enum auth_result result;
     char uid[AUTH_UID_MAX + 1]; /* AUTH_OK */
     const char *reason;         /* static; else */
 };
-/* done is called exactly once on this thread, within the call or later. A verifier that answers later has to be told
- * by whoever owns `arg` when that goes away. authorization: the header's value, NULL when absent. */
+/* done is called exactly once on this thread. false: it was, within the call. true: it will be; until then *waiter is
+ * set, must not move, and whoever owns `arg` may end the waiting with auth_cancel(). The token is copied. */
 typedef void (*auth_done_fn)(void *arg, const struct auth_answer *answer);
-void auth_check(const struct conf *conf, const char *authorization, size_t len, auth_done_fn done, void *arg);
+bool auth_token(struct ingress_thread *t, const char *token, size_t len, auth_done_fn done, void *arg,
+                struct auth_waiter **waiter);
+/* The same by the value of an Authorization header, NULL when absent. */
+bool auth_header(struct ingress_thread *t, const char *value, size_t len, auth_done_fn done, void *arg,
+                 struct auth_waiter **waiter);
+void auth_cancel(struct auth_waiter **waiter); /* done is not called; NULL is fine */
+void auth_turn(struct ingress_thread *t);      /* looks again at those that wait, when keys have come or failed to */
 
 /* What channel_conn() points to begins with one of the magic numbers above. */
 static inline uint32_t conn_magic(const void *conn)

@@ -99,6 +99,8 @@ void upgrade_accept(struct exchange *ex)
     start->client = ex->client;
     start->route = ex->route;
     start->routes = routes_ref(ex->routes);
+    start->admission = ex->admission;
+    ex->admission = (struct admission){.t = NULL};
     start->request = ex->request;
     ex->request = (struct channel_request){.method = NULL};
     ws_accept_key(ex->key, strlen(ex->key), accept_key);

@@ -1,6 +1,8 @@
 /*
  * A WebSocket connection after the handshake: frames from the socket's input buffer to the channel, and back.
  *
+ *   STRANGER  accepted; the first message has yet to say who it is, or its token is being checked (then the socket is
+ *             not read). There is no channel: whose reactor it is depends on the user
  *   OPEN      both ways
  *   CLOSING   our Close is queued or sent; what the client still sends is parsed for its Close alone
  *   ENDING    the client's Close has come: ours goes out, then the socket is closed
@@ -16,6 +18,7 @@
 #include <sys/socket.h>
 
 #include "base/log.h"
+#include "ingress/greeting.h"
 #include "ingress/private.h"
 #include "ingress/tcp.h"
 
@@ -23,13 +26,21 @@
 #define BATCH_BYTES (256u << 10) /* soft: the frame that passes it is still taken */
 #define CONTROL_FRAME (2 + WS_MAX_CONTROL)
 
-enum websocket_state { WEBSOCKET_OPEN, WEBSOCKET_CLOSING, WEBSOCKET_ENDING, WEBSOCKET_FAILED, WEBSOCKET_DEAD };
+enum websocket_state {
+    WEBSOCKET_STRANGER,
+    WEBSOCKET_OPEN,
+    WEBSOCKET_CLOSING,
+    WEBSOCKET_ENDING,
+    WEBSOCKET_FAILED,
+    WEBSOCKET_DEAD
+};
 
 /* What one h2o_socket_write() is sending. */
 struct batch {
     struct channel_down *frames;
     size_t n_iov, n_heads, bytes;
     unsigned char pong[CONTROL_FRAME], close[CONTROL_FRAME], ping[WS_MAX_HEADER];
+    unsigned char greet[CONTROL_FRAME];
     unsigned char (*head)[WS_MAX_HEADER];
     h2o_iovec_t iov[];
 };
@@ -40,7 +51,10 @@ struct websocket {
     struct ingress_thread *t;
     struct client *client;
     h2o_socket_t *sock;
-    struct channel *ch; /* NULL once channel_up_closed() */
+    struct channel *ch;            /* NULL while STRANGER, and once channel_up_closed() */
+    struct websocket_start *start; /* what the channel is made of; while STRANGER */
+    struct auth_waiter *waiter;
+    struct admission admission;
     struct ws_parser parser;
     struct list dirty_link;
 
@@ -49,17 +63,41 @@ struct websocket {
     unsigned char pong[WS_MAX_CONTROL], close[WS_MAX_CONTROL];
     unsigned pong_len, close_len;
     bool pong_due, ping_due, close_due, close_sent, paused;
+    bool greet_due, greeted, checking, unread; /* unread: the socket rests while a token is checked */
 
     uint64_t heard_ms;           /* the last byte from the client */
     uint64_t ping_ms;            /* the next ping */
     uint64_t paused_ms;          /* since when reading rests */
     uint64_t progress_ms, acked; /* of the batch in flight */
+    uint64_t greet_ms;           /* until when a STRANGER may say who it is */
     uint64_t end_ms;             /* when a connection that is not OPEN is cut */
 };
 
+/* It is one no longer, whatever it is now. */
+static void stranger_over(struct websocket *ws)
+{
+    auth_cancel(&ws->waiter);
+    ws->checking = false;
+    if (ws->start != NULL)
+        websocket_start_free(&ws->start);
+    if (!ws->greeted)
+        metric_add(ingress_metrics.greeted[GREETED_LEFT], 1);
+}
+
+static void greeted(struct websocket *ws, enum greeting_result result)
+{
+    ws->greeted = true;
+    metric_add(ingress_metrics.greeted[result], 1);
+}
+
 static void websocket_set_state(struct websocket *ws, enum websocket_state state)
 {
-    static const bool legal[5][5] = {
+    static const bool legal[6][6] = {
+        [WEBSOCKET_STRANGER] = {[WEBSOCKET_OPEN] = true,
+                                [WEBSOCKET_CLOSING] = true,
+                                [WEBSOCKET_ENDING] = true,
+                                [WEBSOCKET_FAILED] = true,
+                                [WEBSOCKET_DEAD] = true},
         [WEBSOCKET_OPEN] =
             {[WEBSOCKET_CLOSING] = true, [WEBSOCKET_ENDING] = true, [WEBSOCKET_FAILED] = true, [WEBSOCKET_DEAD] = true},
         [WEBSOCKET_CLOSING] = {[WEBSOCKET_ENDING] = true, [WEBSOCKET_FAILED] = true, [WEBSOCKET_DEAD] = true},
@@ -68,6 +106,8 @@ static void websocket_set_state(struct websocket *ws, enum websocket_state state
     };
     CHECK_MAGIC(ws, WEBSOCKET_MAGIC);
     omid_assert(legal[ws->state][state]);
+    if (ws->state == WEBSOCKET_STRANGER)
+        stranger_over(ws);
     ws->state = state;
 }
 
@@ -89,7 +129,9 @@ static void arm(struct websocket *ws)
 
     if (ws->state == WEBSOCKET_DEAD)
         return;
-    if (ws->state != WEBSOCKET_OPEN) {
+    if (ws->state == WEBSOCKET_STRANGER) {
+        due = ws->checking ? ws->greet_ms + EXCHANGE_ANSWER_MS : ws->greet_ms;
+    } else if (ws->state != WEBSOCKET_OPEN) {
         due = ws->end_ms;
     } else {
         due = ws->paused ? ws->paused_ms + conf->listen.up_stall_ms : ws->heard_ms + conf->ingress.receive_timeout_ms;
@@ -144,11 +186,15 @@ static void resume_reading(struct websocket *ws);
  * written; from then on it has WEBSOCKET_CLOSE_MS. */
 static void begin_close(struct websocket *ws, uint16_t code, const char *reason, uint32_t bound_ms)
 {
-    if (ws->state != WEBSOCKET_OPEN)
+    if (ws->state != WEBSOCKET_OPEN && ws->state != WEBSOCKET_STRANGER)
         return;
     websocket_set_state(ws, WEBSOCKET_CLOSING);
     ws->end_ms = ws->t->now_ms + bound_ms;
     prepare_close(ws, code, reason);
+    if (ws->unread) { /* it waited for its token */
+        ws->unread = false;
+        resume_reading(ws);
+    }
     arm(ws);
 }
 
@@ -179,6 +225,7 @@ static void destroy(struct websocket *ws)
     atomic_fetch_sub(&ws->t->in->n_websockets, 1);
     metric_add(ingress_metrics.websockets, -1);
     queue_drop(ws);
+    admission_leave(&ws->admission);
     struct batch *batch = ws->batch;
     ws_parser_free(&ws->parser);
     ws->magic = OMID_MAGIC_DEAD;
@@ -228,7 +275,7 @@ static size_t frames_now(const struct websocket *ws)
 static struct batch *batch_build(struct websocket *ws)
 {
     size_t n = frames_now(ws);
-    size_t iov_len = (2 * n + 3) * sizeof(h2o_iovec_t);
+    size_t iov_len = (2 * n + 4) * sizeof(h2o_iovec_t);
     struct batch *b = calloc(1, sizeof(*b) + iov_len + n * WS_MAX_HEADER);
     struct channel_down **last;
 
@@ -239,7 +286,10 @@ static struct batch *batch_build(struct websocket *ws)
         batch_add_control(b, b->pong, WS_PONG, ws->pong, ws->pong_len);
     if (ws->ping_due)
         batch_add_control(b, b->ping, WS_PING, NULL, 0);
-    ws->pong_due = ws->ping_due = false;
+    if (ws->greet_due)
+        batch_add_control(b, b->greet, WS_TEXT, GREETING_ANSWER, sizeof(GREETING_ANSWER) - 1);
+    metric_add(ingress_metrics.messages_out, ws->greet_due ? 1 : 0);
+    ws->pong_due = ws->ping_due = ws->greet_due = false;
     last = &b->frames;
     for (size_t i = 0; i < n; i++) {
         struct channel_down *d = ws->queue;
@@ -265,7 +315,7 @@ static struct batch *batch_build(struct websocket *ws)
 
 static void flush(struct websocket *ws)
 {
-    if (ws->batch != NULL || (!ws->pong_due && !ws->ping_due && ws->queue == NULL && !ws->close_due))
+    if (ws->batch != NULL || (!ws->pong_due && !ws->ping_due && !ws->greet_due && ws->queue == NULL && !ws->close_due))
         return;
     ws->batch = batch_build(ws);
     if (ws->batch == NULL) {
@@ -343,8 +393,96 @@ static void pause_reading(struct websocket *ws)
     arm(ws);
 }
 
+/* ------------------------------------------------------------ strangers */
+
+static void refuse_stranger(struct websocket *ws, enum greeting_result result, uint16_t code, const char *reason)
+{
+    greeted(ws, result);
+    log_info("ingress", "web client refused", LS("reason", reason), LS("peer", ws->start->request.peer));
+    begin_close(ws, code, reason, WEBSOCKET_CLOSE_MS);
+}
+
+/* The user is known. false: refused. */
+static bool make_channel(struct websocket *ws, struct websocket_start *start)
+{
+    struct ingress_thread *t = ws->t;
+    const struct conf *conf = t->conf;
+    struct loop *loop = t->in->env.loops[http_reactor_of(t, start->request.uid)];
+
+    ws->ch = channel_new(&start->request, start->route, &t->sink, ws, loop, start->route->handler,
+                         conf->listen.up_buffer, conf->listen.down_buffer);
+    if (ws->ch == NULL)
+        metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
+    return ws->ch != NULL;
+}
+
+static void let_in(struct websocket *ws, const char *uid)
+{
+    struct admission_refusal refusal;
+    const struct conf *conf = ws->t->conf;
+
+    if (!admission_uid(&ws->admission, uid, &refusal)) {
+        refuse_stranger(ws, GREETED_LIMIT, WS_CODE_TRY_LATER, refusal.reason);
+        return;
+    }
+    ws->start->request.uid = strdup(uid);
+    if (ws->start->request.uid == NULL || !make_channel(ws, ws->start)) {
+        refuse_stranger(ws, GREETED_UNAVAILABLE, WS_CODE_TRY_LATER, "out of memory");
+        return;
+    }
+    greeted(ws, GREETED_OK);
+    websocket_set_state(ws, WEBSOCKET_OPEN);
+    ws->parser.max_message = conf->ingress.max_message;
+    ws->heard_ms = ws->t->now_ms;
+    ws->ping_ms = ws->t->now_ms + conf->ingress.ping_interval_ms;
+    ws->greet_due = true; /* goes out before whatever the session says */
+    touch(ws);
+    channel_up_open(ws->ch);
+}
+
+static void on_auth(void *arg, const struct auth_answer *answer)
+{
+    struct websocket *ws = arg;
+
+    CHECK_MAGIC(ws, WEBSOCKET_MAGIC);
+    omid_assert(ws->state == WEBSOCKET_STRANGER && ws->checking);
+    ws->checking = false;
+    if (answer->verdict == AUTH_OK)
+        let_in(ws, answer->uid);
+    else if (answer->verdict == AUTH_UNAVAILABLE)
+        refuse_stranger(ws, GREETED_UNAVAILABLE, WS_CODE_TRY_LATER, answer->reason);
+    else
+        refuse_stranger(ws, GREETED_INVALID, WS_CODE_POLICY, GREETING_INVALID);
+    if (ws->unread) {
+        ws->unread = false;
+        resume_reading(ws); /* what came behind the token, in its order */
+    }
+}
+
+static void stranger_message(struct websocket *ws, const struct ws_event *ev)
+{
+    struct greeting g;
+    const char *fault = greeting_parse(ev->opcode == WS_TEXT, ev->data, ev->len, &g);
+
+    if (fault != NULL) {
+        refuse_stranger(ws, GREETED_BAD, WS_CODE_POLICY, fault);
+    } else {
+        ws->checking = true;
+        if (auth_token(ws->t, g.token, g.len, on_auth, ws, &ws->waiter)) {
+            ws->unread = true;
+            h2o_socket_read_stop(ws->sock);
+        }
+    }
+    greeting_free(&g);
+    arm(ws);
+}
+
 static void on_message(struct websocket *ws, const struct ws_event *ev)
 {
+    if (ws->state == WEBSOCKET_STRANGER) {
+        stranger_message(ws, ev);
+        return;
+    }
     if (ws->state != WEBSOCKET_OPEN || ws->ch == NULL)
         return;
     metric_add(ingress_metrics.messages_in, 1);
@@ -406,7 +544,8 @@ static void on_event(struct websocket *ws, const struct ws_event *ev)
 
 static bool parses(const struct websocket *ws)
 {
-    return (ws->state == WEBSOCKET_OPEN || ws->state == WEBSOCKET_CLOSING) && !ws->paused;
+    return (ws->state == WEBSOCKET_OPEN || ws->state == WEBSOCKET_CLOSING || ws->state == WEBSOCKET_STRANGER) &&
+           !ws->paused && !ws->checking;
 }
 
 static void parse(struct websocket *ws)
@@ -426,7 +565,7 @@ static void parse(struct websocket *ws)
             break;
     }
     /* What comes after a Close, or after a fault, has no meaning. */
-    if (!parses(ws) && !ws->paused)
+    if (!parses(ws) && !ws->paused && !ws->checking)
         h2o_buffer_consume(&sock->input, sock->input->size);
 }
 
@@ -516,6 +655,11 @@ void websocket_timer(struct websocket *ws)
     if (write_stalled(ws)) {
         metric_add(ingress_metrics.stalls, 1);
         die(ws, WS_CODE_ABNORMAL);
+    } else if (ws->state == WEBSOCKET_STRANGER) {
+        if (!ws->checking && now >= ws->greet_ms)
+            refuse_stranger(ws, GREETED_TIMEOUT, WS_CODE_POLICY, GREETING_TIMEOUT);
+        else if (now >= ws->greet_ms + EXCHANGE_ANSWER_MS)
+            die(ws, WS_CODE_ABNORMAL);
     } else if (ws->state != WEBSOCKET_OPEN) {
         if (now >= ws->end_ms)
             die(ws, WS_CODE_ABNORMAL);
@@ -538,7 +682,7 @@ void websocket_timer(struct websocket *ws)
 void websocket_stop(struct websocket *ws)
 {
     CHECK_MAGIC(ws, WEBSOCKET_MAGIC);
-    if (ws->state != WEBSOCKET_OPEN)
+    if (ws->state != WEBSOCKET_OPEN && ws->state != WEBSOCKET_STRANGER)
         return;
     tell_closed(ws, WS_CODE_GOING_AWAY);
     begin_close(ws, WS_CODE_GOING_AWAY, "going away", TCP_UNACKED_MS);
@@ -556,6 +700,7 @@ void websocket_start_free(struct websocket_start **start)
 {
     routes_free(&(*start)->routes);
     channel_request_free(&(*start)->request);
+    admission_leave(&(*start)->admission);
     free(*start);
     *start = NULL;
 }
@@ -576,35 +721,41 @@ void websocket_begin(struct websocket_start *start, h2o_socket_t *sock)
     struct client *c = start->client;
     const struct conf *conf = t->conf;
     struct websocket *ws = calloc(1, sizeof(*ws));
+    bool stranger = start->route->auth == ROUTE_TOKEN_FIRST;
 
     CHECK_MAGIC(c, CLIENT_MAGIC);
     if (ws == NULL) {
         refuse(start, ws, sock);
         return;
     }
-    struct loop *loop = t->in->env.loops[http_reactor_of(t, start->request.uid)];
     ws->magic = WEBSOCKET_MAGIC;
-    ws->ch = channel_new(&start->request, start->route, &t->sink, ws, loop, start->route->handler,
-                         conf->listen.up_buffer, conf->listen.down_buffer);
-    if (ws->ch == NULL) {
+    ws->state = stranger ? WEBSOCKET_STRANGER : WEBSOCKET_OPEN;
+    ws->t = t;
+    if (!stranger && !make_channel(ws, start)) {
         refuse(start, ws, sock);
         return;
     }
-    ws->t = t;
     ws->client = c;
     ws->sock = sock;
+    ws->admission = start->admission;
+    start->admission = (struct admission){.t = NULL};
     ws->queue_last = &ws->queue;
     ws->heard_ms = t->now_ms;
     ws->ping_ms = t->now_ms + conf->ingress.ping_interval_ms;
+    ws->greet_ms = t->now_ms + conf->listen.auth_timeout_ms;
     list_init(&ws->dirty_link);
-    ws_parser_init(&ws->parser, true, conf->ingress.max_message);
+    ws_parser_init(&ws->parser, true, stranger ? GREETING_MAX : conf->ingress.max_message);
     client_set_state(c, CLIENT_WEBSOCKET);
     c->ws = ws;
     sock->data = ws;
     atomic_fetch_add(&t->in->n_websockets, 1);
     metric_add(ingress_metrics.websockets, 1);
-    websocket_start_free(&start);
-    channel_up_open(ws->ch);
+    if (stranger) {
+        ws->start = start;
+    } else {
+        websocket_start_free(&start);
+        channel_up_open(ws->ch);
+    }
     h2o_socket_read_start(sock, on_read);
     arm(ws);
     if (t->stopping)

@@ -16,6 +16,7 @@
 
 static void conversation_store_flush(struct conversation *c);
 static void conversation_settle(struct conversation *c);
+static void conversation_end(struct conversation *c);
 
 static void conversation_set_state(struct conversation *c, enum conversation_state to)
 {
@@ -30,6 +31,14 @@ static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
         ev_timer_set(t, ms / 1000., 0.);
         ev_timer_start(loop_ev(c->ss->env.loop), t);
     }
+}
+
+/* A little early, at moments that all conversations share, 20 in each interval: what they write then shares a commit,
+ * and so a sync of the disk. */
+static void store_flush_arm(struct conversation *c)
+{
+    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 20;
+    timer_arm(c, &c->store_flush, step > 0 ? flush - (uint32_t)(loop_now_ms(c->ss->env.loop) % step) : flush);
 }
 
 static void timer_stop(struct conversation *c, ev_timer *t)
@@ -110,7 +119,7 @@ void conversation_flush_client(struct conversation *c)
     buf_free(&changed);
     id_list_free(&deleted);
     timer_arm(c, &c->consumer_flush, c->ss->env.conf->listen.consumer_flush_ms);
-    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    store_flush_arm(c);
 }
 
 static void on_client_flush(struct ev_loop *ev, ev_timer *w, int revents)
@@ -209,13 +218,13 @@ static void on_put(void *arg, int result)
             c->segments.item[i]->unseen |= SEGMENT_STORE;
         c->times_dirty = true;
         log_error(MODULE, "the store did not take segments, trying again", LS("conversation", c->id));
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
         return;
     }
     id_list_drop_first(&c->gone_store, c->gone_sent);
     c->gone_sent = 0;
     if (conversation_dirty(c))
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     conversation_settle(c);
 }
 
@@ -225,7 +234,7 @@ static void on_created(void *arg, struct store_opened *opened)
     if (!c)
         return;
     c->stored = opened->result == OMID_OK;
-    timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+    store_flush_arm(c);
     conversation_settle(c);
 }
 
@@ -287,7 +296,7 @@ static void conversation_store_put(struct conversation *c)
             c->segments.item[i]->unseen &= ~(unsigned)SEGMENT_STORE;
         c->gone_sent = c->gone_store.n;
     } else {
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     }
 out:
     free(segment);
@@ -306,7 +315,7 @@ static void conversation_store_flush(struct conversation *c)
     else
         conversation_store_put(c);
     if (!c->store_busy)
-        timer_arm(c, &c->store_flush, c->ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
 }
 
 static void on_store_flush(struct ev_loop *ev, ev_timer *w, int revents)
@@ -377,7 +386,7 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
     } else {
         id_uuid4(c->id);
         c->created_ms = c->finished_ms = clock_wall_ms();
-        timer_arm(c, &c->store_flush, ss->env.conf->store.flush_ms);
+        store_flush_arm(c);
     }
     if (!c->uid || !c->language || !c->source || (from && !segments_load(c, from)) ||
         !map_put(ss->conversation, c->id, c, NULL)) {
@@ -506,10 +515,15 @@ void conversation_detach(struct session *s)
     conversation_consumer_flush(c);
     list_remove(&s->conversation_link);
     s->conversation = NULL;
-    if (list_empty(&c->session)) {
-        conversation_store_flush(c);
-        conversation_settle(c);
+    if (!list_empty(&c->session))
+        return;
+    /* A call is over when its client hangs up; others may speak on. */
+    if (session_is_multi(s) && c->state == CONVERSATION_OPEN) {
+        conversation_end(c);
+        return;
     }
+    conversation_store_flush(c);
+    conversation_settle(c);
 }
 
 void conversation_add(struct conversation *c, struct session *s, struct segment_list *batch)
@@ -605,14 +619,9 @@ static bool conversation_over(const struct conversation *c, int64_t now_ms)
     return now_ms - c->finished_ms >= c->timeout_ms || c->bytes > MAX_BYTES;
 }
 
-void conversation_check(struct conversation *c, int64_t now_ms)
+/* It leaves memory: c is not to be used afterwards. */
+static void conversation_end(struct conversation *c)
 {
-    CHECK_MAGIC(c, CONVERSATION_MAGIC);
-    if (c->state != CONVERSATION_OPEN || !conversation_over(c, now_ms))
-        return;
-    conversation_flush_client(c);
-    if (!conversation_over(c, now_ms))
-        return;
     log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n));
     if (c->segments.n == 0) {
         conversation_delete(c);
@@ -627,4 +636,14 @@ void conversation_check(struct conversation *c, int64_t now_ms)
     sessions_move_on(c);
     conversation_store_flush(c);
     conversation_settle(c);
+}
+
+void conversation_check(struct conversation *c, int64_t now_ms)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    if (c->state != CONVERSATION_OPEN || !conversation_over(c, now_ms))
+        return;
+    conversation_flush_client(c);
+    if (conversation_over(c, now_ms))
+        conversation_end(c);
 }

@@ -1,79 +1,14 @@
-/* From the client to the session: audio and messages. Every data frame is activity. */
+/* From the client to the session: its messages. Every data frame is activity. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
-#include "bus/bus.h"
 #include "session/state.h"
 
-/* Frames up to this length are activity and nothing else (the listen protocol, Audio). */
-#define MIN_AUDIO_BYTES 2
 /* What a client's own transcript may claim: no session lasts longer, no room holds more. */
 #define MAX_SECONDS 1e7
 #define MAX_SPEAKER 9999
-
-/* -------------------------------------------------------------------------- audio */
-
-static bool scratch_fits(struct sessions *ss, size_t samples)
-{
-    if (samples <= ss->scratch_cap)
-        return true;
-    int16_t *p = realloc(ss->scratch, samples * sizeof *p);
-    if (!p)
-        return false;
-    ss->scratch = p;
-    ss->scratch_cap = samples;
-    return true;
-}
-
-/* To s16 in the reactor's scratch; the number of samples. An odd last byte is no sample. */
-static size_t audio_decode(struct session *s, const unsigned char *data, size_t len)
-{
-    struct sessions *ss = s->ss;
-    bool u8 = s->params.codec == CODEC_PCM8 && session_conf(s)->listen.pcm8_u8;
-    size_t n = u8 ? len : len / 2;
-    if (!scratch_fits(ss, n))
-        return 0;
-    if (u8) {
-        for (size_t i = 0; i < n; i++)
-            ss->scratch[i] = (int16_t)((data[i] - 128) * 256);
-    } else {
-        for (size_t i = 0; i < n; i++)
-            ss->scratch[i] = (int16_t)(uint16_t)(data[2 * i] | data[2 * i + 1] << 8);
-    }
-    return n;
-}
-
-static bool session_audio(struct session *s, const unsigned char *data, size_t len)
-{
-    if (len <= MIN_AUDIO_BYTES)
-        return true;
-    size_t n = audio_decode(s, data, len);
-    if (n == 0)
-        return true;
-    int16_t *pcm = s->ss->scratch;
-    if (s->feed && !stt_feed_audio(s->feed, pcm, n))
-        return false;
-    int64_t now = clock_wall_ms();
-    if (s->first_audio_ms == 0)
-        s->first_audio_ms = now - (int64_t)(n * 1000 / (size_t)s->params.sample_rate);
-    struct omid_event ev = {
-        .size = sizeof ev,
-        .type = OMID_EVENT_AUDIO,
-        .uid = s->uid,
-        .session_id = s->id,
-        .conversation_id = s->conversation ? s->conversation->id : "",
-        .pcm = pcm,
-        .samples = n,
-        .sample_rate = (uint32_t)s->params.sample_rate,
-        .time_ms = s->first_audio_ms + (int64_t)(s->samples * 1000 / (uint64_t)s->params.sample_rate),
-    };
-    s->samples += n;
-    metric_add(session_metrics()->audio_bytes, (int64_t)(n * sizeof *pcm));
-    bus_publish(s->ss->env.bus, &ev);
-    return true;
-}
 
 /* ----------------------------------------------------------------------- messages */
 

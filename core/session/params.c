@@ -13,19 +13,6 @@
 /* Sources: the listen protocol, Query parameters. */
 #define TIMEOUT_CAP_S 14400
 
-static const struct {
-    const char *name;
-    enum listen_codec codec;
-} codecs[] = {
-    {"pcm8", CODEC_PCM8},
-    {"pcm16", CODEC_PCM16},
-    {"opus", CODEC_OPUS},
-    {"opus_fs320", CODEC_OPUS_FS320},
-    {"aac", CODEC_AAC},
-    {"lc3", CODEC_LC3},
-    {"lc3_fs1030", CODEC_LC3_FS1030},
-};
-
 static bool number(const struct query *q, const char *name, long def, long *out, char *err, size_t errlen)
 {
     const char *s = query_get(q, name);
@@ -117,7 +104,7 @@ int64_t listen_params_timeout_ms(const struct listen_params *p, const struct con
 
 static bool parse(struct listen_params *p, const struct query *q, char *err, size_t errlen)
 {
-    if (!number(q, "sample_rate", 8000, &p->sample_rate, err, errlen) ||
+    if (!number(q, "sample_rate", 8000, &p->client_rate, err, errlen) ||
         !number(q, "channels", 1, &p->channels, err, errlen) ||
         !number(q, "conversation_timeout", 120, &p->timeout_s, err, errlen) ||
         !boolean(q, "include_speech_profile", true, &p->include_speech_profile, err, errlen) ||
@@ -133,11 +120,8 @@ static bool parse(struct listen_params *p, const struct query *q, char *err, siz
     if (strcasecmp(p->language, "auto") == 0 || strcasecmp(p->language, "multi") == 0)
         snprintf(p->language, sizeof p->language, "multi");
     text(q, "codec", "pcm8", p->codec_name, sizeof p->codec_name);
-    p->codec = CODEC_UNKNOWN;
-    for (size_t i = 0; i < ARRAY_LEN(codecs); i++) {
-        if (strcmp(p->codec_name, codecs[i].name) == 0)
-            p->codec = codecs[i].codec;
-    }
+    p->codec = codec_find(p->codec_name);
+    p->sample_rate = codec_session_rate(p->codec, p->channels, p->client_rate);
     text(q, "source", "omi", p->source, sizeof p->source);
     text(q, "stt_service", "", p->stt_service, sizeof p->stt_service);
     text(q, "call_id", "", p->call_id, sizeof p->call_id);

@@ -7,24 +7,15 @@
 #include <stdint.h>
 
 #include "conf/conf.h"
-
-enum listen_codec {
-    CODEC_PCM8,
-    CODEC_PCM16,
-    CODEC_OPUS,
-    CODEC_OPUS_FS320,
-    CODEC_AAC,
-    CODEC_LC3,
-    CODEC_LC3_FS1030,
-    CODEC_UNKNOWN,
-};
+#include "session/codec.h"
 
 /* What the client says about something that has a setting of its own. */
 enum listen_choice { CHOICE_NONE, CHOICE_ENABLED, CHOICE_DISABLED };
 
 struct listen_params {
     char language[96]; /* "auto" is already "multi"; as long as a Close frame can repeat it */
-    long sample_rate;
+    long client_rate;  /* sample_rate as the client said it, Hz */
+    long sample_rate;  /* of the session's audio: what speech-to-text and events get */
     enum listen_codec codec;
     char codec_name[24]; /* as the client wrote it, cut */
     long channels;

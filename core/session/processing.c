@@ -252,7 +252,7 @@ static void on_read(void *arg, struct store_conversation *c)
                              .run = summarize_run,
                              .done = summarize_done,
                              .arg = p};
-    if (exec_submit(p->ss->env.exec, "session", p->ss->env.loop, &work) != OMID_OK)
+    if (exec_submit(p->ss->env.exec, exec_core, p->ss->env.loop, &work) != OMID_OK)
         processing_again(p, "summarize");
 }
 

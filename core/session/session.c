@@ -82,15 +82,18 @@ void session_destroy(struct session *s)
     session_set_state(s, SESSION_GONE);
     struct sessions *ss = s->ss;
     session_tasks_end(s);
+    for (unsigned i = 0; i < s->n_streams; i++)
+        stt_feed_free(&s->stream[i].feed); /* one that has failed */
     roster_remove(&s->ss->roster, &s->shown);
-    stt_feed_free(&s->feed); /* one that has failed */
     conversation_detach(s);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
     map_remove(ss->by_id, s->id);
     list_remove(&s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     session_outbound_free(s);
+    session_audio_free(s);
     if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
         metric_add(session_metrics()->dropped, (int64_t)s->early.n);
     segment_list_free(&s->early);
@@ -211,11 +214,22 @@ void session_take_segments(struct session *s, struct segment_list *batch)
 
 /* ----------------------------------------------------------------- speech to text */
 
+static struct session *stream_session(const struct stream *st)
+{
+    CHECK_MAGIC(st->s, SESSION_MAGIC);
+    return st->s;
+}
+
 static void on_feed_ready(void *arg, const char *provider)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    log_info(MODULE, "provider ready", LS("session", s->id), LS("provider", provider));
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    log_info(MODULE, "provider ready", LS("session", s->id), LS("provider", provider), LU("channel", st->number));
+    st->ready = true;
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (!s->stream[i].ready)
+            return;
+    }
     if (s->state == SESSION_STARTING) {
         session_set_state(s, SESSION_LIVE);
         session_send_status(s, "ready", NULL, NULL);
@@ -224,12 +238,15 @@ static void on_feed_ready(void *arg, const char *provider)
 
 static void on_feed_segments(void *arg, const char *provider, const struct omid_stt_segment *segments, size_t n)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    bool multi = session_is_multi(s);
     struct segment_list batch = {0};
     for (size_t i = 0; i < n; i++) {
-        struct segment *seg =
-            segment_new(segments[i].text, segments[i].speaker, false, segments[i].start, segments[i].end, provider);
+        double start = segments[i].start, end = segments[i].end;
+        session_audio_span(st, &start, &end);
+        struct segment *seg = segment_new(segments[i].text, multi ? (int)st->number : segments[i].speaker,
+                                          multi && st->number == 0, start, end, provider);
         if (!seg || !segment_list_push(&batch, seg)) {
             metric_add(session_metrics()->dropped, 1);
             segment_free(&seg);
@@ -240,29 +257,30 @@ static void on_feed_segments(void *arg, const char *provider, const struct omid_
 
 static void on_feed_room(void *arg)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
+    struct session *s = stream_session(arg);
     if (s->channel)
         channel_resume(s->channel);
 }
 
 static void on_feed_failed(void *arg, const struct stt_failure *why)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    session_send_status(s, "stt_failed", NULL, why);
+    struct stream *st = arg;
+    struct session *s = stream_session(st);
+    /* Once: when one channel has failed, all have. */
+    if (s->state < SESSION_CLOSING)
+        session_send_status(s, "stt_failed", NULL, why);
     bool overloaded = strcmp(why->outcome, "overloaded") == 0;
-    task_end(&s->stt, TASK_FAILED, why->reason);
+    task_end(&st->task, TASK_FAILED, why->reason);
     session_close(s, overloaded ? WS_CODE_TRY_LATER : WS_CODE_INTERNAL,
                   overloaded ? "no speech-to-text capacity, try again later" : "speech-to-text failed");
 }
 
 static void on_feed_done(void *arg)
 {
-    struct session *s = arg;
-    CHECK_MAGIC(s, SESSION_MAGIC);
-    stt_feed_free(&s->feed);
-    task_end(&s->stt, TASK_DONE, NULL);
+    struct stream *st = arg;
+    (void)stream_session(st);
+    stt_feed_free(&st->feed);
+    task_end(&st->task, TASK_DONE, NULL);
 }
 
 static const struct stt_feed_events feed_events = {
@@ -314,16 +332,8 @@ static uint16_t refusal(const struct sessions *ss, const struct listen_params *p
         snprintf(why, len, "unknown codec %s", p->codec_name);
         return WS_CODE_UNSUPPORTED;
     }
-    if (p->codec != CODEC_PCM8 && p->codec != CODEC_PCM16) {
-        snprintf(why, len, "codec %s is not served here", p->codec_name);
-        return WS_CODE_UNSUPPORTED;
-    }
-    if (p->channels != 1) {
-        snprintf(why, len, "multi-channel audio is not served here");
-        return WS_CODE_UNSUPPORTED;
-    }
-    if (p->sample_rate < 8000 || p->sample_rate > 48000) {
-        snprintf(why, len, "sample rate %ld is not within 8000 to 48000", p->sample_rate);
+    if (p->client_rate < 8000 || p->client_rate > 48000) {
+        snprintf(why, len, "sample rate %ld is not within 8000 to 48000", p->client_rate);
         return WS_CODE_UNSUPPORTED;
     }
     if (ss->draining) {
@@ -363,14 +373,16 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
+    loop_gather(ss->env.loop, map_count(ss->by_id));
     s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;
 }
 
-/* false: no provider serves the language. */
-static bool session_feed_make(struct session *s, bool *memory)
+/* A feed for each channel. false: no provider serves the language. */
+static bool session_feeds_make(struct session *s, bool *memory)
 {
     bool served = true;
+    *memory = true;
     if (s->params.custom_stt)
         return true;
     struct stt_feed_params p = {.conf = session_conf(s),
@@ -381,9 +393,13 @@ static bool session_feed_make(struct session *s, bool *memory)
                                 .session_id = s->id,
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
-                                .sample_rate = (uint32_t)s->params.sample_rate};
-    s->feed = stt_feed_new(&p, &feed_events, s, &served);
-    *memory = s->feed || !served;
+                                .sample_rate = (uint32_t)s->params.sample_rate,
+                                .multi_channel = session_is_multi(s)};
+    for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
+        p.channel = i;
+        s->stream[i].feed = stt_feed_new(&p, &feed_events, &s->stream[i], &served);
+        *memory = s->stream[i].feed || !served;
+    }
     return served;
 }
 
@@ -406,10 +422,13 @@ static void session_begin(struct session *s)
     session_conversation_request(s);
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
     session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
-    if (s->feed) {
-        session_stt_begin(s);
-        stt_feed_start(s->feed);
-    } else {
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (s->stream[i].feed) {
+            session_stt_begin(&s->stream[i]);
+            stt_feed_start(s->stream[i].feed);
+        }
+    }
+    if (s->params.custom_stt) {
         session_set_state(s, SESSION_LIVE);
         session_send_status(s, "ready", NULL, NULL);
     }
@@ -443,7 +462,11 @@ static void session_on_opened(struct channel *ch)
         refuse(ch, WS_CODE_INTERNAL, "out of memory");
         return;
     }
-    bool served = session_feed_make(s, &memory);
+    bool served = true;
+    if (session_audio_open(s))
+        served = session_feeds_make(s, &memory);
+    else
+        memory = false;
     if (!served || !memory) {
         snprintf(why, sizeof why, "The language is not supported, %s", params.language);
         s->channel = NULL;

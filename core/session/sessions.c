@@ -37,6 +37,10 @@ static void metrics_make(void)
         .sessions = metric_counter("omid_listen_sessions_total", "Sessions begun."),
         .refused = metric_counter("omid_listen_refused_total", "Sessions closed at their start."),
         .audio_bytes = metric_counter("omid_listen_audio_bytes_total", "Audio taken from clients, decoded."),
+        .audio_channel = metric_counter("omid_listen_unknown_channels_total",
+                                        "Audio messages of multi-channel sessions for a channel that there is not."),
+        .mix_rejoins = metric_counter("omid_listen_mix_rejoins_total",
+                                      "Channels that fell behind in the mixed audio and joined it anew."),
         .messages_ignored = metric_counter("omid_listen_messages_ignored_total",
                                            "Client texts that are no JSON object or of no known type."),
         .segments = metric_counter("omid_listen_segments_total", "Transcript segments taken from providers."),
@@ -196,6 +200,7 @@ struct sessions *sessions_new(const struct sessions_env *env)
     struct sessions *ss = calloc(1, sizeof *ss);
     if (!ss)
         return NULL;
+    codec_setup();
     ss->magic = SESSIONS_MAGIC;
     ss->env = *env;
     ss->env.conf = ss->conf = conf_ref(env->conf);
@@ -239,8 +244,10 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     ss->env.conf = ss->conf = conf_ref(conf);
     list_each (it, &ss->session) {
         struct session *s = list_entry(it, struct session, link);
-        if (s->feed)
-            stt_feed_configure(s->feed, conf);
+        for (unsigned i = 0; i < s->n_streams; i++) {
+            if (s->stream[i].feed)
+                stt_feed_configure(s->stream[i].feed, conf);
+        }
         session_reconfigure(s, former);
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
@@ -313,7 +320,8 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->by_id);
     map_free(&ss->conversation);
     map_free(&ss->processing);
-    free(ss->scratch);
+    pcm_free(&ss->scratch);
+    pcm_free(&ss->mixed);
     roster_free(&ss->roster);
     conf_free(&ss->conf);
     ss->magic = OMID_MAGIC_DEAD;

@@ -19,11 +19,25 @@ const char *const session_state_names[SESSION_STATES_SHOWN] = {
  * only its bytes are known. */
 static uint32_t session_lag_ms(const struct session *s)
 {
-    uint64_t ms = s->feed ? stt_feed_lag_ms(s->feed) : 0;
+    uint64_t ms = 0;
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        uint64_t lag = s->stream[i].feed ? stt_feed_lag_ms(s->stream[i].feed) : 0;
+        ms = lag > ms ? lag : ms;
+    }
     uint64_t taken_ms = s->samples * 1000 / (uint64_t)s->params.sample_rate;
     if (s->channel && s->bytes > 0)
         ms += channel_up_bytes(s->channel) * taken_ms / s->bytes;
     return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
+}
+
+/* Of the first channel that has one. */
+static const char *session_provider(const struct session *s)
+{
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (s->stream[i].feed)
+            return stt_feed_provider(s->stream[i].feed);
+    }
+    return "";
 }
 
 void session_show(struct session *s, bool tick)
@@ -38,7 +52,7 @@ void session_show(struct session *s, bool tick)
     row.state = s->state;
     snprintf(row.codec, sizeof row.codec, "%s", s->params.codec_name);
     snprintf(row.language, sizeof row.language, "%.15s", s->params.language);
-    snprintf(row.provider, sizeof row.provider, "%s", s->feed ? stt_feed_provider(s->feed) : "");
+    snprintf(row.provider, sizeof row.provider, "%s", session_provider(s));
     row.sample_rate = (uint32_t)s->params.sample_rate;
     row.channels = (uint32_t)s->params.channels;
     supervisor_tasks(&s->supervisor, row.tasks, sizeof row.tasks);

@@ -17,6 +17,8 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "session/codec.h"
+#include "session/mixer.h"
 #include "session/params.h"
 #include "session/roster.h"
 #include "session/segments.h"
@@ -42,8 +44,7 @@ struct sessions {
     uint64_t drain_until_ms; /* while draining: no session's own drain lasts longer */
     void (*drained)(void *arg);
     void *drained_arg;
-    int16_t *scratch; /* samples of the message under way */
-    size_t scratch_cap;
+    struct pcm scratch, mixed; /* samples of the message under way */
 };
 #define SESSIONS_MAGIC UINT32_C(0x73657373)
 
@@ -82,6 +83,19 @@ enum session_state {
 };
 #define SESSION_STATES_SHOWN SESSION_GONE
 
+/* One channel of a session's audio. Its number is the protocol's channel id less one, and its speaker: 0 the microphone
+ * (is_user), 1 the remote side. Without multi-channel framing there is the first alone, of any speakers. */
+struct stream {
+    struct session *s;
+    unsigned number;
+    struct decoder *decoder;
+    struct task task;      /* lifetime: the feed; in the drain the rest of the transcript */
+    struct stt_feed *feed; /* NULL with custom_stt, and once all its results have come */
+    bool ready;            /* its provider has been, once */
+    struct pcm held;       /* decoded, and refused by the feed: for when the message comes again */
+};
+#define SESSION_MAX_STREAMS MIXER_CHANNELS
+
 #define SESSION_MAX_QUEUED 100 /* messages that wait for room on the way down */
 
 struct session {
@@ -96,11 +110,13 @@ struct session {
     char uid_tag[16];
     struct listen_params params;
     struct supervisor supervisor;
-    struct task client;    /* lifetime: the connection */
-    struct task watch;     /* lifetime: pings, inactivity, a client that does not read; ends when we end the session */
-    struct task stt;       /* lifetime: the feed; in the drain the rest of the transcript */
-    struct task open;      /* finite: the store has been asked for a conversation */
-    struct stt_feed *feed; /* NULL with custom_stt */
+    struct task client; /* lifetime: the connection */
+    struct task watch;  /* lifetime: pings, inactivity, a client that does not read; ends when we end the session */
+    struct task open;   /* finite: the store has been asked for a conversation */
+    struct stream stream[SESSION_MAX_STREAMS];
+    unsigned n_streams;
+    struct mixer *mixer;               /* multi-channel alone */
+    bool undecoded_told;               /* that packets do not decode: said once */
     struct conversation *conversation; /* NULL until the store has answered */
     bool begun;                        /* plugins know of it */
     struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
@@ -147,7 +163,7 @@ static inline struct ev_loop *session_ev(const struct session *s)
 void session_tasks_init(struct session *s);
 /* The connection, and what is asked of it. */
 void session_client_begin(struct session *s);
-void session_stt_begin(struct session *s);
+void session_stt_begin(struct stream *st);
 bool session_open_begin(struct session *s); /* false: too late for it */
 /* At once, whatever goes on. */
 void session_tasks_end(struct session *s);
@@ -159,6 +175,21 @@ void session_show(struct session *s, bool tick);
 
 /* ---- inbound.c: the channel's message() ---- */
 bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
+
+/* ---- audio.c: from a packet to speech-to-text and to consumers ---- */
+/* Decoders and mixer for its parameters. false: no memory. */
+bool session_audio_open(struct session *s);
+/* A binary message. false: it is to come again when speech-to-text has room. */
+bool session_audio(struct session *s, const unsigned char *data, size_t len);
+/* No more will come: what the mixer still holds goes to consumers. */
+void session_audio_end(struct session *s);
+/* From seconds of the stream's audio to seconds of the session's. */
+void session_audio_span(const struct stream *st, double *start, double *end);
+void session_audio_free(struct session *s);
+static inline bool session_is_multi(const struct session *s)
+{
+    return s->n_streams > 1;
+}
 
 /* ---- outbound.c: to the client ---- */
 void session_writable(struct channel *ch); /* the channel's writable() */
@@ -189,7 +220,7 @@ void session_reconfigure(struct session *s, const struct conf *former);
  * memory. */
 struct conversation *conversation_new(struct sessions *ss, const struct store_conversation *c, const struct session *s);
 void conversation_attach(struct conversation *c, struct session *s);
-/* The session is leaving: what it said stays. */
+/* The session is leaving: what it said stays. With the last session of several channels a conversation ends, too. */
 void conversation_detach(struct session *s);
 /* Takes segments of the session (seconds of its audio). */
 void conversation_add(struct conversation *c, struct session *s, struct segment_list *batch);
@@ -209,8 +240,8 @@ void processing_free_all(struct sessions *ss);
 
 /* ---- sessions.c ---- */
 struct session_metrics {
-    struct metric *active, *sessions, *refused, *audio_bytes, *messages_ignored, *segments, *conversations, *processed,
-        *processing_retries, *coalesced, *dropped;
+    struct metric *active, *sessions, *refused, *audio_bytes, *audio_channel, *mix_rejoins, *messages_ignored,
+        *segments, *conversations, *processed, *processing_retries, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
 unsigned sessions_live(void);  /* of the whole process */

@@ -250,6 +250,8 @@ static void feed_open(struct stt_feed *f)
         .model = c->model,
         .language = f->language,
         .sample_rate = f->p.sample_rate,
+        .channel = f->p.channel,
+        .multi_channel = f->p.multi_channel,
     };
     struct host_call call;
     void *stream = NULL;

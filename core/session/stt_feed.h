@@ -51,6 +51,8 @@ struct stt_feed_params {
     const char *uid, *session_id, *language;
     const char *preferred; /* model or plugin name, tried first if it serves the language; or "" */
     uint32_t sample_rate;
+    bool multi_channel; /* one of several of the session, each with a feed of its own */
+    unsigned channel;   /* its number, from 0 */
 };
 
 struct stt_feed;

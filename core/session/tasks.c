@@ -3,11 +3,13 @@
  *
  *   client   lifetime   the connection; in the drain until it has closed
  *   watch    lifetime   pings, inactivity, a client that does not read; ends when session_close() does
- *   stt      lifetime   the feed; in the drain until the rest of the transcript has come
+ *   stt:N    lifetime   a channel's feed; in the drain until the rest of the transcript has come
  *   open     finite     the store's answer to the question for a conversation
  *
  * Every one of them can be cancelled at once: nothing here waits in a thread.
  */
+#include <stdio.h>
+
 #include "base/log.h"
 #include "session/state.h"
 
@@ -76,6 +78,7 @@ static void client_cancel(struct task *t)
 static void client_ended(struct task *t)
 {
     struct session *s = container_of(t, struct session, client);
+    session_audio_end(s);
     channel_drop(&s->channel);
     if (s->state < SESSION_LEAVING)
         session_set_state(s, SESSION_LEAVING);
@@ -104,12 +107,12 @@ static const struct task_ops watch_ops = {.shutdown = watch_stop, .cancel = watc
 
 static void stt_shutdown(struct task *t)
 {
-    stt_feed_close(container_of(t, struct session, stt)->feed);
+    stt_feed_close(container_of(t, struct stream, task)->feed);
 }
 
 static void stt_cancel(struct task *t)
 {
-    stt_feed_free(&container_of(t, struct session, stt)->feed); /* the supervisor's turn: none of its events */
+    stt_feed_free(&container_of(t, struct stream, task)->feed); /* the supervisor's turn: none of its events */
     task_end(t, TASK_DONE, NULL);
 }
 
@@ -117,7 +120,7 @@ static void session_open_settle(struct session *s);
 
 static void stt_ended(struct task *t)
 {
-    session_open_settle(container_of(t, struct session, stt));
+    session_open_settle(container_of(t, struct stream, task)->s);
 }
 
 static const struct task_ops stt_ops = {.shutdown = stt_shutdown, .cancel = stt_cancel, .ended = stt_ended};
@@ -127,7 +130,11 @@ static const struct task_ops stt_ops = {.shutdown = stt_shutdown, .cancel = stt_
 
 static void session_open_settle(struct session *s)
 {
-    if (!supervisor_running(&s->supervisor) && !task_running(&s->stt) && s->early.n == 0)
+    for (unsigned i = 0; i < s->n_streams; i++) {
+        if (task_running(&s->stream[i].task))
+            return;
+    }
+    if (!supervisor_running(&s->supervisor) && s->early.n == 0)
         task_end(&s->open, TASK_DONE, NULL);
 }
 
@@ -159,7 +166,8 @@ void session_tasks_init(struct session *s)
     supervisor_init(&s->supervisor, supervisor_class_get(SESSION_LABEL), s->uid_tag, session_wake, s);
     task_init(&s->client);
     task_init(&s->watch);
-    task_init(&s->stt);
+    for (unsigned i = 0; i < SESSION_MAX_STREAMS; i++)
+        task_init(&s->stream[i].task);
     task_init(&s->open);
 }
 
@@ -170,9 +178,12 @@ void session_client_begin(struct session *s)
     omid_assert(began);
 }
 
-void session_stt_begin(struct session *s)
+void session_stt_begin(struct stream *st)
 {
-    bool began = task_start(&s->stt, &s->supervisor, TASK_LIFETIME, "stt", &stt_ops);
+    char what[sizeof st->task.what];
+    snprintf(what, sizeof what, "stt:%u", st->number + 1);
+    bool began =
+        task_start(&st->task, &st->s->supervisor, TASK_LIFETIME, session_is_multi(st->s) ? what : "stt", &stt_ops);
     omid_assert(began);
 }
 

@@ -45,6 +45,10 @@ extern "C" {
  *   1.0  first version
  *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
  *        omid_stt_role.stats: what a stream did for the session's account
+ *        fan-outs: gather_label(), gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
+ *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
+ *        omid_http_response.redirects
+ *        omid_http_response.max_age_s: how long an answer may be kept
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -53,12 +57,13 @@ extern "C" {
 /* Results of host functions and of int-returning callbacks. */
 enum omid_result {
     OMID_OK = 0,
-    OMID_ERR = -1,     /* failed; the reason has been logged */
-    OMID_EFULL = -2,   /* a bound is reached; nothing was taken; try again when told */
-    OMID_ECLOSED = -3, /* the other end, or the daemon, is going away */
-    OMID_EINVAL = -4,  /* an argument is unusable */
-    OMID_ENOTSUP = -5, /* not served here */
-    OMID_ETHREAD = -6, /* called on the wrong thread, or after stop */
+    OMID_ERR = -1,      /* failed; the reason has been logged */
+    OMID_EFULL = -2,    /* a bound is reached; nothing was taken; try again when told */
+    OMID_ECLOSED = -3,  /* the other end, or the daemon, is going away */
+    OMID_EINVAL = -4,   /* an argument is unusable */
+    OMID_ENOTSUP = -5,  /* not served here */
+    OMID_ETHREAD = -6,  /* called on the wrong thread, or after stop */
+    OMID_ETIMEOUT = -7, /* it took longer than it may (1.1) */
 };
 
 /* Opaque; owned by the host. */
@@ -71,6 +76,7 @@ struct omid_exchange; /* an incoming HTTP request; released by respond() */
 struct omid_conn;     /* an incoming WebSocket; the host's, valid until closed() returns */
 struct omid_stt;      /* the session's end of a speech-to-text stream; the session's */
 struct omid_job_run;  /* one attempt of a durable job; released by job_finish() */
+struct omid_gather;   /* a fan-out; released by gather_cancel() or by finished()'s return (1.1) */
 struct omid_counter;  /* a metric; the host's, lives as long as the module */
 
 /* ------------------------------------------------------------------ options */
@@ -157,8 +163,8 @@ enum omid_http_error {
     OMID_HTTP_TLS,
     OMID_HTTP_TIMEOUT,  /* the absolute time limit, dripping peers included */
     OMID_HTTP_RESET,    /* the connection broke before the answer was whole */
-    OMID_HTTP_PROTOCOL, /* the answer is not HTTP */
-    OMID_HTTP_BLOCKED,  /* the address is not allowed for this URL */
+    OMID_HTTP_PROTOCOL, /* the answer is not HTTP, or redirects without end */
+    OMID_HTTP_BLOCKED,  /* the address is not allowed for this URL, or a redirect leads where it must not */
     OMID_HTTP_LOCAL,    /* a fault of our own: memory, descriptors */
     OMID_HTTP_SHUTDOWN,
     OMID_HTTP_ERRORS
@@ -171,8 +177,9 @@ struct omid_http_request {
     const char *const *headers; /* "Name: value" lines, NULL-terminated; or NULL */
     const void *body;
     size_t body_len;
-    uint32_t timeout_ms;    /* 0: the lane's; never longer than the lane's */
-    size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB */
+    uint32_t timeout_ms;    /* 0: the lane's, or the target's own; never longer than that */
+    size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB. What comes beyond is dropped; the
+                               transfer is ended, with its connection, when 256 KiB more have come */
     const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
     unsigned flags;         /* enum omid_http_flags */
 };
@@ -190,6 +197,8 @@ struct omid_http_response {
     bool truncated;         /* more than max_body came; the rest was dropped */
     uint32_t retry_after_s; /* from Retry-After, seconds or date; 0: absent */
     uint32_t elapsed_ms;    /* from http_start() */
+    unsigned redirects;     /* that were followed: the lane's `follow`, 0 if not set. Since 1.1 */
+    int64_t max_age_s;      /* 1.1: how long it may be kept, by Cache-Control and Age; 0: not at all; -1: not said */
 };
 typedef void (*omid_http_cb)(void *arg, const struct omid_http_response *res);
 
@@ -246,6 +255,46 @@ struct omid_work {
     void (*run)(void *arg);            /* on an executor thread: may block; must not call the host except log() */
     void (*done)(void *arg, bool ran); /* on the reactor, exactly once per accepted submission, also when run()
                                           never ran (ran = false: shutdown). Frees arg. */
+    void *arg;
+};
+
+/* ----------------------------------------------------------- fan-outs (1.1) */
+
+/*
+ * The same for many: requests to each endpoint, work on each file. The host begins the items in their order, so many at
+ * once, and hands over what became of them in their order too; each that failed is logged with label and number, and
+ * counted (async_gather_failures_total). An item is any operation that ends with a callback of yours, or several.
+ *
+ *     start(arg, i, token)      begin item i; sooner or later, perhaps within start(), call gather_done(token) once
+ *     item(arg, i, result, ..)  it is over: 0, 1, 2 ... each exactly once
+ *     finished(arg, failed)     all are over
+ *
+ * None of these comes within gather_start() or gather_done(). An item that does not report within item_timeout_ms is
+ * over with OMID_ETIMEOUT; what it reports afterwards, or reports twice, is refused and counted.
+ */
+typedef uint64_t omid_gather_token; /* names one item of one fan-out, never another; never 0 */
+
+#define OMID_GATHER_MAX_ITEMS 65536
+#define OMID_GATHER_MAX_AT_ONCE 1024
+struct omid_gather_request {
+    uint32_t size;
+    const char *label; /* of gather_label() */
+    unsigned n;        /* items; 0: finished() follows at once */
+    unsigned at_once;  /* 1..OMID_GATHER_MAX_AT_ONCE: that run at the same time */
+    unsigned chunk;    /* > 0: so many, and the next ones only when all of them are over. 0: the next as one ends */
+    uint32_t item_timeout_ms; /* from start(); 0: 60 s */
+    /* An error means that the item did not begin, and is over with it. */
+    int (*start)(void *arg, unsigned index, omid_gather_token token);
+    /* result and value are gather_done()'s, or OMID_ETIMEOUT, or start()'s error. value is yours again. May be NULL,
+     * when there are no values. */
+    void (*item)(void *arg, unsigned index, int result, void *value);
+    /* The item runs and nobody waits for it any more (timeout, gather_cancel()): end it if that is possible. May be
+     * NULL. */
+    void (*abort)(void *arg, unsigned index);
+    /* Of an item whose item() will not come, for the fan-out was cancelled: free it. May be NULL. */
+    void (*drop)(void *arg, void *value);
+    /* The last callback: the handle is gone when it returns. Not after gather_cancel(). */
+    void (*finished)(void *arg, unsigned failed);
     void *arg;
 };
 
@@ -413,6 +462,8 @@ struct omid_host;
 
 enum omid_plugin_flags {
     OMID_PLUGIN_BLOCKS_ON_EXECUTORS = 1u << 0, /* blocking symbols are used, on executor threads only */
+    OMID_PLUGIN_USER_URLS = 1u << 1, /* its URLs are registered by users (OMID_HTTP_USER_URL): its lane takes no proxy,
+                                        behind which addresses can't be checked. Since 1.1 */
 };
 
 struct omid_plugin {
@@ -565,6 +616,20 @@ struct omid_host {
 
     /* Ends the drain of this instance. */
     void (*drained)(struct omid_instance *inst);
+
+    /* --- since 1.1 --- */
+
+    /* configure(), main thread: a label of fan-outs, [a-z0-9_], at most 32 characters; logs and metrics say NAME:LABEL.
+     * OMID_EFULL: beyond 16. */
+    int (*gather_label)(struct omid_module *mod, const char *label);
+    /* Reactor. OMID_OK sets *out (may be NULL). The request is copied. OMID_EFULL: 1,024 fan-outs or 262,144 items of
+     * this instance are under way. One that stop() leaves open ends there, without callbacks. */
+    int (*gather_start)(struct omid_instance *inst, const struct omid_gather_request *req, struct omid_gather **out);
+    /* Reactor. The item is over: result OMID_OK, or an error that counts as a failure, which text (may be NULL)
+     * explains for people. value goes to item(). OMID_ECLOSED: it was over before; value stays yours. */
+    int (*gather_done)(struct omid_instance *inst, omid_gather_token token, int result, const char *text, void *value);
+    /* Reactor. Calls abort() for items that run and drop() for values not yet handed over; then nothing more. */
+    void (*gather_cancel)(struct omid_gather **gather);
 };
 
 #ifdef __cplusplus

@@ -121,6 +121,7 @@ static const struct omid_lane_defaults lane = {.pool = 64,
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {
     OMID_PLUGIN_HEAD,
+    .flags = OMID_PLUGIN_USER_URLS,
     .name = "webhooks",
     .version = "1.0",
     .summary = "segments, audio and conversations to URLs of the configuration",

@@ -3,8 +3,10 @@ What /metrics shows, what omid-metrics(7) says of it, and what the dashboard and
 names, the same labels, the same values.
 """
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import websockets
@@ -21,6 +23,7 @@ from support.wait import until
 
 UID = "uid-that-nobody-may-see"
 TOKEN = "token-that-nobody-may-see"
+GATHERS = Path(os.environ.get("OMID_BUILD_TREE") or ".") / "tests/plugins/.libs/gathers.so"  # a plugin with fan-outs
 BY_PROMETHEUS = {"job", "instance"}  # it adds these to every series
 METRIC = re.compile(r"\b(?:omid?|backend|process|pusher|async)_[a-z0-9_]+\b")
 
@@ -51,6 +54,9 @@ def documented(with_plugins):
             entry.fixed[label.group(1)] = set(re.sub(r" \([^)]*\)", "", values).split(", "))
     for name in [n for n in entries if re.match(r"omid_plugin_(sphinx|deepgram|webhooks|echo)_", n)]:
         if name.split("_")[2] not in with_plugins:
+            del entries[name]
+    if "gathers" not in with_plugins:
+        for name in [n for n in entries if n.startswith("async_gather_")]:
             del entries[name]
     return page, entries
 
@@ -94,10 +100,14 @@ def watched(start_daemon, deepgram, receiver, have_sphinx):
     return start_daemon(merge(settings, {
         "listen": {"conversation_timeout": "2s", "conversation_timeout_floor": "2s"},
         "queue": {"retry": ["1s", "1s", "1s"]},
-        "plugin echo": {},
+        "plugin echo": {}, **({"plugin gathers": {"path": GATHERS}} if GATHERS.exists() else {}),
         "plugin webhooks": {"realtime_transcript": [receiver.url("/%s/transcript?key=%s" % (TOKEN, TOKEN))],
                             "memory_created": [receiver.url("/%s/memory?key=%s" % (TOKEN, TOKEN))],
                             "transcript_interval": "100ms", "breaker": {"failures": 3, "open": "300ms", "open_max": "1s"}}}))
+
+
+def loaded(models):
+    return {"deepgram", "webhooks", "echo"} | ({"gathers"} if GATHERS.exists() else set()) | set(models[1:])
 
 
 def counted(daemon, name, **labels):
@@ -149,7 +159,7 @@ def live_through(daemon, deepgram, receiver, phone, models):
 
 
 def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactors):
-    daemon, plugins = watched, {"deepgram", "webhooks", "echo"} | set(models[1:])
+    daemon, plugins = watched, loaded(models)
     before = parse(page_of(daemon))
     live_through(daemon, deepgram, receiver, phone, models)
     text = page_of(daemon)
@@ -169,9 +179,10 @@ def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactor
         assert re.search(r"_(seconds|bytes)$", plain) is None if entry.unit is None else plain.endswith("_" + entry.unit), name
         values = family.label_values()
         assert set(values) == entry.labels, name
-        assert set(entry.fixed) == entry.labels - set(known), name
+        here = dict(known, label={"gathers:items"}) if name.startswith("async_gather_") else known
+        assert set(entry.fixed) == entry.labels - set(here), name
         for label, found in values.items():
-            assert found == entry.fixed.get(label, known.get(label)), (name, label)
+            assert found == entry.fixed.get(label, here.get(label)), (name, label)
     for secret in (UID, TOKEN, "://", "127.0.0.1", daemon.admin_key, str(receiver.port), str(deepgram.port)):
         assert not any(secret in v for f in families.values() for values in f.label_values().values() for v in values)
         assert secret == str(receiver.port) or secret == str(deepgram.port) or secret not in text
@@ -180,12 +191,13 @@ def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactor
 def test_page_names_what_exists(watched, models):
     """Every metric and every setting that the texts send a reader to."""
     families = parse(page_of(watched))
-    plugins = {"deepgram", "webhooks", "echo"} | set(models[1:])
+    plugins = loaded(models)
     page, entries = documented(plugins)
     rules = (PREFIX / "share/omid/prometheus-alerts.yml").read_text()
     dashboard = (PREFIX / "share/omid/grafana-dashboard.json").read_text()
     every = set(families) | {n for f in families.values() for n in f.sample_names()}
     absent = {"omid_plugin_sphinx_"} if "sphinx" not in plugins else set()
+    absent |= {"async_gather_"} if "gathers" not in plugins else set()
     for text in (page, rules, dashboard):
         unknown = {n for n in METRIC.findall(text) if n not in every and not any(n.startswith(a) for a in absent)}
         assert not unknown
@@ -223,7 +235,10 @@ def families(start_daemon, deepgram, have_sphinx, reactors):
     settings = with_deepgram(deepgram)
     if not have_sphinx:
         pytest.skip("needs the plugin sphinx: dashboard and alerts have panels for it")
-    daemon = start_daemon(merge(with_sphinx(settings), {"plugin webhooks": {}, "plugin echo": {}}))
+    if not GATHERS.exists():
+        pytest.skip("needs the test plugin gathers; set OMID_BUILD_TREE to a tree after make check")
+    daemon = start_daemon(merge(with_sphinx(settings), {"plugin webhooks": {}, "plugin echo": {},
+                                                        "plugin gathers": {"path": GATHERS}}))
     return parse(page_of(daemon))
 
 

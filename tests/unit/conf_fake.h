@@ -30,11 +30,13 @@ static const struct omid_option clash_options[] = {
 };
 static const struct omid_plugin clash_plugin = {OMID_PLUGIN_HEAD, .name = "clash", .options = clash_options};
 static const struct omid_plugin bare_plugin = {OMID_PLUGIN_HEAD, .name = "bare"};
+static const struct omid_plugin hooks_plugin = {OMID_PLUGIN_HEAD, .name = "hooks", .flags = OMID_PLUGIN_USER_URLS};
 static const struct omid_plugin other_plugin = {OMID_PLUGIN_HEAD, .name = "other-dash"};
 
 static const struct omid_plugin *fake_describe(void *arg, const char *name, const char *path, char *err, size_t errlen)
 {
-    static const struct omid_plugin *const all[] = {&fake_plugin, &clash_plugin, &bare_plugin, &other_plugin};
+    static const struct omid_plugin *const all[] = {&fake_plugin, &clash_plugin, &bare_plugin, &other_plugin,
+                                                    &hooks_plugin};
     (void)arg;
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
         if (strcmp(all[i]->name, name) == 0)

@@ -410,6 +410,51 @@ static void stop_itself(void)
     reached(&never, 1);
 }
 
+/* ------------------------------------------------------------------ gathering */
+
+static void on_count(struct loop *l, struct loop_msg *msg)
+{
+    (void)l;
+    (void)msg;
+    atomic_fetch_add(&received, 1);
+}
+
+static void on_gather(struct loop *l, struct loop_msg *msg)
+{
+    (void)msg;
+    loop_gather(l, 1000);
+    atomic_fetch_add(&received, 1);
+}
+
+/* Messages 0.1 ms apart would have a turn each. */
+static void test_gather(void)
+{
+    enum { N = 200 };
+    static struct note notes[N];
+    struct loop_msg first = {.fn = on_gather};
+    struct loop_lag before, after;
+    struct loop *l = loop_new("gather");
+    CU_ASSERT_EQUAL(loop_gather_us(0), 0);
+    CU_ASSERT_EQUAL(loop_gather_us(7), 70);
+    CU_ASSERT_EQUAL(loop_gather_us(100), 1000);
+    CU_ASSERT_EQUAL(loop_gather_us(1000000), 1000);
+    atomic_store(&received, 0);
+    CU_ASSERT_TRUE_FATAL(loop_start(l));
+    loop_post(l, &first);
+    CU_ASSERT_TRUE(reached(&received, 1));
+    loop_lag_read(l, &before);
+    for (unsigned i = 0; i < N; i++) {
+        notes[i] = (struct note){.msg.fn = on_count};
+        loop_post(l, &notes[i].msg);
+        nanosleep(&(struct timespec){.tv_nsec = 100000}, NULL);
+    }
+    CU_ASSERT_TRUE(reached(&received, N + 1));
+    loop_lag_read(l, &after);
+    CU_ASSERT_TRUE(after.n > before.n && after.n - before.n <= N / 2);
+    loop_stop(l);
+    loop_free(&l);
+}
+
 static void test_doors(void)
 {
     CU_ASSERT(unit_aborts(free_running));
@@ -427,6 +472,7 @@ int main(void)
                            {"no starvation", test_no_starvation},
                            {"lag", test_lag},
                            {"doing", test_doing},
+                           {"gathering", test_gather},
                            CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"loop", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);

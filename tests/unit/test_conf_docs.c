@@ -256,7 +256,7 @@ static void check_sample(const struct outline *o, const char *path, const char *
     char err[300], key[200];
     struct conf_value v = {.option = option, .type = option->type}, def = v;
     const struct outline_item *it = sample_find(o, path, title, option);
-    outline_key_name(key, sizeof(key), path, title, option->name);
+    outline_key_name(key, sizeof(key), path, title, NULL, option->name);
     if (!it) {
         complain("etc/omi.conf: %s is missing", key);
         return;

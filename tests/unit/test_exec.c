@@ -116,7 +116,7 @@ static void test_bounds(void)
     struct exec *e = new_exec(2, 8);
     struct probe busy[2] = {{.gate = gate[0]}, {.gate = gate[0]}}, wait[9];
     for (int i = 0; i < 2; i++) {
-        CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_BLOCKING, &busy[i]), OMID_OK);
+        CU_ASSERT_EQUAL(submit(e, i == 0 ? "a" : "f", OMID_POOL_BLOCKING, &busy[i]), OMID_OK);
         CU_ASSERT_TRUE(wait_for(&busy[i].runs, 1));
     }
     CU_ASSERT_STRING_EQUAL(busy[1].thread, "blocking_1");
@@ -149,6 +149,185 @@ static void test_bounds(void)
     struct probe again = {.gate = -1};
     CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_BLOCKING, &again), OMID_OK);
     CU_ASSERT_TRUE(wait_for(&again.done, 1));
+    stop_and_free(e);
+    close(gate[0]);
+}
+
+/* One owner gets three quarters of the threads, however much it has; the daemon's own work gets all. */
+static void test_share_of_threads(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(4, 64);
+    struct probe a[6], b = {.gate = -1}, core[4];
+    for (int i = 0; i < 6; i++) {
+        a[i] = (struct probe){.gate = gate[0]};
+        CU_ASSERT_EQUAL(submit(e, "a", OMID_POOL_STORAGE, &a[i]), OMID_OK);
+    }
+    for (int i = 0; i < 3; i++)
+        CU_ASSERT_TRUE(wait_for(&a[i].runs, 1));
+    CU_ASSERT_EQUAL(submit(e, "b", OMID_POOL_STORAGE, &b), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&b.done, 1));
+    CU_ASSERT_EQUAL(a[3].runs, 0);
+    for (int i = 0; i < 4; i++) {
+        core[i] = (struct probe){.gate = gate[0]};
+        CU_ASSERT_EQUAL(submit(e, exec_core, OMID_POOL_CRITICAL, &core[i]), OMID_OK);
+    }
+    for (int i = 0; i < 4; i++)
+        CU_ASSERT_TRUE(wait_for(&core[i].runs, 1));
+    close(gate[1]);
+    for (int i = 0; i < 6; i++)
+        CU_ASSERT_TRUE(wait_for(&a[i].done, 1));
+    stop_and_free(e);
+    close(gate[0]);
+}
+
+struct turn {
+    _Atomic int *next;
+    int at;
+};
+
+static void turn_run(void *arg)
+{
+    struct turn *t = arg;
+    t->at = (*t->next)++;
+}
+
+static void turn_done(void *arg, bool ran)
+{
+    (void)arg;
+    (void)ran;
+}
+
+/* Owners take turns: the second's only job does not wait behind all of the first's. */
+static void test_turns(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(1, 64);
+    struct probe busy = {.gate = gate[0]};
+    _Atomic int next = 0;
+    struct turn a[5], b = {&next, -1};
+    CU_ASSERT_EQUAL(submit(e, "c", OMID_POOL_STORAGE, &busy), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&busy.runs, 1));
+    for (int i = 0; i < 5; i++) {
+        a[i] = (struct turn){&next, -1};
+        const struct omid_work w = {sizeof(w), OMID_POOL_STORAGE, "turn", turn_run, turn_done, &a[i]};
+        CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, &w), OMID_OK);
+    }
+    const struct omid_work w = {sizeof(w), OMID_POOL_STORAGE, "turn", turn_run, turn_done, &b};
+    CU_ASSERT_EQUAL(exec_submit(e, "b", NULL, &w), OMID_OK);
+    close(gate[1]);
+    CU_ASSERT_TRUE(wait_for(&next, 6));
+    stop_and_free(e);
+    CU_ASSERT_TRUE(b.at <= 1);
+    for (int i = 1; i < 5; i++)
+        CU_ASSERT_TRUE(a[i].at > a[i - 1].at);
+    close(gate[0]);
+}
+
+struct nested {
+    struct exec *e;
+    _Atomic int rc[2], done;
+    struct probe inner, after;
+};
+
+static void nested_run(void *arg)
+{
+    struct nested *n = arg;
+    n->rc[0] = submit(n->e, "a", OMID_POOL_CRITICAL, &n->inner);
+    n->rc[1] = submit(n->e, "a", OMID_POOL_STORAGE, &n->inner);
+}
+
+static void nested_done(void *arg, bool ran)
+{
+    (void)ran;
+    struct nested *n = arg;
+    CU_ASSERT_EQUAL(submit(n->e, "a", OMID_POOL_CRITICAL, &n->after), OMID_OK);
+    n->done++;
+}
+
+/* A job that submits another could wait for it, and hold the thread that the other needs: no pool takes it. What is to
+ * follow is submitted by done(). */
+static void test_no_coordinators(void)
+{
+    struct exec *e = new_exec(1, 16);
+    struct nested n = {.e = e, .inner = {.gate = -1}, .after = {.gate = -1}};
+    const struct omid_work w = {sizeof(w), OMID_POOL_CRITICAL, "nested", nested_run, nested_done, &n};
+    CU_ASSERT_EQUAL(exec_submit(e, "a", NULL, &w), OMID_OK);
+    CU_ASSERT_TRUE(wait_for(&n.done, 1));
+    CU_ASSERT_EQUAL(n.rc[0], OMID_ETHREAD);
+    CU_ASSERT_EQUAL(n.rc[1], OMID_ETHREAD);
+    CU_ASSERT_TRUE(wait_for(&n.after.done, 1));
+    CU_ASSERT_EQUAL(n.inner.runs, 0);
+    stop_and_free(e);
+}
+
+static long status_of(struct exec *e, enum omid_pool pool, const char *key)
+{
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    char err[64];
+    json_w_start(&w, &b);
+    exec_status(e, &w);
+    yajl_val v = json_parse(b.data, b.len, 0, err, sizeof(err));
+    long n = (long)json_int(json_at(v, pool), key, -1);
+    json_free(&v);
+    buf_free(&b);
+    return n;
+}
+
+static bool wait_for_status(struct exec *e, const char *key, long n)
+{
+    for (uint64_t until = clock_mono_ms() + WAIT_MS; status_of(e, OMID_POOL_STORAGE, key) != n;) {
+        if (clock_mono_ms() > until)
+            return false;
+        nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
+    }
+    return true;
+}
+
+static int submit_ticket(struct exec *e, const char *owner, struct probe *p, uint64_t *ticket)
+{
+    const struct omid_work w = {sizeof(w), OMID_POOL_STORAGE, "probe", probe_run, probe_done, p};
+    return exec_submit_ticket(e, owner, NULL, &w, ticket);
+}
+
+/* A thread can't be ended; its pool gets another one, up to as many again, and is as before when it comes back. */
+static void test_given_up(void)
+{
+    int gate[2];
+    CU_ASSERT_EQUAL_FATAL(pipe(gate), 0);
+    struct exec *e = new_exec(2, 64);
+    struct probe stuck[4], waits = {.gate = -1}, next = {.gate = -1};
+    uint64_t ticket[4], t;
+    for (int i = 0; i < 4; i++) {
+        stuck[i] = (struct probe){.gate = gate[0]};
+        CU_ASSERT_EQUAL(submit_ticket(e, i % 2 ? "b" : "a", &stuck[i], &ticket[i]), OMID_OK);
+        CU_ASSERT_TRUE(wait_for(&stuck[i].runs, 1));
+        CU_ASSERT_EQUAL(exec_abandon(e, ticket[i]), EXEC_RUNS);
+        CU_ASSERT_EQUAL(exec_abandon(e, ticket[i]), EXEC_RUNS); /* once is enough */
+    }
+    CU_ASSERT_EQUAL(status_of(e, OMID_POOL_STORAGE, "threads"), 4);
+    CU_ASSERT_EQUAL(status_of(e, OMID_POOL_STORAGE, "left"), 4);
+    CU_ASSERT_EQUAL(status_of(e, OMID_POOL_STORAGE, "abandoned"), 4);
+    /* Twice as many is all: this one has to wait. */
+    CU_ASSERT_EQUAL(submit(e, "c", OMID_POOL_STORAGE, &next), OMID_OK);
+    /* What waits is given back, and is not there any more. */
+    CU_ASSERT_EQUAL(submit_ticket(e, "c", &waits, &t), OMID_OK);
+    CU_ASSERT_EQUAL(exec_abandon(e, t), EXEC_WAITED);
+    CU_ASSERT_EQUAL(waits.done - waits.done_ran, 1);
+    CU_ASSERT_EQUAL(exec_abandon(e, t), EXEC_OVER);
+    CU_ASSERT_EQUAL(status_of(e, OMID_POOL_STORAGE, "waiting"), 1);
+    close(gate[1]);
+    CU_ASSERT_TRUE(wait_for(&next.done, 1));
+    for (int i = 0; i < 4; i++) {
+        CU_ASSERT_TRUE(wait_for(&stuck[i].done, 1));
+        CU_ASSERT_EQUAL(stuck[i].done_ran, 1);
+        CU_ASSERT_EQUAL(exec_abandon(e, ticket[i]), EXEC_OVER);
+    }
+    CU_ASSERT_TRUE(wait_for_status(e, "threads", 2));
+    CU_ASSERT_EQUAL(status_of(e, OMID_POOL_STORAGE, "left"), 0);
     stop_and_free(e);
     close(gate[0]);
 }
@@ -310,6 +489,10 @@ int main(void)
         {"named threads, done() on the loop", test_names_and_loop},
         {"unusable work is refused", test_arguments},
         {"queue, share and threads are bounded", test_bounds},
+        {"one owner can't fill the threads", test_share_of_threads},
+        {"owners take turns", test_turns},
+        {"a job can't submit another", test_no_coordinators},
+        {"a job that is given up gets a stand-in", test_given_up},
         {"stop hands back what waits and waits for what runs", test_stop},
         {"stop abandons what does not end", test_abandon},
         {"every accepted job is done once", test_storm},

@@ -341,8 +341,13 @@ static void keep_answer(void *arg, const struct auth_answer *answer)
 static struct auth_answer ask(const char *key, const char *authorization)
 {
     struct conf conf = {.auth = {.admin_key = (char *)key}};
+    struct ingress in = {.env = {.jwks = NULL}};
+    struct ingress_thread t = {.in = &in, .conf = &conf};
     struct auth_answer a = {.verdict = AUTH_UNAVAILABLE};
-    auth_check(&conf, authorization, authorization == NULL ? 0 : strlen(authorization), keep_answer, &a);
+    struct auth_waiter *waiter;
+    ingress_metrics_init();
+    CU_ASSERT(
+        !auth_header(&t, authorization, authorization == NULL ? 0 : strlen(authorization), keep_answer, &a, &waiter));
     return a;
 }
 

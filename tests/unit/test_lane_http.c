@@ -595,10 +595,9 @@ static void test_semaphore(void)
     peer_start(&p, serve_semaphore);
     rig_start(&r, &conf);
     peer_url(&p, "http", "/", url);
-    for (unsigned i = 0; i < MANY; i++) {
+    for (unsigned i = 0; i < MANY; i++)
         call_init(&calls[i], &r, url);
-        call_start(&calls[i]);
-    }
+    calls_start(calls, MANY);
     CU_ASSERT_TRUE(rig_until(all_answered, calls));
     for (unsigned i = 0; i < MANY; i++) {
         CU_ASSERT_EQUAL(calls[i].res.error, OMID_HTTP_OK);

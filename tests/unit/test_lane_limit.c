@@ -168,8 +168,13 @@ static void test_ramp(void)
 /* A target that does not answer, with as much work as anybody could want for it. */
 static unsigned attempts_until_open(struct limit *l, enum breaker_outcome outcome, unsigned failures, unsigned inflight)
 {
-    const struct breaker_config conf = {
-        .failures = failures, .open_ms = 30000, .open_max_ms = 600000, .min_attempts = 20, .error_rate = 0.5};
+    const struct breaker_config conf = {.failures = failures,
+                                        .open_ms = 30000,
+                                        .open_max_ms = 600000,
+                                        .min_attempts = 20,
+                                        .error_rate = 0.5,
+                                        .slow_share = 0.8,
+                                        .period_ms = 30000};
     struct breaker b;
     struct breaker_token tokens[256];
     unsigned begun = 0, ended = 0;

@@ -8,12 +8,18 @@
 
 #include "base/wsframe.h"
 #include "lane/http/breaker.h"
+#include "lane/http/cachecontrol.h"
 #include "lane/http/guard.h"
 #include "lane/http/lane_int.h"
 #include "lane/http/wsupgrade.h"
 
-static const struct breaker_config conf = {
-    .failures = 5, .open_ms = 30000, .open_max_ms = 600000, .min_attempts = 20, .error_rate = 0.5};
+static const struct breaker_config conf = {.failures = 5,
+                                           .open_ms = 30000,
+                                           .open_max_ms = 600000,
+                                           .min_attempts = 20,
+                                           .error_rate = 0.5,
+                                           .slow_share = 0.8,
+                                           .period_ms = 30000};
 #define MIDDLE 0.5 /* no jitter */
 
 static void attempt(struct breaker *b, uint64_t now, enum breaker_outcome outcome)
@@ -330,7 +336,7 @@ static void test_target_keys(void)
     char key[256];
 
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
-        bool ok = target_key(cases[i].url, key, strlen(cases[i].url) + TARGET_KEY_EXTRA);
+        bool ok = url_key(cases[i].url, key, strlen(cases[i].url) + URL_KEY_EXTRA);
         CU_ASSERT_EQUAL(ok, cases[i].key != NULL);
         if (ok && cases[i].key && strcmp(key, cases[i].key) != 0) {
             fprintf(stderr, "%s: %s\n", cases[i].url, key);
@@ -498,6 +504,45 @@ static void test_ws_urls(void)
     }
 }
 
+static void test_cache_control(void)
+{
+    static const struct {
+        const char *field;
+        int64_t age;
+    } table[] = {
+        {"", -1},
+        {",,", -1},
+        {"public", -1},
+        {"public, max-age=22000, must-revalidate, no-transform", 22000},
+        {"MAX-AGE=5", 5},
+        {" max-age=\"7\" ", 7},
+        {"max-age=0", 0},
+        {"max-age=100,max-age=20", 20},
+        {"max-age=100, no-cache", 0},
+        {"no-store", 0},
+        {"no-cache=\"set-cookie\"", 0},
+        {"s-maxage=9", -1},
+        {"max-age", 0},
+        {"max-age=", 0},
+        {"max-age=-1", 0},
+        {"max-age=1e3", 0},
+        {"max-age= 5", 0},
+        {"max-age=99999999999999999999999", CACHE_MAX_S},
+        {"xmax-age=4", -1},
+    };
+    for (size_t i = 0; i < sizeof table / sizeof table[0]; i++)
+        CU_ASSERT_EQUAL(cache_max_age(table[i].field), table[i].age);
+    CU_ASSERT_EQUAL(cache_lesser(-1, 5), 5);
+    CU_ASSERT_EQUAL(cache_lesser(5, -1), 5);
+    CU_ASSERT_EQUAL(cache_lesser(5, 4), 4);
+    CU_ASSERT_EQUAL(cache_lesser(-1, -1), -1);
+    CU_ASSERT_EQUAL(cache_aged(100, NULL), 100);
+    CU_ASSERT_EQUAL(cache_aged(100, "30"), 70);
+    CU_ASSERT_EQUAL(cache_aged(100, "300"), 0);
+    CU_ASSERT_EQUAL(cache_aged(100, "x"), 100);
+    CU_ASSERT_EQUAL(cache_aged(-1, "30"), -1);
+}
+
 int main(void)
 {
     CU_initialize_registry();
@@ -518,6 +563,7 @@ int main(void)
     CU_add_test(s, "header lines", test_headers);
     CU_add_test(s, "answers to the upgrade", test_upgrade);
     CU_add_test(s, "WebSocket URLs", test_ws_urls);
+    CU_add_test(s, "Cache-Control", test_cache_control);
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();

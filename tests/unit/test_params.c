@@ -140,7 +140,7 @@ static void test_values(void)
                                     "vad_gate=disabled&speaker_auto_assign=enabled&call_id=call-%C3%A9&"
                                     "client_conversation_id=0f8fad5b-d9cb-469f-a165-70867728950e&uid=mallory");
     CU_ASSERT_STRING_EQUAL(p.language, "pt-BR");
-    CU_ASSERT_EQUAL(p.sample_rate, 48000);
+    CU_ASSERT(p.client_rate == 48000 && p.sample_rate == 16000);
     CU_ASSERT_EQUAL(p.codec, CODEC_LC3_FS1030);
     CU_ASSERT_EQUAL(p.channels, 2);
     CU_ASSERT_STRING_EQUAL(p.source, "a b+c d");

@@ -22,39 +22,53 @@
 
 static const char *const pool_names[POOLS] = {"critical", "storage", "blocking"};
 
-/* Who has work waiting in a pool: an entry lives as long as its count is above 0. */
+/* Who has work in a pool: lives as long as it has. */
 struct owner {
     struct list link;
-    unsigned waiting;
+    struct list waiting; /* of struct exec_job */
+    unsigned n_jobs;     /* that point here */
+    unsigned n_waiting;
+    unsigned n_running; /* but for those that have a stand-in */
     char name[];
 };
 
 struct exec_job {
     uint32_t magic;
     struct loop_msg msg; /* carries done() to the loop */
-    struct list link;    /* in pool.waiting or pool.running */
-    struct owner *owner; /* while waiting */
+    struct list link;    /* in owner.waiting or pool.running */
+    struct owner *owner;
     struct loop *loop;
     struct omid_work work;
+    uint64_t ticket;
     bool ran;
-    bool abandoned; /* set by exec_stop(): the result is ignored */
+    bool left;      /* by exec_abandon(): nobody waits for its result */
+    bool topped_up; /* another thread was allowed in its stead */
+    bool abandoned; /* by exec_stop(): done() is never called */
+};
+
+struct worker {
+    struct pool *pool;
+    pthread_t id;
+    bool used;
 };
 
 struct pool {
     const char *name;
-    unsigned max_threads, queue, share;
+    unsigned max_threads, queue, share, max_running; /* the last two: of one owner */
     pthread_mutex_t lock;
     pthread_cond_t work;  /* something waits, or closing */
     pthread_cond_t ended; /* a thread is about to end, or a job ended while closing */
     bool closing;
-    struct list waiting, running; /* of struct exec_job */
-    struct list owners;
+    struct list running; /* of struct exec_job */
+    struct list owners;  /* whose turn it is comes first */
     unsigned n_waiting, n_running, n_owners;
-    unsigned n_threads, n_idle; /* threads that were started; that wait for work */
-    unsigned n_alive;           /* threads that have not ended yet */
-    uint64_t n_done, n_refused, n_abandoned;
-    pthread_t *thread;
-    struct metric *m_running, *m_waiting, *m_refused;
+    unsigned n_idle;  /* threads that wait for work */
+    unsigned n_alive; /* threads that have not ended yet */
+    unsigned n_left;  /* jobs that run though they were given up */
+    unsigned n_extra; /* threads allowed beyond max_threads, for so many of them; at most max_threads */
+    uint64_t n_done, n_refused, n_abandoned, n_tickets;
+    struct worker *worker; /* 2 * max_threads */
+    struct metric *m_running, *m_waiting, *m_refused, *m_left;
 };
 
 struct exec {
@@ -63,6 +77,11 @@ struct exec {
     struct metric *m_abandoned;
     bool stopped;
 };
+
+const char exec_core[] = "omid";
+
+/* Within run(): whoever submits there, and waits for the outcome, holds the thread that it waits for. */
+static _Thread_local bool within_run;
 
 /* ------------------------------------------------------------ owners; pool locked */
 
@@ -76,10 +95,10 @@ static struct owner *owner_get(struct pool *p, const char *name)
     if (p->n_owners == MAX_OWNERS)
         return NULL;
     size_t len = strlen(name) + 1;
-    struct owner *o = malloc(sizeof(*o) + len);
+    struct owner *o = calloc(1, sizeof(*o) + len);
     if (o == NULL)
         return NULL;
-    o->waiting = 0;
+    list_init(&o->waiting);
     memcpy(o->name, name, len);
     list_append(&p->owners, &o->link);
     p->n_owners++;
@@ -88,11 +107,24 @@ static struct owner *owner_get(struct pool *p, const char *name)
 
 static void owner_put(struct pool *p, struct owner *o)
 {
-    if (o->waiting > 0)
+    if (o->n_jobs > 0)
         return;
     list_remove(&o->link);
     p->n_owners--;
     free(o);
+}
+
+static void owner_leave(struct pool *p, struct exec_job *j)
+{
+    struct owner *o = j->owner;
+    j->owner = NULL;
+    o->n_jobs--;
+    owner_put(p, o);
+}
+
+static bool owner_is_core(const struct owner *o)
+{
+    return strcmp(o->name, exec_core) == 0;
 }
 
 /* ------------------------------------------------------------ jobs */
@@ -128,20 +160,41 @@ static void job_done(struct pool *p, struct exec_job *j, bool ran)
     pthread_mutex_lock(&p->lock);
 }
 
-/* Pool locked. */
-static struct exec_job *job_take(struct pool *p)
+/* Pool locked. Out of its owner's queue; the owner stays until owner_leave(). */
+static void job_unqueue(struct pool *p, struct exec_job *j)
 {
-    struct list *it = list_pop(&p->waiting);
-    if (it == NULL)
-        return NULL;
-    struct exec_job *j = list_entry(it, struct exec_job, link);
     CHECK_MAGIC(j, JOB_MAGIC);
+    list_remove(&j->link);
     p->n_waiting--;
     metric_add(p->m_waiting, -1);
-    j->owner->waiting--;
-    owner_put(p, j->owner);
-    j->owner = NULL;
-    return j;
+    j->owner->n_waiting--;
+}
+
+/* Pool locked. The next by turns of the owners, whose own are in their order. all: also those who run as many as they
+ * may. NULL: none. */
+static struct exec_job *job_take(struct pool *p, bool all)
+{
+    list_each (it, &p->owners) {
+        struct owner *o = list_entry(it, struct owner, link);
+        if (list_empty(&o->waiting) || (!all && o->n_running >= p->max_running && !owner_is_core(o)))
+            continue;
+        struct exec_job *j = list_entry(o->waiting.next, struct exec_job, link);
+        job_unqueue(p, j);
+        list_remove(&o->link);
+        list_append(&p->owners, &o->link);
+        return j;
+    }
+    return NULL;
+}
+
+/* Pool locked before and after. What a job held that was given up. */
+static void job_came_back(struct pool *p, struct exec_job *j)
+{
+    p->n_left--;
+    metric_add(p->m_left, -1);
+    p->n_extra -= j->topped_up;
+    log_warning("exec", "a job that was given up has ended", LS("pool", p->name), LS("owner", j->owner->name),
+                LS("job", j->work.label));
 }
 
 /* Pool locked before and after, not while the job runs. */
@@ -149,13 +202,20 @@ static void job_run(struct pool *p, struct exec_job *j)
 {
     list_append(&p->running, &j->link);
     p->n_running++;
+    j->owner->n_running++;
     metric_add(p->m_running, 1);
     pthread_mutex_unlock(&p->lock);
+    within_run = true;
     j->work.run(j->work.arg);
+    within_run = false;
     pthread_mutex_lock(&p->lock);
     list_remove(&j->link);
     p->n_running--;
     metric_add(p->m_running, -1);
+    j->owner->n_running -= !j->topped_up;
+    if (j->left)
+        job_came_back(p, j);
+    owner_leave(p, j);
     if (j->abandoned) {
         /* Its loop may be gone; what it holds is lost, as was reported. */
         j->magic = OMID_MAGIC_DEAD;
@@ -166,12 +226,19 @@ static void job_run(struct pool *p, struct exec_job *j)
     job_done(p, j, true);
 }
 
+/* Pool locked. More threads than there should be: one came back that nobody expected any more. */
+static bool is_surplus(const struct pool *p)
+{
+    return !p->closing && p->n_alive > p->max_threads + p->n_extra;
+}
+
 static void *pool_thread(void *arg)
 {
-    struct pool *p = arg;
+    struct worker *w = arg;
+    struct pool *p = w->pool;
     pthread_mutex_lock(&p->lock);
-    for (;;) {
-        struct exec_job *j = job_take(p);
+    while (!is_surplus(p)) {
+        struct exec_job *j = job_take(p, false);
         if (j != NULL) {
             job_run(p, j);
             continue;
@@ -182,6 +249,10 @@ static void *pool_thread(void *arg)
         pthread_cond_wait(&p->work, &p->lock);
         p->n_idle--;
     }
+    if (!p->closing) { /* exec_stop() joins or detaches the others */
+        w->used = false;
+        pthread_detach(pthread_self());
+    }
     p->n_alive--;
     pthread_cond_broadcast(&p->ended);
     pthread_mutex_unlock(&p->lock);
@@ -191,16 +262,21 @@ static void *pool_thread(void *arg)
 /* Pool locked. false: none could be started and none is there. */
 static bool pool_grow(struct pool *p)
 {
-    if (p->n_idle >= p->n_waiting || p->n_threads == p->max_threads)
+    if (p->n_idle >= p->n_waiting || p->n_alive >= p->max_threads + p->n_extra)
         return true;
+    unsigned slot = 0;
+    while (p->worker[slot].used)
+        slot++;
     char name[16];
-    snprintf(name, sizeof(name), "%s_%u", p->name, p->n_threads);
-    if (!thread_start(&p->thread[p->n_threads], name, pool_thread, p)) {
-        log_warning("exec", "a thread can't be started", LS("pool", p->name), LU("threads", p->n_threads),
+    snprintf(name, sizeof(name), "%s_%u", p->name, slot);
+    struct worker *w = &p->worker[slot];
+    w->pool = p;
+    if (!thread_start(&w->id, name, pool_thread, w)) {
+        log_warning("exec", "a thread can't be started", LS("pool", p->name), LU("threads", p->n_alive),
                     LS("reason", strerror(errno)));
-        return p->n_threads > 0;
+        return p->n_alive > 0;
     }
-    p->n_threads++;
+    w->used = true;
     p->n_alive++;
     return true;
 }
@@ -219,8 +295,9 @@ static bool pool_init(struct pool *p, const char *name, unsigned threads, unsign
     p->max_threads = threads < 1 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     p->queue = queue < 1 ? 1 : queue;
     p->share = p->queue < 4 ? 1 : p->queue / 4;
-    p->thread = calloc(p->max_threads, sizeof(*p->thread));
-    if (p->thread == NULL)
+    p->max_running = p->max_threads == 1 ? 1 : p->max_threads - (p->max_threads + 3) / 4;
+    p->worker = calloc((size_t)p->max_threads * 2, sizeof(*p->worker));
+    if (p->worker == NULL)
         return false;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->work, NULL);
@@ -229,13 +306,14 @@ static bool pool_init(struct pool *p, const char *name, unsigned threads, unsign
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
     pthread_cond_init(&p->ended, &attr);
     pthread_condattr_destroy(&attr);
-    list_init(&p->waiting);
     list_init(&p->running);
     list_init(&p->owners);
     p->m_running = pool_metric(METRIC_GAUGE, "omid_exec_running", "Jobs that run on an executor thread.", name);
     p->m_waiting = pool_metric(METRIC_GAUGE, "omid_exec_waiting", "Jobs that wait for an executor thread.", name);
     p->m_refused = pool_metric(METRIC_COUNTER, "omid_exec_refused_total",
                                "Jobs that an executor refused: its queue or the owner's share of it was full.", name);
+    p->m_left = pool_metric(METRIC_GAUGE, "omid_exec_left",
+                            "Threads that are held by jobs which nobody waits for any more.", name);
     return true;
 }
 
@@ -244,7 +322,7 @@ static void pool_destroy(struct pool *p)
     pthread_mutex_destroy(&p->lock);
     pthread_cond_destroy(&p->work);
     pthread_cond_destroy(&p->ended);
-    free(p->thread);
+    free(p->worker);
 }
 
 struct exec *exec_new(const struct exec_config *config)
@@ -261,7 +339,8 @@ struct exec *exec_new(const struct exec_config *config)
             return NULL;
         }
     }
-    e->m_abandoned = metric_counter("omid_exec_abandoned_total", "Jobs that were still running when the daemon ended.");
+    e->m_abandoned = metric_counter("omid_exec_abandoned_total",
+                                    "Jobs that were given up while they ran: by a stop, or by whoever waited.");
     return e;
 }
 
@@ -275,34 +354,39 @@ static int pool_take(struct pool *p, const char *owner, struct exec_job *j)
     struct owner *o = owner_get(p, owner);
     if (o == NULL)
         return OMID_EFULL;
-    if (o->waiting >= p->share) {
+    if (o->n_waiting >= p->share) {
         owner_put(p, o);
         return OMID_EFULL;
     }
     j->owner = o;
-    o->waiting++;
-    list_append(&p->waiting, &j->link);
+    j->ticket = (++p->n_tickets * POOLS) + (uint64_t)j->work.pool;
+    o->n_jobs++;
+    o->n_waiting++;
+    list_append(&o->waiting, &j->link);
     p->n_waiting++;
     metric_add(p->m_waiting, 1);
     if (!pool_grow(p)) {
-        list_remove(&j->link);
-        p->n_waiting--;
-        metric_add(p->m_waiting, -1);
-        o->waiting--;
-        owner_put(p, o);
+        job_unqueue(p, j);
+        owner_leave(p, j);
         return OMID_ERR;
     }
     pthread_cond_signal(&p->work);
     return OMID_OK;
 }
 
-int exec_submit(struct exec *e, const char *owner, struct loop *loop, const struct omid_work *work)
+int exec_submit_ticket(struct exec *e, const char *owner, struct loop *loop, const struct omid_work *work,
+                       uint64_t *ticket)
 {
     CHECK_MAGIC(e, EXEC_MAGIC);
     if (owner == NULL || work == NULL || work->size < sizeof(*work) || (unsigned)work->pool >= POOLS ||
         work->label == NULL || work->run == NULL || work->done == NULL)
         return OMID_EINVAL;
     struct pool *p = &e->pool[work->pool];
+    if (within_run) {
+        log_error("exec", "refused: submitted by a job that runs", LS("pool", p->name), LS("owner", owner),
+                  LS("job", work->label));
+        return OMID_ETHREAD;
+    }
     struct exec_job *j = calloc(1, sizeof(*j));
     if (j == NULL)
         return OMID_ERR;
@@ -312,6 +396,8 @@ int exec_submit(struct exec *e, const char *owner, struct loop *loop, const stru
     j->work = *work;
     pthread_mutex_lock(&p->lock);
     int rc = pool_take(p, owner, j);
+    if (rc == OMID_OK && ticket != NULL)
+        *ticket = j->ticket;
     if (rc == OMID_EFULL) {
         p->n_refused++;
         metric_add(p->m_refused, 1);
@@ -320,6 +406,76 @@ int exec_submit(struct exec *e, const char *owner, struct loop *loop, const stru
     if (rc != OMID_OK)
         free(j);
     return rc;
+}
+
+int exec_submit(struct exec *e, const char *owner, struct loop *loop, const struct omid_work *work)
+{
+    return exec_submit_ticket(e, owner, loop, work, NULL);
+}
+
+/* ------------------------------------------------------------ given up */
+
+static struct exec_job *find_in(struct list *head, uint64_t ticket)
+{
+    list_each (it, head) {
+        struct exec_job *j = list_entry(it, struct exec_job, link);
+        if (j->ticket == ticket)
+            return j;
+    }
+    return NULL;
+}
+
+/* Pool locked. */
+static struct exec_job *find_waiting(struct pool *p, uint64_t ticket)
+{
+    struct exec_job *j = NULL;
+    list_each (it, &p->owners) {
+        if (j == NULL)
+            j = find_in(&list_entry(it, struct owner, link)->waiting, ticket);
+    }
+    return j;
+}
+
+/* Pool locked. */
+static void leave(struct exec *e, struct pool *p, struct exec_job *j)
+{
+    if (j->left)
+        return;
+    j->left = true;
+    p->n_left++;
+    metric_add(p->m_left, 1);
+    p->n_abandoned++;
+    metric_add(e->m_abandoned, 1);
+    if (p->n_extra < p->max_threads) {
+        p->n_extra++;
+        j->topped_up = true;
+        j->owner->n_running--;
+    }
+    log_warning("exec", "a job is given up while it runs", LS("pool", p->name), LS("owner", j->owner->name),
+                LS("job", j->work.label), LS("another_thread", j->topped_up ? "yes" : "no, there are too many"));
+    /* Its owner may now run one more, and there may be room for a thread to do it. */
+    (void)pool_grow(p);
+    pthread_cond_signal(&p->work);
+}
+
+enum exec_left exec_abandon(struct exec *e, uint64_t ticket)
+{
+    CHECK_MAGIC(e, EXEC_MAGIC);
+    struct pool *p = &e->pool[ticket % POOLS];
+    enum exec_left was = EXEC_OVER;
+    pthread_mutex_lock(&p->lock);
+    struct exec_job *j = find_waiting(p, ticket);
+    if (j != NULL) {
+        was = EXEC_WAITED;
+        job_unqueue(p, j);
+        owner_leave(p, j);
+        job_done(p, j, false);
+    } else if ((j = find_in(&p->running, ticket)) != NULL) {
+        was = EXEC_RUNS;
+        leave(e, p, j);
+    }
+    pthread_mutex_unlock(&p->lock);
+    return was;
 }
 
 /* ------------------------------------------------------------ the end */
@@ -342,10 +498,11 @@ static unsigned pool_abandon(struct exec *e, struct pool *p)
         struct exec_job *j = list_entry(it, struct exec_job, link);
         j->abandoned = true;
         n++;
-        log_error("exec", "abandoned: still running at the end", LS("pool", p->name), LS("job", j->work.label));
+        p->n_abandoned += !j->left;
+        metric_add(e->m_abandoned, !j->left);
+        log_error("exec", "abandoned: still running at the end", LS("pool", p->name), LS("owner", j->owner->name),
+                  LS("job", j->work.label));
     }
-    p->n_abandoned += n;
-    metric_add(e->m_abandoned, n);
     return n;
 }
 
@@ -360,8 +517,10 @@ unsigned exec_stop(struct exec *e, uint64_t deadline_ms)
         pthread_mutex_lock(&p->lock);
         p->closing = true;
         pthread_cond_broadcast(&p->work);
-        for (struct exec_job *j; (j = job_take(p)) != NULL;)
+        for (struct exec_job *j; (j = job_take(p, true)) != NULL;) {
+            owner_leave(p, j);
             job_done(p, j, false);
+        }
         pthread_mutex_unlock(&p->lock);
     }
     unsigned abandoned = 0;
@@ -373,11 +532,11 @@ unsigned exec_stop(struct exec *e, uint64_t deadline_ms)
             abandoned += pool_abandon(e, p);
         /* A thread that is between its last job and its end is no less alive, but has nothing to abandon. */
         pthread_mutex_unlock(&p->lock);
-        for (unsigned t = 0; t < p->n_threads; t++) {
-            if (ended)
-                pthread_join(p->thread[t], NULL);
-            else
-                pthread_detach(p->thread[t]);
+        for (unsigned t = 0; t < p->max_threads * 2; t++) {
+            if (p->worker[t].used && ended)
+                pthread_join(p->worker[t].id, NULL);
+            else if (p->worker[t].used)
+                pthread_detach(p->worker[t].id);
         }
     }
     return abandoned;
@@ -424,6 +583,7 @@ void exec_status(struct exec *e, struct json_w *w)
         json_w_kint(w, "done", (int64_t)p->n_done);
         json_w_kint(w, "refused", (int64_t)p->n_refused);
         json_w_kint(w, "abandoned", (int64_t)p->n_abandoned);
+        json_w_kint(w, "left", p->n_left);
         json_w_close(w, '}');
         pthread_mutex_unlock(&p->lock);
     }

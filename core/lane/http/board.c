@@ -158,14 +158,14 @@ static unsigned count_troubled(struct lanes *ls, const char *name, const char *k
 int lanes_breaker_reset(struct lanes *ls, const char *url, const char *name)
 {
     CHECK_MAGIC(ls, LANES_MAGIC);
-    size_t size = strlen(url) + TARGET_KEY_EXTRA, name_size = name ? strlen(name) + 1 : 0;
+    size_t size = strlen(url) + URL_KEY_EXTRA, name_size = name ? strlen(name) + 1 : 0;
 
     if (strlen(url) > LANE_MAX_URL)
         return OMID_EINVAL;
     struct reset_msg *m = calloc(1, sizeof *m + size + name_size);
     if (!m)
         return OMID_ERR;
-    if (!target_key(url, m->text, size)) {
+    if (!url_key(url, m->text, size)) {
         free(m);
         return OMID_EINVAL;
     }

@@ -38,9 +38,16 @@ static void breaker_open(struct breaker *b, const struct breaker_config *conf, u
 }
 
 /* Buckets that have left the window are emptied. */
-static struct breaker_bucket *breaker_turn(struct breaker *b, uint64_t now)
+static struct breaker_bucket *breaker_turn(struct breaker *b, uint32_t period_ms, uint64_t now)
 {
-    uint64_t number = now / BREAKER_BUCKET_MS;
+    uint32_t bucket_ms = period_ms >= BREAKER_BUCKETS ? period_ms / BREAKER_BUCKETS : 1;
+    uint64_t number = now / bucket_ms;
+
+    if (b->bucket_ms != bucket_ms) {
+        memset(b->ring, 0, sizeof b->ring);
+        b->bucket_ms = bucket_ms;
+        b->bucket = number;
+    }
     if (number > b->bucket) {
         uint64_t passed = number - b->bucket;
         for (uint64_t i = 1; i <= passed && i <= BREAKER_BUCKETS; i++)
@@ -48,6 +55,12 @@ static struct breaker_bucket *breaker_turn(struct breaker *b, uint64_t now)
         b->bucket = number;
     }
     return &b->ring[b->bucket % BREAKER_BUCKETS];
+}
+
+/* A share such as 0.8 is a little off in binary: 4 of 5 reach it all the same. */
+static bool share_reached(uint64_t n, uint64_t of, double share)
+{
+    return n > 0 && (double)n >= (double)of * share - 1e-6;
 }
 
 /* Why it should open, or BREAKER_NEW. */
@@ -64,16 +77,16 @@ static enum breaker_why breaker_verdict(const struct breaker *b, const struct br
     }
     if (attempts < conf->min_attempts)
         return BREAKER_NEW;
-    if (failures > 0 && (double)failures >= (double)attempts * conf->error_rate)
+    if (share_reached(failures, attempts, conf->error_rate))
         return BREAKER_FAILURE_RATE;
-    if (conf->slow_ms > 0 && slow * 5 >= attempts * 4)
+    if (conf->slow_ms > 0 && share_reached(slow, attempts, conf->slow_share))
         return BREAKER_SLOW_CALLS;
     return BREAKER_NEW;
 }
 
 void breaker_init(struct breaker *b, uint64_t now)
 {
-    *b = (struct breaker){.since_ms = now, .bucket = now / BREAKER_BUCKET_MS, .why = BREAKER_NEW};
+    *b = (struct breaker){.since_ms = now, .why = BREAKER_NEW};
 }
 
 bool breaker_ready(const struct breaker *b, uint64_t now)
@@ -127,7 +140,7 @@ void breaker_report(struct breaker *b, const struct breaker_config *conf, uint64
     omid_assert(b->state == BREAKER_CLOSED);
     if (outcome == BREAKER_NEUTRAL || outcome == BREAKER_ANSWERED)
         return;
-    struct breaker_bucket *bucket = breaker_turn(b, now);
+    struct breaker_bucket *bucket = breaker_turn(b, conf->period_ms, now);
     bucket->attempts++;
     if (conf->slow_ms > 0 && took_ms >= conf->slow_ms)
         bucket->slow++;

@@ -1,8 +1,8 @@
 /*
  * A circuit breaker: a pure state machine, the time and the chance are passed in. Its owner's thread.
  *
- * closed     every attempt may go. Opens at `failures` consecutive ones, or when at least half of at least 20 attempts
- *            within 30 s failed, or when at least 80 % of them were slow.
+ * closed     every attempt may go. Opens at `failures` consecutive ones, or when the share of failures among at least
+ *            `min_attempts` of the last `period` reaches `error_rate`, or that of slow ones `slow_share`.
  * open       none may, for open_ms (+-20 %).
  * half_open  one probe at a time. Its success closes, its failure opens for twice as long, up to open_max_ms.
  *
@@ -45,12 +45,16 @@ struct breaker_config {
     uint32_t slow_ms;              /* a call at least this long is slow; 0: off */
     unsigned min_attempts;         /* in the window, for the two shares; at least 1 */
     double error_rate;             /* share of failures that opens, above 0 */
+    double slow_share;             /* share of slow calls that opens, above 0 */
+    uint32_t period_ms;            /* the window of the two shares, at least BREAKER_BUCKETS */
 };
 
 #define BREAKER_BUCKETS 10
-#define BREAKER_BUCKET_MS 3000  /* the window is 30 s */
-#define BREAKER_MIN_ATTEMPTS 20 /* what is usual */
+/* What is usual. */
+#define BREAKER_PERIOD_MS 30000
+#define BREAKER_MIN_ATTEMPTS 20
 #define BREAKER_ERROR_RATE 0.5
+#define BREAKER_SLOW_SHARE 0.8
 
 struct breaker {
     enum breaker_state state;
@@ -59,7 +63,8 @@ struct breaker {
     struct breaker_bucket {
         uint32_t attempts, failures, slow;
     } ring[BREAKER_BUCKETS];
-    uint64_t bucket;     /* number of the current one: now / BREAKER_BUCKET_MS */
+    uint64_t bucket;     /* number of the current one: now / bucket_ms */
+    uint32_t bucket_ms;  /* of the ring's buckets; 0: none yet. Another period empties the ring, and nothing else */
     uint64_t since_ms;   /* of the state */
     uint64_t open_until; /* open: the first probe may go from here on */
     uint32_t window_ms;  /* of the present or last opening, before jitter; 0: none since it last closed */

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "base/magic.h"
+#include "conf/lane.h"
 
 #define CURLEV_MAGIC UINT32_C(0x63757265)
 
@@ -272,7 +273,8 @@ CURL *curlev_easy_new(void)
     curl_easy_setopt(easy, CURLOPT_PROTOCOLS_STR, "http,https");
     curl_easy_setopt(easy, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
     curl_easy_setopt(easy, CURLOPT_FOLLOWLOCATION, 0L);
-    curl_easy_setopt(easy, CURLOPT_PROXY, "");
+    curl_easy_setopt(easy, CURLOPT_PROXY, ""); /* nor one of the environment's, nor its exceptions */
+    curl_easy_setopt(easy, CURLOPT_NOPROXY, "");
     curl_easy_setopt(easy, CURLOPT_NETRC, CURL_NETRC_IGNORED);
     /* Without it, removing a handle that still resolves joins the resolver's thread: the loop would stand. */
     curl_easy_setopt(easy, CURLOPT_QUICK_EXIT, 1L);
@@ -284,4 +286,40 @@ CURL *curlev_easy_new(void)
     /* A directory beside the file would keep curl from caching the parsed CA store: 5 ms for each connection. */
     curl_easy_setopt(easy, CURLOPT_CAPATH, NULL);
     return easy;
+}
+
+static bool set_blob(CURL *easy, CURLoption option, const struct conf_bytes *bytes)
+{
+    struct curl_blob blob = {
+        .data = bytes ? bytes->data : NULL, .len = bytes ? bytes->len : 0, .flags = CURL_BLOB_COPY};
+    return curl_easy_setopt(easy, option, blob.data ? &blob : NULL) == CURLE_OK;
+}
+
+/* curl decodes both as parts of a URL. */
+static bool set_decoded(CURL *easy, CURLoption option, const char *text, size_t len)
+{
+    char *encoded = len > 0 ? curl_easy_escape(easy, text, (int)len) : NULL;
+    bool ok = (len == 0 || encoded) && curl_easy_setopt(easy, option, len > 0 ? encoded : text ? "" : NULL) == CURLE_OK;
+    if (encoded)
+        explicit_bzero(encoded, strlen(encoded));
+    curl_free(encoded);
+    return ok;
+}
+
+/* "user:password", or NULL. */
+static bool set_proxy_auth(CURL *easy, const char *auth)
+{
+    const char *colon = auth ? strchr(auth, ':') : NULL, *password = colon ? colon + 1 : NULL;
+    return set_decoded(easy, CURLOPT_PROXYUSERNAME, colon ? auth : NULL, colon ? (size_t)(colon - auth) : 0) &&
+           set_decoded(easy, CURLOPT_PROXYPASSWORD, password, password ? strlen(password) : 0);
+}
+
+bool curlev_outside(CURL *easy, const struct conf_outside *o, bool certificate)
+{
+    bool shown = o && certificate;
+
+    return curl_easy_setopt(easy, CURLOPT_PROXY, o && o->proxy ? o->proxy : "") == CURLE_OK &&
+           set_proxy_auth(easy, o ? o->proxy_auth : NULL) && set_blob(easy, CURLOPT_CAINFO_BLOB, o ? &o->ca : NULL) &&
+           set_blob(easy, CURLOPT_SSLCERT_BLOB, shown ? &o->certificate : NULL) &&
+           set_blob(easy, CURLOPT_SSLKEY_BLOB, shown ? &o->key : NULL);
 }

@@ -34,4 +34,10 @@ int curlev_socket_close(void *c, curl_socket_t fd);
  * caller's; NULL: no memory. */
 CURL *curlev_easy_new(void);
 
+struct conf_outside; /* conf/lane.h */
+/* Sets proxy and certificates as they are there, and takes back what is not; NULL: none. What it is told is copied.
+ * certificate: false leaves the client's out. Connections are shared only among those that were set alike. false: no
+ * memory; the handle is good for nothing but curl_easy_cleanup(). */
+bool curlev_outside(CURL *easy, const struct conf_outside *o, bool certificate);
+
 #endif

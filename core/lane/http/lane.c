@@ -92,6 +92,7 @@ static void lane_metrics(struct lane *l)
                                "Outgoing WebSockets, those being connected included.", NULL, NULL);
     l->m.superseded = lane_metric(l, METRIC_COUNTER, "omid_lane_superseded_total",
                                   "Waiting requests replaced by a newer one of the same key.", NULL, NULL);
+    l->m.redirects = lane_metric(l, METRIC_COUNTER, "omid_lane_redirects_total", "Redirects followed.", NULL, NULL);
     l->m.seconds =
         metric_get(METRIC_HISTOGRAM, "omid_lane_request_seconds", "Time of an attempt from its slot to its outcome.",
                    &name, 1, seconds, ARRAY_LEN(seconds));
@@ -175,16 +176,16 @@ static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_st
 
 /* ------------------------------------------------------------------ the queue */
 
-static bool target_may_start(const struct lane *l, const struct target *t)
+static bool target_may_start(const struct target *t)
 {
-    return t->inflight < target_limit(l, t);
+    return t->inflight < target_limit(t);
 }
 
 /* After each change of what it has waiting, in flight, or for a limit: the ring holds those alone that a free slot
  * can go to, so that a turn never has to look for one. */
 static void target_settle(struct lane *l, struct target *t)
 {
-    unsigned limit = target_limit(l, t);
+    unsigned limit = target_limit(t);
     bool wanted = t->waiting > 0 && t->inflight < limit;
 
     atomic_store_explicit(&t->seen.limit, limit, memory_order_relaxed);
@@ -225,6 +226,17 @@ static void waiter_unlink(struct lane *l, struct waiter *w)
         lane_arm(l);
 }
 
+/* One whose time ends before that of those who come now: the queue stays in the order of its deadlines. */
+static void queue_early(struct lane *l, struct waiter *w)
+{
+    struct list *at = l->queue.next;
+
+    w->deadline = w->until;
+    while (at != &l->queue && list_entry(at, struct waiter, in_lane)->deadline <= w->deadline)
+        at = at->next;
+    list_insert_before(at, &w->in_lane);
+}
+
 static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
 {
     struct target *t = w->target;
@@ -233,7 +245,10 @@ static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
     w->queued = true;
     w->deadline = lane_now(l) + l->conf.queue_timeout_ms;
     list_insert_before(before, &w->in_target);
-    list_append(&l->queue, &w->in_lane);
+    if (w->until > 0 && w->until < w->deadline)
+        queue_early(l, w);
+    else
+        list_append(&l->queue, &w->in_lane);
     t->waiting++;
     target_settle(l, t);
     lane_set_waiting(l, l->waiting + 1);
@@ -324,7 +339,7 @@ void lane_slot_ask(struct lane *l, struct waiter *w)
     } else if (!w->admitted && !breaker_ready(&t->breaker, lane_now(l))) {
         lane_rejected(l, REJECT_BREAKER);
         w->refuse(w, OMID_HTTP_BREAKER);
-    } else if (l->inflight < l->conf.semaphore && target_may_start(l, t) && t->waiting == 0) {
+    } else if (l->inflight < l->conf.semaphore && target_may_start(t) && t->waiting == 0) {
         slot_give(l, w);
     } else if (l->waiting >= l->conf.queue || t->waiting >= share) {
         lane_rejected(l, REJECT_FULL);
@@ -370,7 +385,7 @@ static void target_learn(struct lane *l, struct target *t, enum breaker_outcome 
     unsigned left = t->inflight > 0 ? t->inflight - 1 : 0;
 
     if (outcome != BREAKER_NEUTRAL)
-        limit_ended(&t->limit, l->conf.semaphore, left, outcomes[outcome]);
+        limit_ended(&t->limit, t->rules->semaphore, left, outcomes[outcome]);
     if (from == BREAKER_HALF_OPEN && t->breaker.state == BREAKER_CLOSED)
         limit_recovered(&t->limit, left);
     target_settle(l, t);
@@ -379,13 +394,16 @@ static void target_learn(struct lane *l, struct target *t, enum breaker_outcome 
 void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome, uint64_t took_ms)
 {
     struct target *t = w->target;
+    const struct conf_lane *rules = t->rules;
     struct breaker_config conf = {
-        .failures = l->conf.breaker_failures,
-        .open_ms = l->conf.breaker_open_ms,
-        .open_max_ms = l->conf.breaker_open_max_ms,
-        .slow_ms = l->conf.breaker_slow_ms,
-        .min_attempts = l->conf.breaker_min_attempts,
-        .error_rate = l->conf.breaker_error_rate,
+        .failures = rules->breaker_failures,
+        .open_ms = rules->breaker_open_ms,
+        .open_max_ms = rules->breaker_open_max_ms,
+        .slow_ms = rules->breaker_slow_ms,
+        .min_attempts = rules->breaker_min_attempts,
+        .error_rate = rules->breaker_error_rate,
+        .slow_share = rules->breaker_slow_share,
+        .period_ms = rules->breaker_window_ms,
     };
     enum breaker_state from = t->breaker.state;
 
@@ -438,6 +456,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     pthread_mutex_unlock(&l->ls->lock);
     ev_timer_stop(loop_ev(loop), &l->expiry);
     targets_free(l);
+    rules_free(l);
     board_free(l);
     while (l->n_spare > 0)
         lane_easy_free(&l->spare[--l->n_spare]);
@@ -455,22 +474,14 @@ void lane_unref(struct lane *l)
         loop_post(l->ls->loop, &l->free_msg);
 }
 
-static void lane_apply(struct lane *l, const struct conf_lane *conf)
+static bool lane_apply(struct lane *l, const struct conf_lane *conf)
 {
-    l->conf = *conf;
-    l->conf.semaphore = conf->semaphore > 0 ? conf->semaphore : 1;
-    l->conf.pool = conf->pool > l->conf.semaphore ? conf->pool : l->conf.semaphore;
-    l->conf.breaker_failures = conf->breaker_failures > 0 ? conf->breaker_failures : 1;
-    if (conf->breaker_min_attempts == 0)
-        l->conf.breaker_min_attempts = BREAKER_MIN_ATTEMPTS;
-    if (!(conf->breaker_error_rate > 0))
-        l->conf.breaker_error_rate = BREAKER_ERROR_RATE;
-    if (l->conf.breaker_open_max_ms < l->conf.breaker_open_ms)
-        l->conf.breaker_open_max_ms = l->conf.breaker_open_ms;
+    if (!rules_apply(l, conf))
+        return false;
     uint64_t most = 2 * ((uint64_t)l->conf.queue + l->conf.semaphore) + LANE_OVERCOMMIT;
     atomic_store(&l->begun_max, most < UINT32_MAX ? (unsigned)most : UINT32_MAX);
-    atomic_store(&l->connect_timeout_ms, l->conf.connect_timeout_ms);
     atomic_store(&l->seen.semaphore, l->conf.semaphore);
+    return true;
 }
 
 struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane *config)
@@ -486,17 +497,17 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
     l->name = name_intern(name);
     l->targets = map_new();
     l->latest = map_new();
-    lane_apply(l, config);
     l->max_spare = 4096; /* as many as a semaphore can have */
     l->spare = calloc(l->max_spare, sizeof *l->spare);
-    if (!l->name || !l->targets || !l->latest || !l->spare) {
+    board_init(l);
+    if (!l->name || !l->targets || !l->latest || !l->spare || !lane_apply(l, config)) {
+        board_free(l);
         map_free(&l->targets);
         map_free(&l->latest);
         free(l->spare);
         free(l);
         return NULL;
     }
-    board_init(l);
     list_init(&l->queue);
     list_init(&l->ring);
     list_init(&l->idle);
@@ -523,8 +534,15 @@ static void on_configure(struct loop *loop, struct loop_msg *msg)
     struct lane *l = m->lane;
     uint64_t latest = lane_now(l) + m->conf.queue_timeout_ms;
 
+    bool had = l->n_overrides > 0;
+    const char *key;
+    void *t;
+
     (void)loop;
-    lane_apply(l, &m->conf);
+    if (!lane_apply(l, &m->conf))
+        log_error("lane", "no memory to change a lane", LS("lane", l->name));
+    for (size_t pos = 0; (had || l->n_overrides > 0) && map_next(l->targets, &pos, &key, &t);)
+        target_settle(l, t);
     list_each (it, &l->queue) /* none waits longer than the new limit, and the queue stays in order */
     {
         struct waiter *w = list_entry(it, struct waiter, in_lane);
@@ -534,6 +552,7 @@ static void on_configure(struct loop *loop, struct loop_msg *msg)
     lane_arm(l);
     lane_set_inflight(l, l->inflight);
     lane_pump(l);
+    conf_lane_clear(&m->conf);
     lane_unref(l);
     free(m);
 }
@@ -548,7 +567,7 @@ void lane_configure(struct lane *l, const struct conf_lane *config)
     }
     m->msg.fn = on_configure;
     m->lane = l;
-    m->conf = *config;
+    conf_lane_copy(&m->conf, config);
     lane_ref(l);
     loop_post(l->ls->loop, &m->msg);
 }

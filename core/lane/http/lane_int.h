@@ -5,8 +5,9 @@
  *   lanes.c    the thread, its start and stop, the per-loop WebSocket contexts
  *   lane.c     one lane: semaphore, wait queue, who is next
  *   target.c   targets of a lane, their cap and expiry
+ *   rules.c    which settings count for which target
  *   board.c    what others may see of them
- *   request.c  requests
+ *   request.c  requests; easy.c: their curl handles; redirect.c: from one hop to the next; draft.c: from the caller
  *   ws.c       admission and connect sequences of outgoing WebSockets
  */
 #ifndef OMID_LANE_HTTP_LANE_INT_H
@@ -18,6 +19,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "base/metrics.h"
+#include "base/urlkey.h"
 #include "conf/conf.h"
 #include "lane/http/breaker.h"
 #include "lane/http/curlev.h"
@@ -71,6 +73,8 @@ struct target {
     struct list waiters; /* of struct waiter, oldest first */
     unsigned refs, waiting, inflight;
     uint64_t idle_since;
+    const struct conf_lane *rules; /* that count for it: rules.c */
+    struct override *override;     /* the block they come from, or NULL */
     struct breaker breaker;
     bool adaptive; /* has a limit of its own: requests; not WebSockets */
     struct limit limit;
@@ -89,6 +93,7 @@ struct waiter {
     struct target *target;
     struct list in_target, in_lane; /* while queued */
     uint64_t deadline;
+    uint64_t until; /* it waits no longer than this; 0: as long as all do */
     bool queued;
     bool admitted;      /* the breaker has let it pass before: a later attempt of a sequence */
     uint32_t within_ms; /* the token's deadline */
@@ -108,16 +113,17 @@ struct lane {
     struct loop_msg free_msg;
     atomic_uint begun; /* any: requests from start to the end of their answer */
     atomic_uint begun_max;
-    atomic_size_t bodies;           /* any: bytes */
-    atomic_uint connect_timeout_ms; /* any: a copy of the configuration's */
+    atomic_size_t bodies; /* any: bytes */
 
     struct { /* any: copies for lanes_status */
         atomic_uint inflight, waiting, streams, targets, open, semaphore;
         atomic_uint_fast64_t done, rejected[REJECTS];
     } seen;
     struct latency latency;     /* the lane thread writes, any reads */
-    pthread_mutex_t board_lock; /* within ls->lock, if both; guards these lists of struct target */
+    pthread_mutex_t board_lock; /* within ls->lock, if both; guards these lists of struct target, and overrides */
     struct list board_troubled, board_calm;
+    struct override *overrides; /* the lane writes, locked; longest prefix first */
+    size_t n_overrides;
 
     /* lane */
     struct conf_lane conf;
@@ -135,7 +141,7 @@ struct lane {
     struct lane_easy **spare; /* handles not in use */
     unsigned n_spare, max_spare;
     struct {
-        struct metric *inflight, *waiting, *streams, *superseded, *seconds;
+        struct metric *inflight, *waiting, *streams, *superseded, *redirects, *seconds;
         struct metric *requests[OMID_HTTP_ERRORS];
         struct metric *rejected[REJECTS];
         struct metric *transitions[BREAKER_WHYS]; /* none for BREAKER_NEW */
@@ -174,15 +180,11 @@ void lane_streams_add(struct lane *l, int n);
 void lane_open_breakers_add(struct lane *l, int n);
 
 /* ---- target.c: lane thread ---- */
-/* Writes the key of a URL that begins with http://, https://, ws:// or wss://. false: it doesn't, it has characters
- * that no URL has, or does not fit. Any thread. */
-#define TARGET_KEY_EXTRA 8 /* bytes a key may need beyond its URL, NUL included */
-bool target_key(const char *url, char *out, size_t size);
 /* Found or made, with a reference. NULL: no memory. */
 struct target *target_get(struct lane *l, const char *key);
 void target_put(struct lane *l, struct target **t);
 /* How many of its requests may be in flight. */
-unsigned target_limit(const struct lane *l, const struct target *t);
+unsigned target_limit(const struct target *t);
 /* Closes its breaker, if there is one and it is not closed. In lane.c. */
 void target_reset(struct lane *l, const char *key);
 void targets_expire(struct lane *l, uint64_t now);
@@ -194,10 +196,24 @@ void board_free(struct lane *l);
 void board_put(struct lane *l, struct target *t); /* a new one, or its breaker has moved */
 void board_remove(struct lane *l, struct target *t);
 
+/* ---- rules.c: lane thread ---- */
+/* Takes over settings, for the targets there are, too; waiters are the caller's to settle. false: no memory, all as it
+ * was. */
+bool rules_apply(struct lane *l, const struct conf_lane *conf);
+void rules_assign(struct lane *l, struct target *t); /* a new one, or after a change */
+void rules_release(struct target *t);
+void rules_free(struct lane *l);
+/* One object per target block. Any thread. */
+void rules_write(struct lane *l, struct json_w *w);
+
 /* ---- request.c ---- */
 void requests_done(void *lane, CURL *easy, CURLcode rc); /* a curlev_done_fn */
 void requests_shut(struct lane *l);                      /* those in flight */
-void lane_easy_free(struct lane_easy **e);               /* one of lane.spare */
+
+/* ---- easy.c ---- */
+void lane_easy_free(struct lane_easy **e); /* one of lane.spare */
+
+/* ---- draft.c ---- */
 /* Are these "Name: value" lines fit to be sent? Any thread. */
 bool request_headers_ok(const char *const *headers);
 

@@ -220,6 +220,8 @@ void lanes_status(struct lanes *ls, struct json_w *w)
         json_w_knum(w, "p99_ms", (double)latency_quantile(&l->latency, now, 0.99) / 1e3);
         json_w_kint(w, "targets", atomic_load(&l->seen.targets));
         json_w_kint(w, "breakers_open", atomic_load(&l->seen.open));
+        json_w_key(w, "target_blocks");
+        rules_write(l, w);
         json_w_close(w, '}');
     }
     pthread_mutex_unlock(&ls->lock);

@@ -4,87 +4,25 @@
  * message or dropped after the callback; the lane's, given to the answer, or dropped when a cancel comes first. The
  * last one frees, on whichever thread.
  */
-#include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
-#include <unistd.h>
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/magic.h"
-#include "lane/http/guard.h"
-#include "lane/http/lane_int.h"
+#include "lane/http/cachecontrol.h"
+#include "lane/http/request_int.h"
 
-#define REQUEST_MAGIC UINT32_C(0x68747470)
 #define DEFAULT_BODY (64u << 10)
 #define MAX_BODY (64u << 20)
-#define MAX_METHOD 32u
-/* Read beyond max_body, so that a slightly long answer does not cost its connection. */
-#define DISCARD (256u << 10)
-/* Headers of all answers of one request, 1xx included. */
-#define MAX_HEAD (64u << 10)
-
-/* A curl handle and what it is set to: what the next request needs alike is not set again. Lane thread. */
-struct lane_easy {
-    CURL *curl;
-    struct lane_http *r; /* whose it is now */
-    char *url;
-    size_t url_size;
-    char method[MAX_METHOD + 1];
-    bool sends_body, closes;
-    uint32_t timeout_ms, connect_ms;
-    char text[CURL_ERROR_SIZE];
-};
-
-enum request_state { REQUEST_NEW, REQUEST_WAITING, REQUEST_RUNNING, REQUEST_OVER };
-
-struct lane_http {
-    uint32_t magic;
-    atomic_uint refs;
-    struct lane *lane; /* with a reference */
-    struct loop_msg start, cancel, answer;
-
-    /* the caller's end */
-    struct loop *loop;
-    omid_http_cb cb;
-    void *arg;
-    bool cancelled, answering;
-
-    /* const once started; all behind this struct, in its own memory */
-    const char *url, *method, *latest_key;
-    const char *key; /* of the target; NULL for a bad URL */
-    struct curl_slist *headers;
-    const char *body;
-    size_t body_len, max_body;
-    uint32_t timeout_ms;
-    unsigned flags;
-    uint64_t begun_ms;
-
-    /* the lane's end */
-    enum request_state state;
-    struct waiter w;
-    struct list running;
-    bool in_latest;
-    struct lane_easy *easy;
-    uint64_t went_ms;
-    struct buf in;
-    size_t seen, head_seen;
-    bool blocked, local, enough, bad_head;
-
-    /* the answer: the lane's until posted, then the caller's */
-    struct omid_http_response res;
-    char text[256];
-};
 
 static void request_set_state(struct lane_http *r, enum request_state to)
 {
-    static const bool legal[4][4] = {
+    static const bool legal[5][5] = {
         [REQUEST_NEW] = {[REQUEST_WAITING] = true, [REQUEST_RUNNING] = true, [REQUEST_OVER] = true},
         [REQUEST_WAITING] = {[REQUEST_RUNNING] = true, [REQUEST_OVER] = true},
-        [REQUEST_RUNNING] = {[REQUEST_OVER] = true},
+        [REQUEST_RUNNING] = {[REQUEST_HOPPING] = true, [REQUEST_OVER] = true},
+        [REQUEST_HOPPING] = {[REQUEST_WAITING] = true, [REQUEST_RUNNING] = true, [REQUEST_OVER] = true},
     };
     omid_assert(legal[r->state][to]);
     r->state = to;
@@ -99,6 +37,7 @@ static void request_unref(struct lane_http *r)
     atomic_fetch_sub(&l->bodies, r->body_len);
     atomic_fetch_sub(&l->begun, 1);
     buf_free(&r->in);
+    free(r->hop_url);
     r->magic = OMID_MAGIC_DEAD;
     free(r);
     lane_unref(l);
@@ -120,8 +59,7 @@ static void on_answer(struct loop *loop, struct loop_msg *msg)
     request_unref(r); /* the answer's */
 }
 
-/* Texts come from curl and, through it, from peers. */
-static void request_set_text(struct lane_http *r, const char *text)
+void request_set_text(struct lane_http *r, const char *text)
 {
     snprintf(r->text, sizeof r->text, "%s", text);
     for (char *c = r->text; *c; c++) {
@@ -142,8 +80,10 @@ static void request_answer(struct lane_http *r, enum omid_http_error error, cons
     r->res.size = sizeof r->res;
     r->res.error = error;
     r->res.error_text = r->text;
+    r->res.redirects = r->hops;
     if (error != OMID_HTTP_OK) {
         r->res.status = 0;
+        r->res.max_age_s = CACHE_UNSAID;
         buf_free(&r->in);
     }
     r->res.body = r->in.data ? r->in.data : "";
@@ -173,17 +113,11 @@ static const char *refusal_text(enum omid_http_error why)
     }
 }
 
-static bool is_own_fault(long os_errno)
-{
-    return os_errno == EMFILE || os_errno == ENFILE || os_errno == ENOMEM || os_errno == ENOBUFS ||
-           os_errno == EADDRNOTAVAIL;
-}
-
 static enum omid_http_error request_error(const struct lane_http *r, CURLcode rc)
 {
     curl_off_t resolved = 0;
     char *ip = NULL;
-    long os_errno = 0;
+    long os_errno = 0, connect_code = 0;
 
     switch (rc) {
     case CURLE_OK:
@@ -197,7 +131,7 @@ static enum omid_http_error request_error(const struct lane_http *r, CURLcode rc
         curl_easy_getinfo(r->easy->curl, CURLINFO_OS_ERRNO, &os_errno);
         if (r->blocked)
             return OMID_HTTP_BLOCKED;
-        return r->local || is_own_fault(os_errno) ? OMID_HTTP_LOCAL : OMID_HTTP_CONNECT;
+        return r->local || easy_is_own_fault(os_errno) ? OMID_HTTP_LOCAL : OMID_HTTP_CONNECT;
     case CURLE_ABORTED_BY_CALLBACK:
         return r->blocked ? OMID_HTTP_BLOCKED : OMID_HTTP_LOCAL;
     case CURLE_OPERATION_TIMEDOUT:
@@ -219,6 +153,9 @@ static enum omid_http_error request_error(const struct lane_http *r, CURLcode rc
         return OMID_HTTP_TLS;
     case CURLE_GOT_NOTHING:
     case CURLE_RECV_ERROR:
+        /* Our credentials for the proxy: no fault of the target's. */
+        curl_easy_getinfo(r->easy->curl, CURLINFO_HTTP_CONNECTCODE, &connect_code);
+        return connect_code == 407 ? OMID_HTTP_LOCAL : OMID_HTTP_RESET;
     case CURLE_SEND_ERROR:
     case CURLE_PARTIAL_FILE:
         return OMID_HTTP_RESET;
@@ -256,206 +193,6 @@ static enum breaker_outcome request_verdict(enum omid_http_error error, int stat
 
 /* ------------------------------------------------------------------ the transfer */
 
-static size_t on_body(char *data, size_t size, size_t n, void *arg)
-{
-    struct lane_http *r = ((struct lane_easy *)arg)->r;
-    size_t len = size * n, room = r->max_body - r->in.len;
-
-    r->seen += len;
-    if (!buf_append(&r->in, data, len < room ? len : room)) {
-        r->local = true;
-        return 0;
-    }
-    if (len > room)
-        r->res.truncated = true;
-    if (r->seen > r->max_body + DISCARD) {
-        r->enough = true;
-        return 0;
-    }
-    return len;
-}
-
-static size_t on_head(char *data, size_t size, size_t n, void *arg)
-{
-    struct lane_http *r = ((struct lane_easy *)arg)->r;
-
-    (void)data;
-    r->head_seen += size * n;
-    r->bad_head = r->head_seen > MAX_HEAD;
-    return r->bad_head ? 0 : size * n;
-}
-
-static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
-{
-    struct lane_http *r = ((struct lane_easy *)arg)->r;
-
-    (void)purpose;
-    if ((r->flags & OMID_HTTP_USER_URL) && !guard_address_public(&addr->addr, addr->addrlen)) {
-        r->blocked = true;
-        return CURL_SOCKET_BAD;
-    }
-    int fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
-    if (fd < 0 && is_own_fault(errno))
-        r->local = true;
-    return fd < 0 ? CURL_SOCKET_BAD : fd;
-}
-
-/* A kept-alive connection may have been opened for the operator's own URL, so that on_open_socket never saw it. */
-static int on_before_request(void *arg, char *peer_ip, char *local_ip, int peer_port, int local_port)
-{
-    struct lane_http *r = ((struct lane_easy *)arg)->r;
-
-    (void)local_ip;
-    (void)peer_port;
-    (void)local_port;
-    if (!(r->flags & OMID_HTTP_USER_URL) || guard_text_public(peer_ip))
-        return CURL_PREREQFUNC_OK;
-    r->blocked = true;
-    return CURL_PREREQFUNC_ABORT;
-}
-
-/* Made with the first request: a lane of WebSockets alone needs none. */
-static bool lane_curl(struct lane *l)
-{
-    if (l->curl)
-        return true;
-    l->curl = curlev_new(loop_ev(l->ls->loop), requests_done, l);
-    if (l->curl)
-        curlev_limit(l->curl, l->conf.pool, l->inflight + l->conf.idle);
-    return l->curl != NULL;
-}
-
-void lane_easy_free(struct lane_easy **ep)
-{
-    struct lane_easy *e = *ep;
-
-    *ep = NULL;
-    curl_easy_cleanup(e->curl);
-    free(e->url);
-    free(e);
-}
-
-static struct lane_easy *lane_easy_get(struct lane *l)
-{
-    if (l->n_spare > 0)
-        return l->spare[--l->n_spare];
-    struct lane_easy *e = calloc(1, sizeof *e);
-    if (!e)
-        return NULL;
-    e->curl = curlev_easy_new();
-    if (!e->curl) {
-        free(e);
-        return NULL;
-    }
-    curl_easy_setopt(e->curl, CURLOPT_WRITEFUNCTION, on_body);
-    curl_easy_setopt(e->curl, CURLOPT_WRITEDATA, e);
-    curl_easy_setopt(e->curl, CURLOPT_HEADERFUNCTION, on_head);
-    curl_easy_setopt(e->curl, CURLOPT_HEADERDATA, e);
-    curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETFUNCTION, on_open_socket);
-    curl_easy_setopt(e->curl, CURLOPT_OPENSOCKETDATA, e);
-    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETFUNCTION, curlev_socket_close);
-    curl_easy_setopt(e->curl, CURLOPT_CLOSESOCKETDATA, l->curl);
-    curl_easy_setopt(e->curl, CURLOPT_PREREQFUNCTION, on_before_request);
-    curl_easy_setopt(e->curl, CURLOPT_PREREQDATA, e);
-    curl_easy_setopt(e->curl, CURLOPT_ERRORBUFFER, e->text);
-    curl_easy_setopt(e->curl, CURLOPT_PRIVATE, e);
-    curl_easy_setopt(e->curl, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
-    curl_easy_setopt(e->curl, CURLOPT_USERAGENT, "omid");
-    return e;
-}
-
-/* Removed from the multi: kept for the next request. Its pointers to this one's headers and body are replaced before it
- * is used again, and not looked at meanwhile. */
-static void request_drop_easy(struct lane_http *r)
-{
-    struct lane *l = r->lane;
-
-    curlev_remove(l->curl, r->easy->curl);
-    r->easy->r = NULL;
-    if (l->n_spare < l->max_spare && l->n_spare < l->conf.pool)
-        l->spare[l->n_spare++] = r->easy;
-    else
-        lane_easy_free(&r->easy);
-    r->easy = NULL;
-}
-
-static void easy_set_method(struct lane_easy *e, const char *method, bool sends_body)
-{
-    if (e->sends_body == sends_body && strcmp(e->method, method) == 0)
-        return;
-    e->sends_body = sends_body;
-    snprintf(e->method, sizeof e->method, "%s", method);
-    curl_easy_setopt(e->curl, CURLOPT_CUSTOMREQUEST, NULL);
-    curl_easy_setopt(e->curl, CURLOPT_HTTPGET, 1L); /* also takes NOBODY and POST of the last request back */
-    if (sends_body)
-        curl_easy_setopt(e->curl, CURLOPT_POST, 1L);
-    else if (strcmp(method, "HEAD") == 0)
-        curl_easy_setopt(e->curl, CURLOPT_NOBODY, 1L);
-    if (strcmp(method, sends_body ? "POST" : "GET") != 0 && (sends_body || strcmp(method, "HEAD") != 0))
-        curl_easy_setopt(e->curl, CURLOPT_CUSTOMREQUEST, method);
-}
-
-static bool easy_set_url(struct lane_easy *e, const char *url)
-{
-    size_t size = strlen(url) + 1;
-
-    if (e->url && strcmp(e->url, url) == 0)
-        return true;
-    if (size > e->url_size) {
-        free(e->url);
-        e->url = malloc(size);
-        e->url_size = e->url ? size : 0;
-    }
-    if (e->url)
-        memcpy(e->url, url, size);
-    return curl_easy_setopt(e->curl, CURLOPT_URL, url) == CURLE_OK;
-}
-
-static void easy_set_times(struct lane_easy *e, uint32_t timeout_ms, uint32_t connect_ms, bool closes)
-{
-    if (e->timeout_ms != timeout_ms)
-        curl_easy_setopt(e->curl, CURLOPT_TIMEOUT_MS, (long)timeout_ms);
-    if (e->connect_ms != connect_ms)
-        curl_easy_setopt(e->curl, CURLOPT_CONNECTTIMEOUT_MS, (long)connect_ms);
-    if (e->closes != closes)
-        curl_easy_setopt(e->curl, CURLOPT_FORBID_REUSE, closes ? 1L : 0L);
-    e->timeout_ms = timeout_ms;
-    e->connect_ms = connect_ms;
-    e->closes = closes;
-}
-
-static bool request_sends_body(const struct lane_http *r)
-{
-    return r->body_len > 0 || strcmp(r->method, "POST") == 0 || strcmp(r->method, "PUT") == 0 ||
-           strcmp(r->method, "PATCH") == 0;
-}
-
-static bool request_begin(struct lane_http *r)
-{
-    struct lane *l = r->lane;
-    uint32_t timeout = r->timeout_ms;
-    uint32_t connect = l->conf.connect_timeout_ms < timeout ? l->conf.connect_timeout_ms : timeout;
-    bool sends_body = request_sends_body(r);
-
-    if (!lane_curl(l) || !(r->easy = lane_easy_get(l)))
-        return false;
-    struct lane_easy *e = r->easy;
-    e->r = r;
-    e->text[0] = 0;
-    r->in = BUF_INIT(r->max_body);
-    easy_set_method(e, r->method, sends_body);
-    if (sends_body) {
-        curl_easy_setopt(e->curl, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)r->body_len);
-        curl_easy_setopt(e->curl, CURLOPT_POSTFIELDS, r->body_len > 0 ? r->body : "");
-    }
-    curl_easy_setopt(e->curl, CURLOPT_HTTPHEADER, r->headers);
-    easy_set_times(e, timeout, connect, l->conf.idle == 0);
-    if (easy_set_url(e, r->url) && curlev_add(l->curl, e->curl))
-        return true;
-    lane_easy_free(&r->easy);
-    return false;
-}
-
 /* Gives the slot back, and the token its verdict. */
 static void request_end(struct lane_http *r, enum breaker_outcome outcome)
 {
@@ -463,7 +200,7 @@ static void request_end(struct lane_http *r, enum breaker_outcome outcome)
 
     list_remove(&r->running);
     if (r->easy)
-        request_drop_easy(r);
+        easy_end(r);
     lane_verdict(l, &r->w, outcome, lane_now(l) - r->went_ms);
     lane_slot_free(l, &r->w);
 }
@@ -483,8 +220,12 @@ static void request_go(struct waiter *w)
     request_forget_latest(r);
     request_set_state(r, REQUEST_RUNNING);
     r->went_ms = lane_now(r->lane);
+    if (r->hops == 0) {
+        r->deadline_ms = r->went_ms + r->timeout_ms;
+        r->follow = w->target->rules->follow;
+    }
     list_append(&r->lane->running, &r->running);
-    if (request_begin(r))
+    if (easy_begin(r, r->deadline_ms > r->went_ms ? (uint32_t)(r->deadline_ms - r->went_ms) : 1))
         return;
     request_end(r, BREAKER_NEUTRAL);
     request_answer(r, OMID_HTTP_LOCAL, "no memory for the request");
@@ -497,7 +238,62 @@ static void request_refuse(struct waiter *w, enum omid_http_error why)
     request_forget_latest(r);
     if (r->w.admitted)
         lane_verdict(r->lane, &r->w, BREAKER_NEUTRAL, 0);
-    request_answer(r, why, refusal_text(why));
+    if (why == OMID_HTTP_QUEUE_TIMEOUT && r->hops > 0 && lane_now(r->lane) >= r->deadline_ms)
+        request_answer(r, OMID_HTTP_TIMEOUT, "the time ran out while a redirect waited for a slot of the lane");
+    else
+        request_answer(r, why, refusal_text(why));
+}
+
+/* Behind a proxy the address of a user's URL can't be checked. */
+static bool request_is_unguarded(const struct lane_http *r)
+{
+    const struct conf_outside *o = r->w.target->rules->outside;
+    return (r->flags & OMID_HTTP_USER_URL) && o && o->proxy;
+}
+
+static const char unguarded[] =
+    "a URL of a user must not go through a proxy, behind which its address can't be checked";
+
+/* After the last hop has given everything back. */
+static void request_hop(struct lane_http *r, const char *key)
+{
+    struct lane *l = r->lane;
+    uint64_t now = lane_now(l);
+
+    request_set_state(r, REQUEST_HOPPING);
+    metric_add(l->m.redirects, 1);
+    buf_free(&r->in);
+    r->seen = r->head_seen = 0;
+    r->enough = r->bad_head = false;
+    r->res = (struct omid_http_response){0};
+    target_put(l, &r->w.target);
+    r->w.target = target_get(l, key);
+    if (!r->w.target) {
+        request_answer(r, OMID_HTTP_LOCAL, "no memory for the target");
+    } else if (now >= r->deadline_ms) {
+        request_answer(r, OMID_HTTP_TIMEOUT, "the time ran out between redirects");
+    } else if (request_is_unguarded(r)) {
+        request_answer(r, OMID_HTTP_BLOCKED, unguarded);
+    } else {
+        r->w.until = r->deadline_ms;
+        r->w.within_ms = (uint32_t)(r->deadline_ms - now) + 1000;
+        lane_slot_ask(l, &r->w);
+        if (r->state == REQUEST_HOPPING) {
+            omid_assert(r->w.queued);
+            request_set_state(r, REQUEST_WAITING);
+        }
+    }
+}
+
+/* Of the last answer, should there have been several. */
+static int64_t answer_max_age(CURL *curl)
+{
+    struct curl_header *h;
+    int64_t age = CACHE_UNSAID;
+
+    for (size_t i = 0; curl_easy_header(curl, "Cache-Control", i, CURLH_HEADER, -1, &h) == CURLHE_OK; i++)
+        age = cache_lesser(age, cache_max_age(h->value));
+    return cache_aged(age, curl_easy_header(curl, "Age", 0, CURLH_HEADER, -1, &h) == CURLHE_OK ? h->value : NULL);
 }
 
 void requests_done(void *arg, CURL *curl, CURLcode rc)
@@ -528,12 +324,24 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
                             : rc != CURLE_OK             ? curl_easy_strerror(rc)
                                                          : "the answer has no final status");
     r->res.status = (int)status;
+    r->res.max_age_s = answer_max_age(curl);
     r->res.retry_after_s = retry_after <= 0 ? 0 : retry_after > UINT32_MAX ? UINT32_MAX : (uint32_t)retry_after;
     metric_observe(l->m.seconds, (double)(lane_now(l) - r->went_ms) / 1000);
     curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took_us);
     latency_add(&l->latency, lane_now(l), (uint64_t)took_us);
+    char key[LANE_MAX_URL + URL_KEY_EXTRA];
+    enum omid_http_error refused = error;
+    enum hop hop = error == OMID_HTTP_OK ? redirect_take(r, (int)status, key, sizeof key, &refused) : HOP_NONE;
+    if (hop != HOP_TAKEN) {
+        request_end(r, request_verdict(error, (int)status));
+        request_answer(r, refused, NULL);
+        return;
+    }
+    /* It may be answered, and freed by the caller, before the hop returns. */
+    atomic_fetch_add(&r->refs, 1);
     request_end(r, request_verdict(error, (int)status));
-    request_answer(r, error, NULL);
+    request_hop(r, key);
+    request_unref(r);
 }
 
 void requests_shut(struct lane *l)
@@ -556,15 +364,20 @@ static void request_enter(struct lane_http *r)
         request_answer(r, OMID_HTTP_BAD_URL, "the URL is not a valid http or https URL");
         return;
     }
-    if (!r->timeout_ms || r->timeout_ms > l->conf.timeout_ms)
-        r->timeout_ms = l->conf.timeout_ms;
     r->w.go = request_go;
     r->w.refuse = request_refuse;
-    /* As long as a slot lasts, and a margin for the loop. */
-    r->w.within_ms = r->timeout_ms + 1000;
     r->w.target = target_get(l, r->key);
     if (!r->w.target) {
         request_answer(r, OMID_HTTP_LOCAL, "no memory for the target");
+        return;
+    }
+    const struct conf_lane *rules = r->w.target->rules;
+    if (!r->timeout_ms || r->timeout_ms > rules->timeout_ms)
+        r->timeout_ms = rules->timeout_ms;
+    /* As long as a slot lasts, and a margin for the loop. */
+    r->w.within_ms = r->timeout_ms + 1000;
+    if (request_is_unguarded(r)) {
+        request_answer(r, OMID_HTTP_BLOCKED, unguarded);
         return;
     }
     former = r->latest_key ? map_get(l->latest, r->latest_key) : NULL;
@@ -620,89 +433,6 @@ static void on_cancel(struct loop *loop, struct loop_msg *msg)
     request_unref(r); /* the caller's, which came with this message */
 }
 
-static bool is_token(const char *s, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c <= ' ' || c >= 0x7f || strchr("()<>@,;:\\\"/[]?={}", c))
-            return false;
-    }
-    return n > 0;
-}
-
-bool request_headers_ok(const char *const *headers)
-{
-    size_t total = 0, n = 0;
-
-    for (; headers && headers[n]; n++) {
-        const char *colon = strchr(headers[n], ':');
-        if (n == LANE_MAX_HEADERS || !colon || !is_token(headers[n], (size_t)(colon - headers[n])))
-            return false;
-        for (const unsigned char *c = (const unsigned char *)colon; *c; c++) {
-            if ((*c < ' ' && *c != '\t') || *c == 0x7f)
-                return false;
-        }
-        /* The length of a body is ours to say. */
-        if (strncasecmp(headers[n], "Content-Length:", 15) == 0 ||
-            strncasecmp(headers[n], "Transfer-Encoding:", 18) == 0)
-            return false;
-        total += strlen(headers[n]);
-    }
-    return total <= LANE_MAX_HEADER_BYTES;
-}
-
-/* What curl would add of its own: a wait for 100 Continue, and the type of a form. */
-static const char *const unwanted[] = {"Expect:", "Content-Type:"};
-
-static const char *copy_text(char **at, const char *text)
-{
-    size_t size = strlen(text) + 1;
-    char *to = memcpy(*at, text, size);
-    *at += size;
-    return to;
-}
-
-/* The list is only read by curl: its lines may lie anywhere. */
-static void link_header(struct curl_slist *node, struct curl_slist *next, const char *line)
-{
-    node->data = (char *)line;
-    node->next = next;
-}
-
-/* One piece of memory, as it is made on one thread and freed on another. NULL: no memory. */
-static struct lane_http *request_new(const struct omid_http_request *req)
-{
-    size_t n = 0, texts = 0, key_size = strlen(req->url) + TARGET_KEY_EXTRA;
-    bool typed = false;
-
-    for (; req->headers && req->headers[n]; n++) {
-        texts += strlen(req->headers[n]) + 1;
-        typed |= strncasecmp(req->headers[n], "Content-Type:", 13) == 0;
-    }
-    texts += strlen(req->url) + 1 + strlen(req->method) + 1 + key_size;
-    texts += req->latest_key ? strlen(req->latest_key) + 1 : 0;
-    size_t nodes = n + (typed ? 1 : 2);
-    struct lane_http *r = malloc(sizeof *r + nodes * sizeof(struct curl_slist) + texts + req->body_len);
-    if (!r)
-        return NULL;
-    memset(r, 0, sizeof *r);
-    struct curl_slist *node = (struct curl_slist *)(void *)(r + 1);
-    char *at = (char *)(node + nodes);
-    r->url = copy_text(&at, req->url);
-    r->method = copy_text(&at, req->method);
-    r->latest_key = req->latest_key ? copy_text(&at, req->latest_key) : NULL;
-    for (size_t i = 0; i < nodes; i++) /* the caller's come out in the order they were given in */
-        link_header(&node[i], i + 1 < nodes ? &node[i + 1] : NULL,
-                    i < n ? copy_text(&at, req->headers[i]) : unwanted[i - n]);
-    r->headers = node;
-    r->key = strncasecmp(r->url, "http", 4) == 0 && target_key(r->url, at, key_size) ? at : NULL;
-    at += key_size;
-    if (req->body_len > 0)
-        r->body = memcpy(at, req->body, req->body_len);
-    r->body_len = req->body_len;
-    return r;
-}
-
 static bool request_fits(struct lane *l, size_t body_len)
 {
     if (atomic_fetch_add(&l->begun, 1) >= atomic_load(&l->begun_max)) {
@@ -721,15 +451,14 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
                     struct lane_http **out)
 {
     CHECK_MAGIC(l, LANE_MAGIC);
-    if (!req->url || !req->method || !is_token(req->method, strlen(req->method)) || strlen(req->method) > MAX_METHOD ||
-        strlen(req->url) > LANE_MAX_URL || !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) ||
-        req->body_len > LANE_MAX_BODY)
+    if (!req->url || !req->method || !request_method_ok(req->method) || strlen(req->url) > LANE_MAX_URL ||
+        !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) || req->body_len > LANE_MAX_BODY)
         return OMID_EINVAL;
     if (!request_fits(l, req->body_len)) {
         lane_rejected(l, REJECT_FULL);
         return OMID_EFULL;
     }
-    struct lane_http *r = request_new(req);
+    struct lane_http *r = request_draft(req);
     if (!r) {
         atomic_fetch_sub(&l->bodies, req->body_len);
         atomic_fetch_sub(&l->begun, 1);

@@ -1,67 +1,15 @@
-#include <ctype.h>
 #include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
 #include "base/magic.h"
 #include "lane/http/lane_int.h"
-
-static const struct {
-    const char *prefix, *port;
-} schemes[] = {{"http://", "80"}, {"https://", "443"}, {"ws://", "80"}, {"wss://", "443"}};
-
-/* The key is for counting, never for connecting: curl reads the URL itself. */
-bool target_key(const char *url, char *out, size_t size)
-{
-    size_t at = 0, s = 0;
-
-    for (const unsigned char *c = (const unsigned char *)url; *c; c++) {
-        if (*c <= ' ' || *c == 0x7f || *c == '\\')
-            return false;
-    }
-    while (s < ARRAY_LEN(schemes) && strncasecmp(url, schemes[s].prefix, strlen(schemes[s].prefix)) != 0)
-        s++;
-    if (s == ARRAY_LEN(schemes))
-        return false;
-    const char *authority = url + strlen(schemes[s].prefix);
-    size_t len = strcspn(authority, "/?#");
-    const char *path = authority + len;
-    size_t path_len = strcspn(path, "?#");
-    for (size_t i = len; i > 0; i--) { /* a password is no part of a name that is shown */
-        if (authority[i - 1] == '@') {
-            authority += i;
-            len -= i;
-            break;
-        }
-    }
-    const char *bracket = memchr(authority, ']', len);
-    const char *colon =
-        memchr(bracket ? bracket : authority, ':', len - (size_t)((bracket ? bracket : authority) - authority));
-    size_t host_len = colon ? (size_t)(colon - authority) : len;
-    size_t port_len = colon ? len - host_len - 1 : 0;
-    const char *port = port_len > 0 ? colon + 1 : schemes[s].port;
-    port_len = port_len > 0 ? port_len : strlen(port);
-    if (host_len == 0 || strlen(schemes[s].prefix) + host_len + 1 + port_len + path_len + 2 > size)
-        return false;
-    for (const char *c = schemes[s].prefix; *c; c++)
-        out[at++] = *c;
-    for (size_t i = 0; i < host_len; i++)
-        out[at++] = (char)tolower((unsigned char)authority[i]);
-    out[at++] = ':';
-    memcpy(out + at, port, port_len);
-    at += port_len;
-    if (path_len == 0)
-        out[at++] = '/';
-    memcpy(out + at, path, path_len);
-    out[at + path_len] = 0;
-    return true;
-}
 
 static void target_free(struct lane *l, struct target *t)
 {
     CHECK_MAGIC(t, TARGET_MAGIC);
     omid_assert(t->refs == 0 && list_empty(&t->waiters));
     list_remove(&t->idle);
+    rules_release(t);
     board_remove(l, t);
     map_remove(l->targets, t->key);
     if (t->breaker.state != BREAKER_CLOSED)
@@ -100,8 +48,9 @@ struct target *target_get(struct lane *l, const char *key)
         return NULL;
     }
     t->refs = 1;
+    rules_assign(l, t);
     list_init(&t->board);
-    atomic_store(&t->seen.limit, target_limit(l, t));
+    atomic_store(&t->seen.limit, target_limit(t));
     board_put(l, t);
     atomic_store(&l->seen.targets, (unsigned)map_count(l->targets));
     return t;
@@ -122,13 +71,13 @@ void target_put(struct lane *l, struct target **tp)
     list_append(&l->idle, &t->idle);
 }
 
-unsigned target_limit(const struct lane *l, const struct target *t)
+unsigned target_limit(const struct target *t)
 {
-    unsigned failures = t->breaker.consecutive, opens_at = l->conf.breaker_failures;
+    unsigned failures = t->breaker.consecutive, opens_at = t->rules->breaker_failures;
 
     if (!t->adaptive)
-        return l->conf.semaphore;
-    return limit_now(&t->limit, l->conf.semaphore, opens_at > failures ? opens_at - failures : 1);
+        return t->rules->semaphore;
+    return limit_now(&t->limit, t->rules->semaphore, opens_at > failures ? opens_at - failures : 1);
 }
 
 void targets_expire(struct lane *l, uint64_t now)

@@ -49,6 +49,7 @@ struct lane_ws {
     void *arg;
     ev_timer timer; /* the pause, or an end to tell */
     unsigned attempt, attempts;
+    unsigned sequence; /* attempts as they were asked for; const */
     uint32_t backoff_ms, backoff_cap_ms;
     struct wsconn_params params;
     char *url, **headers, *key;
@@ -60,6 +61,8 @@ struct lane_ws {
     /* written before its message is posted, read by its receiver */
     enum ws_verdict verdict;      /* `done` */
     enum omid_http_error refused; /* `grant`; OMID_HTTP_OK: the slot is there */
+    uint32_t connect_ms;          /* `grant`: the target's */
+    struct conf_outside *outside; /* `grant`: the target's, a reference */
 
     /* the lane's end */
     struct waiter w;
@@ -90,6 +93,7 @@ static void ws_unref(struct lane_ws *ws)
         explicit_bzero(ws->headers[i], strlen(ws->headers[i])); /* they hold keys */
         free(ws->headers[i]);
     }
+    conf_outside_unref(&ws->outside);
     free(ws->headers);
     free(ws->url);
     free(ws->key);
@@ -122,7 +126,11 @@ static void ws_give_stream(struct lane_ws *ws)
 static void ws_go(struct waiter *w)
 {
     struct lane_ws *ws = container_of(w, struct lane_ws, w);
+    const struct conf_lane *rules = w->target->rules;
     ws->has_slot = true;
+    ws->connect_ms = rules->connect_timeout_ms;
+    conf_outside_unref(&ws->outside);
+    ws->outside = conf_outside_ref(rules->outside);
     ws_grant(ws, OMID_HTTP_OK);
 }
 
@@ -153,6 +161,10 @@ static void on_want(struct loop *loop, struct loop_msg *msg)
         ws_grant(ws, OMID_HTTP_LOCAL);
         return;
     }
+    /* A probe of the breaker lasts as long as a whole sequence: connect and answer, and the pauses. */
+    uint64_t within =
+        (uint64_t)ws->sequence * (2 * (uint64_t)ws->w.target->rules->connect_timeout_ms + ws->backoff_cap_ms) + 1000;
+    ws->w.within_ms = within < UINT32_MAX ? (uint32_t)within : UINT32_MAX;
     if (!ws->has_stream) {
         if (l->streams >= l->conf.streams) {
             lane_rejected(l, REJECT_STREAMS);
@@ -388,8 +400,10 @@ static void on_grant(struct loop *loop, struct loop_msg *msg)
     } else {
         ws_set_state(ws, WS_CONNECTING);
         ws->attempt++;
-        ws->params.connect_ms = atomic_load(&ws->lane->connect_timeout_ms);
+        ws->params.connect_ms = ws->connect_ms;
+        ws->params.outside = ws->outside;
         ws->conn = wsconn_new(ws->wsloop->ws, &ws->params, &conn_events, ws, &why);
+        ws->params.outside = NULL;
         if (!ws->conn) {
             ws_post_done(ws, VERDICT_NONE);
             ws_tell_closed(ws, OMID_WS_CONNECT, WS_CODE_ABNORMAL, 0, why);
@@ -432,7 +446,7 @@ static void on_ws_timer(struct ev_loop *ev, ev_timer *timer, int revents)
 
 static bool ws_copy(struct lane_ws *ws, const struct omid_ws_request *req)
 {
-    size_t n = 0, size = strlen(req->url) + TARGET_KEY_EXTRA;
+    size_t n = 0, size = strlen(req->url) + URL_KEY_EXTRA;
 
     while (req->headers && req->headers[n])
         n++;
@@ -446,7 +460,7 @@ static bool ws_copy(struct lane_ws *ws, const struct omid_ws_request *req)
         if (!ws->headers[i])
             return false;
     }
-    return target_key(ws->url, ws->key, size);
+    return url_key(ws->url, ws->key, size);
 }
 
 static bool ws_request_ok(const struct omid_ws_request *req)
@@ -466,8 +480,6 @@ static bool ws_request_ok(const struct omid_ws_request *req)
 
 static void ws_limits(struct lane_ws *ws, const struct omid_ws_request *req)
 {
-    uint64_t connect = atomic_load(&ws->lane->connect_timeout_ms);
-
     ws->attempts = req->attempts == 0 ? 1 : req->attempts < MAX_ATTEMPTS ? req->attempts : MAX_ATTEMPTS;
     ws->backoff_ms = req->backoff_ms;
     ws->backoff_cap_ms = req->backoff_cap_ms > 0 ? req->backoff_cap_ms : DEFAULT_BACKOFF_CAP_MS;
@@ -477,9 +489,7 @@ static void ws_limits(struct lane_ws *ws, const struct omid_ws_request *req)
         .max_message = req->max_message > 0 ? req->max_message : DEFAULT_MESSAGE,
         .send_buffer = req->send_buffer > 0 ? req->send_buffer : DEFAULT_SEND,
     };
-    /* A probe of the breaker lasts as long as a whole sequence: connect and answer, and the pauses. */
-    uint64_t within = (uint64_t)ws->attempts * (2 * connect + ws->backoff_cap_ms) + 1000;
-    ws->w.within_ms = within < UINT32_MAX ? (uint32_t)within : UINT32_MAX;
+    ws->sequence = ws->attempts;
 }
 
 int lane_ws_connect(struct lane *l, struct loop *loop, const struct omid_ws_request *req,

@@ -380,7 +380,8 @@ static void conn_read(struct wsconn *c)
             start_timer(c, &c->more, 0.);
             return;
         }
-        ssize_t n = conn_recv(c, c->w->in, left < READ_SIZE ? left : READ_SIZE);
+        size_t room = left < READ_SIZE ? left : READ_SIZE;
+        ssize_t n = conn_recv(c, c->w->in, room);
         if (n == -1) {
             conn_watch(c);
             return;
@@ -394,6 +395,10 @@ static void conn_read(struct wsconn *c)
             conn_on_answer(c, c->w->in, (size_t)n);
         else
             conn_feed(c, c->w->in, (size_t)n);
+        if (!c->ssl && (size_t)n < room) { /* a socket has no more; what comes later wakes the loop */
+            conn_watch(c);
+            return;
+        }
     }
 }
 
@@ -541,11 +546,17 @@ static void conn_on_connected(void *arg, CURL *easy, CURLcode rc)
     conn_leave(c);
 }
 
-static bool conn_prepare(struct wsconn *c)
+static bool conn_prepare(struct wsconn *c, const struct conf_outside *outside)
 {
     c->easy = curlev_easy_new();
     if (!c->easy)
         return false;
+    if (!curlev_outside(c->easy, outside, true)) {
+        curl_easy_cleanup(c->easy);
+        c->easy = NULL;
+        return false;
+    }
+    curl_easy_setopt(c->easy, CURLOPT_HTTPPROXYTUNNEL, 1L); /* to ws:// peers, too: frames are no business of a proxy */
     curl_easy_setopt(c->easy, CURLOPT_CONNECT_ONLY, 1L);
     curl_easy_setopt(c->easy, CURLOPT_FRESH_CONNECT, 1L);
     /* Tickets come after the handshake, when the SSL* is read outside of curl. */
@@ -595,7 +606,7 @@ struct wsconn *wsconn_new(struct wsloop *w, const struct wsconn_params *params, 
     }
     if (ok) {
         *why = "no memory";
-        ok = conn_prepare(c);
+        ok = conn_prepare(c, params->outside);
     }
     if (!ok) {
         conn_teardown(c);

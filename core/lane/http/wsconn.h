@@ -18,13 +18,15 @@ struct wsloop;
 struct wsloop *wsloop_new(struct ev_loop *ev); /* NULL: no memory */
 void wsloop_free(struct wsloop **w);           /* after its last connection */
 
+struct conf_outside; /* conf/lane.h */
 struct wsconn_params {
-    const char *url;            /* ws:// or wss:// */
-    const char *const *headers; /* "Name: value" lines without line ends, NULL-terminated; or NULL */
-    uint32_t connect_ms;        /* for the connection, and once more for the answer to the upgrade */
-    size_t max_message;         /* of the peer, bytes */
-    size_t send_buffer;         /* bytes that wait before wsconn_send() refuses */
-    bool only_public;           /* refuse addresses that are not public */
+    const char *url;                    /* ws:// or wss:// */
+    const char *const *headers;         /* "Name: value" lines without line ends, NULL-terminated; or NULL */
+    uint32_t connect_ms;                /* for the connection, and once more for the answer to the upgrade */
+    size_t max_message;                 /* of the peer, bytes */
+    size_t send_buffer;                 /* bytes that wait before wsconn_send() refuses */
+    bool only_public;                   /* refuse addresses that are not public: not together with a proxy */
+    const struct conf_outside *outside; /* proxy and certificates, or NULL; not kept */
 };
 
 enum wsconn_why {

@@ -1,0 +1,80 @@
+#include "base/urlkey.h"
+
+#include <ctype.h>
+#include <string.h>
+#include <strings.h>
+
+#include "base/magic.h"
+
+static const struct {
+    const char *prefix, *port;
+} schemes[] = {{"http://", "80"}, {"https://", "443"}, {"ws://", "80"}, {"wss://", "443"}};
+
+bool url_key(const char *url, char *out, size_t size)
+{
+    size_t at = 0, s = 0;
+
+    for (const unsigned char *c = (const unsigned char *)url; *c; c++) {
+        if (*c <= ' ' || *c == 0x7f || *c == '\\')
+            return false;
+    }
+    while (s < ARRAY_LEN(schemes) && strncasecmp(url, schemes[s].prefix, strlen(schemes[s].prefix)) != 0)
+        s++;
+    if (s == ARRAY_LEN(schemes))
+        return false;
+    const char *authority = url + strlen(schemes[s].prefix);
+    size_t len = strcspn(authority, "/?#");
+    const char *path = authority + len;
+    size_t path_len = strcspn(path, "?#");
+    for (size_t i = len; i > 0; i--) { /* a password is no part of a name that is shown */
+        if (authority[i - 1] == '@') {
+            authority += i;
+            len -= i;
+            break;
+        }
+    }
+    const char *bracket = memchr(authority, ']', len);
+    const char *colon =
+        memchr(bracket ? bracket : authority, ':', len - (size_t)((bracket ? bracket : authority) - authority));
+    size_t host_len = colon ? (size_t)(colon - authority) : len;
+    size_t port_len = colon ? len - host_len - 1 : 0;
+    const char *port = port_len > 0 ? colon + 1 : schemes[s].port;
+    port_len = port_len > 0 ? port_len : strlen(port);
+    if (host_len == 0 || strlen(schemes[s].prefix) + host_len + 1 + port_len + path_len + 2 > size)
+        return false;
+    for (const char *c = schemes[s].prefix; *c; c++)
+        out[at++] = *c;
+    for (size_t i = 0; i < host_len; i++)
+        out[at++] = (char)tolower((unsigned char)authority[i]);
+    out[at++] = ':';
+    memcpy(out + at, port, port_len);
+    at += port_len;
+    if (path_len == 0)
+        out[at++] = '/';
+    memcpy(out + at, path, path_len);
+    out[at + path_len] = 0;
+    return true;
+}
+
+/* The length of a key up to its path. */
+static size_t origin_len(const char *key)
+{
+    const char *host = strstr(key, "://");
+    return host ? (size_t)(host + 3 - key) + strcspn(host + 3, "/") : 0;
+}
+
+bool url_key_same_origin(const char *a, const char *b)
+{
+    size_t n = origin_len(a);
+    return n > 0 && n == origin_len(b) && strncmp(a, b, n) == 0;
+}
+
+bool url_has_extras(const char *url)
+{
+    const char *host = strstr(url, "://");
+    if (!host)
+        return false;
+    host += 3;
+    size_t authority = strcspn(host, "/?#");
+    return memchr(host, '@', authority) || host[strcspn(host, "?#")] != '\0';
+}

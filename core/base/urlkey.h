@@ -1,0 +1,18 @@
+/* Keys of URLs: what names a partner. scheme://host:port/path, without user, query and fragment. Pure; any thread. */
+#ifndef OMID_BASE_URLKEY_H
+#define OMID_BASE_URLKEY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#define URL_KEY_EXTRA 8 /* bytes a key may need beyond its URL, NUL included */
+
+/* Writes the key of a URL that begins with http://, https://, ws:// or wss://. false: it doesn't, it has characters
+ * that no URL has, or does not fit. For counting and comparing, never for connecting: curl reads the URL itself. */
+bool url_key(const char *url, char *out, size_t size);
+/* Of two keys: are scheme, host and port the same? */
+bool url_key_same_origin(const char *a, const char *b);
+/* Has the URL a user, a password, a query or a fragment: what is not in its key? */
+bool url_has_extras(const char *url);
+
+#endif

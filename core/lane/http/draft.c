@@ -1,0 +1,94 @@
+/* Requests as they come from a caller: what is fit to be sent, and its copy. Any thread. */
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "lane/http/request_int.h"
+
+static bool is_token(const char *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)s[i];
+        if (c <= ' ' || c >= 0x7f || strchr("()<>@,;:\\\"/[]?={}", c))
+            return false;
+    }
+    return n > 0;
+}
+
+bool request_headers_ok(const char *const *headers)
+{
+    size_t total = 0, n = 0;
+
+    for (; headers && headers[n]; n++) {
+        const char *colon = strchr(headers[n], ':');
+        if (n == LANE_MAX_HEADERS || !colon || !is_token(headers[n], (size_t)(colon - headers[n])))
+            return false;
+        for (const unsigned char *c = (const unsigned char *)colon; *c; c++) {
+            if ((*c < ' ' && *c != '\t') || *c == 0x7f)
+                return false;
+        }
+        /* The length of a body is ours to say. */
+        if (strncasecmp(headers[n], "Content-Length:", 15) == 0 ||
+            strncasecmp(headers[n], "Transfer-Encoding:", 18) == 0)
+            return false;
+        total += strlen(headers[n]);
+    }
+    return total <= LANE_MAX_HEADER_BYTES;
+}
+
+/* What curl would add of its own: a wait for 100 Continue, and the type of a form. */
+static const char *const unwanted[] = {"Expect:", "Content-Type:"};
+
+static const char *copy_text(char **at, const char *text)
+{
+    size_t size = strlen(text) + 1;
+    char *to = memcpy(*at, text, size);
+    *at += size;
+    return to;
+}
+
+/* The list is only read by curl: its lines may lie anywhere. */
+static void link_header(struct curl_slist *node, struct curl_slist *next, const char *line)
+{
+    node->data = (char *)line;
+    node->next = next;
+}
+
+struct lane_http *request_draft(const struct omid_http_request *req)
+{
+    size_t n = 0, texts = 0, key_size = strlen(req->url) + URL_KEY_EXTRA;
+    bool typed = false;
+
+    for (; req->headers && req->headers[n]; n++) {
+        texts += strlen(req->headers[n]) + 1;
+        typed |= strncasecmp(req->headers[n], "Content-Type:", 13) == 0;
+    }
+    texts += strlen(req->url) + 1 + strlen(req->method) + 1 + key_size;
+    texts += req->latest_key ? strlen(req->latest_key) + 1 : 0;
+    size_t nodes = n + (typed ? 1 : 2);
+    struct lane_http *r = malloc(sizeof *r + nodes * sizeof(struct curl_slist) + texts + req->body_len);
+    if (!r)
+        return NULL;
+    memset(r, 0, sizeof *r);
+    struct curl_slist *node = (struct curl_slist *)(void *)(r + 1);
+    char *at = (char *)(node + nodes);
+    r->url = copy_text(&at, req->url);
+    r->method = copy_text(&at, req->method);
+    r->latest_key = req->latest_key ? copy_text(&at, req->latest_key) : NULL;
+    for (size_t i = 0; i < nodes; i++) /* the caller's come out in the order they were given in */
+        link_header(&node[i], i + 1 < nodes ? &node[i + 1] : NULL,
+                    i < n ? copy_text(&at, req->headers[i]) : unwanted[i - n]);
+    r->headers = node;
+    r->key = strncasecmp(r->url, "http", 4) == 0 && url_key(r->url, at, key_size) ? at : NULL;
+    at += key_size;
+    if (req->body_len > 0)
+        r->body = memcpy(at, req->body, req->body_len);
+    r->body_len = req->body_len;
+    return r;
+}
+
+bool request_method_ok(const char *method)
+{
+    size_t n = strlen(method);
+    return n <= MAX_METHOD && is_token(method, n);
+}

@@ -1,0 +1,162 @@
+/* Fan-outs, by the plugin of that name: what it tells of its callbacks is compared word by word. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/metrics.h"
+#include "host/module.h"
+#include "host_rig.h"
+
+static struct rig r;
+
+static void begin(unsigned reactors)
+{
+    CU_ASSERT_TRUE_FATAL(rig_configure(&r, reactors, "plugin gathers { path = \"%s/gathers.so\" }\n"));
+    CU_ASSERT_TRUE_FATAL(rig_start(&r));
+    rig_forget();
+}
+
+static void over(void)
+{
+    rig_stop(&r);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 0);
+    rig_free(&r);
+}
+
+static void gives(const char *run, const char *said)
+{
+    rig_forget();
+    rig_event(&r, 0, run);
+    CU_ASSERT_TRUE(rig_seen("seen", said));
+}
+
+static double metric(const char *line)
+{
+    struct buf b = BUF_INIT(0);
+    CU_ASSERT_TRUE(metrics_render(&b));
+    const char *at = strstr(b.data, line);
+    double v = at != NULL ? atof(at + strlen(line)) : -1;
+    buf_free(&b);
+    return v;
+}
+
+static void test_order(void)
+{
+    begin(1);
+    gives("run 0 1 0 s", "f0 most=0 refused=0");
+    gives("run 3 1 0 s", "s0 i0:0 s1 i1:0 s2 i2:0 f0 most=1 refused=0");
+    /* The last begun ends first, and waits for those before it. */
+    gives("run 4 2 0 t", "s0 s1 s2 s3 i0:0 i1:0 i2:0 i3:0 f0 most=2 refused=0");
+    gives("run 3 64 0 t", "s0 s1 s2 i0:0 i1:0 i2:0 f0 most=3 refused=0");
+    over();
+}
+
+static void test_chunks(void)
+{
+    begin(1);
+    gives("run 5 4 2 t", "s0 s1 i0:0 i1:0 s2 s3 i2:0 i3:0 s4 i4:0 f0 most=2 refused=0");
+    gives("run 4 1 3 t", "s0 i0:0 s1 i1:0 s2 i2:0 s3 i3:0 f0 most=1 refused=0");
+    over();
+}
+
+static void test_failures(void)
+{
+    static const char counter[] = "async_gather_failures_total{label=\"gathers:items\"} ";
+    begin(1);
+    double before = metric(counter); /* it is there from the start */
+    CU_ASSERT_TRUE(before >= 0);
+    gives("run 1 1 0 s", "s0 i0:0 f0 most=1 refused=0");
+    gives("run 4 4 0 tf", "s0 s1 s2 s3 i0:0 i1:-1 i2:0 i3:-1 f2 most=4 refused=0");
+    gives("run 4 4 0 te", "s0 s1 s2 s3 i0:0 i1:0 i2:-2 i3:0 f1 most=3 refused=0");
+    CU_ASSERT_EQUAL(metric(counter) - before, 3);
+    CU_ASSERT_TRUE(metric("async_gather_duration_seconds_count{label=\"gathers:items\"} ") >= 3);
+    /* Failures of items are none of the callbacks. */
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "errors"), 0);
+    over();
+}
+
+static void test_never_reports(void)
+{
+    begin(1);
+    gives("run 4 2 0 sh", "s0 i0:0 s1 s2 s3 a1 i1:-7 i2:0 i3:0 f1 most=2 refused=0");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "late"), 0);
+    /* What it reports when it is too late, within abort(), is refused. */
+    gives("run 4 2 0 shH", "s0 i0:0 s1 s2 s3 a1 a3 i1:-7 i2:0 i3:-7 f2 most=2 refused=2");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "late"), 2);
+    over();
+}
+
+static void test_reports_twice(void)
+{
+    begin(1);
+    gives("run 3 1 0 sd", "s0 i0:0 s1 i1:0 s2 i2:0 f0 most=1 refused=3");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "late"), 3);
+    CU_ASSERT_EQUAL(metric("omid_plugin_gather_late_total{plugin=\"gathers\"} "), 3);
+    over();
+}
+
+/* Item 3 is aborted and reports in vain, the values of 4 and 5 are dropped, 6 never began. */
+static void test_cancel(void)
+{
+    begin(1);
+    gives("run 7 3 6 tcH", "s0 s1 s2 s3 s4 s5 i0:0 i1:0 i2:0 a3 d d most=3 refused=1");
+    over();
+}
+
+static bool three_seen(void *arg)
+{
+    (void)arg;
+    return rig_seen_count("seen", NULL) >= 3;
+}
+
+static void test_work(void)
+{
+    begin(3);
+    rig_event(&r, 1, "run 40 4 0 w");
+    rig_event(&r, 2, "run 40 4 8 wf");
+    rig_event(&r, 0, "run 2 2 0 s");
+    CU_ASSERT_TRUE(rig_seen("seen", "s0 i0:0 s1 i1:0 f0 most=1 refused=0"));
+    CU_ASSERT_TRUE(rig_wait(three_seen, NULL));
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "late"), 0);
+    over();
+}
+
+static void test_refused(void)
+{
+    begin(1);
+    rig_event(&r, 0, "run 1 0 0 s");
+    rig_event(&r, 0, "run 1 1025 0 s");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "errors"), 2);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 0);
+    over();
+}
+
+/* An item that hangs does not hold the stop longer than its time, nor than the drain. */
+static void test_stop(void)
+{
+    begin(2);
+    rig_event(&r, 0, "run 4 2 0 sh");
+    rig_event(&r, 1, "run 4 2 0 sh");
+    rig_stop(&r);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 0);
+    rig_free(&r);
+}
+
+int main(void)
+{
+    CU_initialize_registry();
+    CU_pSuite s = CU_add_suite("gather", NULL, NULL);
+    CU_add_test(s, "in the order of the input", test_order);
+    CU_add_test(s, "chunks", test_chunks);
+    CU_add_test(s, "failures", test_failures);
+    CU_add_test(s, "an item that never reports", test_never_reports);
+    CU_add_test(s, "an item that reports twice", test_reports_twice);
+    CU_add_test(s, "cancelled", test_cancel);
+    CU_add_test(s, "work on executors, three reactors", test_work);
+    CU_add_test(s, "refused", test_refused);
+    CU_add_test(s, "stop in the midst of it", test_stop);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed == 0 ? 0 : 1;
+}
