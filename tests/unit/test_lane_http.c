@@ -268,8 +268,14 @@ static void test_refused(void)
     rig_start(&r, &conf);
     CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_CONNECT);
     call_free(&c);
-    CU_ASSERT_EQUAL(call_once(&c, &r, "http://no-such-host.invalid/"), OMID_HTTP_RESOLVE);
-    call_free(&c);
+    rig_stop(&r);
+    /* Names that can't be looked up say nothing about the target: our own resolver may be down. */
+    conf.breaker_failures = 1;
+    rig_start(&r, &conf);
+    for (unsigned i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(call_once(&c, &r, "http://no-such-host.invalid/"), OMID_HTTP_RESOLVE);
+        call_free(&c);
+    }
     rig_stop(&r);
 }
 

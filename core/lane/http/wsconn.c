@@ -480,7 +480,8 @@ static bool conn_unresolved(const struct wsconn *c, CURLcode rc)
 
     curl_easy_getinfo(c->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
     curl_easy_getinfo(c->easy, CURLINFO_PRIMARY_IP, &ip);
-    return rc == CURLE_COULDNT_RESOLVE_HOST || (rc == CURLE_OPERATION_TIMEDOUT && resolved == 0 && (!ip || !*ip));
+    return rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_RESOLVE_PROXY ||
+           (rc == CURLE_OPERATION_TIMEDOUT && resolved == 0 && (!ip || !*ip));
 }
 
 /* The first write goes through curl: it ties the connection to the handle again, so that curl neither prunes it as an
@@ -529,7 +530,10 @@ static void conn_on_connected(void *arg, CURL *easy, CURLcode rc)
     if (c->end_pending) {
         /* closed meanwhile: told by its own turn */
     } else if (rc != CURLE_OK) {
-        c->own_fault |= conn_unresolved(c, rc) || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT;
+        long connect_code = 0; /* 407: our own credentials for the proxy */
+        curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_code);
+        c->own_fault |=
+            conn_unresolved(c, rc) || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT || connect_code == 407;
         conn_lost(c, c->blocked        ? "the address is not allowed for this URL"
                      : c->curl_text[0] ? c->curl_text
                                        : curl_easy_strerror(rc));
