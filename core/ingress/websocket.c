@@ -130,7 +130,7 @@ static void arm(struct websocket *ws)
     if (ws->state == WEBSOCKET_DEAD)
         return;
     if (ws->state == WEBSOCKET_STRANGER) {
-        due = ws->checking ? ws->greet_ms + EXCHANGE_ANSWER_MS : ws->greet_ms;
+        due = ws->checking ? ws->greet_ms + conf->ingress.answer_timeout_ms : ws->greet_ms;
     } else if (ws->state != WEBSOCKET_OPEN) {
         due = ws->end_ms;
     } else {
@@ -658,7 +658,7 @@ void websocket_timer(struct websocket *ws)
     } else if (ws->state == WEBSOCKET_STRANGER) {
         if (!ws->checking && now >= ws->greet_ms)
             refuse_stranger(ws, GREETED_TIMEOUT, WS_CODE_POLICY, GREETING_TIMEOUT);
-        else if (now >= ws->greet_ms + EXCHANGE_ANSWER_MS)
+        else if (now >= ws->greet_ms + conf->ingress.answer_timeout_ms)
             die(ws, WS_CODE_ABNORMAL);
     } else if (ws->state != WEBSOCKET_OPEN) {
         if (now >= ws->end_ms)
