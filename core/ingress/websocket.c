@@ -203,6 +203,8 @@ static void fail(struct websocket *ws, uint16_t code, const char *reason)
     metric_add(ingress_metrics.protocol_errors, 1);
     log_info("ingress", "WebSocket client broke the protocol", LI("code", code), LS("reason", reason),
              LS("peer", ws->client->peer));
+    if (ws->state == WEBSOCKET_STRANGER)
+        greeted(ws, GREETED_BAD);
     tell_closed(ws, code);
     websocket_set_state(ws, WEBSOCKET_FAILED);
     queue_drop(ws);
