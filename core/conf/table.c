@@ -46,10 +46,11 @@
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
       "Ingress threads, each with a listener of its own on every address.") \
     R("ingress", "max_connections", INT, "10000", 1, 1000000, NULL, RELOAD, ingress.max_connections, \
-      "Client connections in all; the next one is closed.") \
+      "Client connections in all. Beyond it the one that has asked for nothing for longest makes room, or the next one is " \
+      "closed.") \
     R("ingress", "max_connections_per_address", INT, "1000", 1, 1000000, NULL, RELOAD, \
       ingress.max_connections_per_address, \
-      "Client connections from one address. Behind a proxy all clients share the proxy's address.") \
+      "Client connections from one address. Those of trusted_proxies are not counted.") \
     R("ingress", "max_header", SIZE, "16KiB", 1 KIB, 1 MIB, NULL, RELOAD, ingress.max_header, \
       "The largest request head.") \
     R("ingress", "max_body", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_body, \
