@@ -112,7 +112,7 @@
       "Time for a web client's first message, which authenticates it.") \
     R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
       "WebSockets of one user at once.") \
-    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+    R("limits", "sessions_per_address", INT, "5000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
       "WebSockets from one address at once; an office or a mobile network may share one.") \
     R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
       "WebSocket upgrades of one user a minute.") \
