@@ -110,11 +110,11 @@
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
-    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+    R("limits", "sessions_per_uid", INT, "100", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
       "WebSockets of one user at once.") \
     R("limits", "sessions_per_address", INT, "5000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
       "WebSockets from one address at once; an office or a mobile network may share one.") \
-    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+    R("limits", "upgrades_per_uid", INT, "600", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
       "WebSocket upgrades of one user a minute.") \
     R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
       "WebSocket upgrades from one address a minute, those with a bad token included.") \
