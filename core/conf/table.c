@@ -38,7 +38,8 @@
     R("watchdog", "slow", DURATION, "50ms", 10, 1 SEC, NULL, 0, watchdog.slow_ms, \
       "A callback that holds its loop for longer is logged while it still runs, and counted.") \
     R("watchdog", "fatal", DURATION, "30s", 1 SEC, 1 HOUR, NULL, 0, watchdog.fatal_ms, \
-      "While a loop is held for longer, systemd's watchdog is not fed, so that systemd restarts the daemon.") \
+      "While a loop, an ingress thread or the main thread is held for longer, systemd's watchdog is not fed, so that " \
+      "systemd restarts the daemon.") \
     R("memory", "sessions", SIZE, "2GiB", 16 MIB, 1024 GIB, NULL, RELOAD, memory.sessions, \
       "Budget of all session buffers together. Beyond it new sessions are refused with 1013; existing ones keep theirs.") \
     R("ingress", "address", LIST, "0.0.0.0:8700", 1, 16, NULL, 0, ingress.address, \

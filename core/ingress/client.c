@@ -461,7 +461,7 @@ static void refuse(struct client *c, enum refused_reason why)
     metric_add(ingress_metrics.refused[why], 1);
     log_notice("ingress", "connection refused", LS("reason", ingress_refused_name(why)), LS("peer", c->peer));
     count_out(c);
-    if (c->t->in->tls != NULL || c->t->n_lingering >= CLIENT_LINGERING_MAX) {
+    if (c->t->tls != NULL || c->t->n_lingering >= CLIENT_LINGERING_MAX) {
         h2o_socket_close(c->sock);
         return;
     }
@@ -506,7 +506,7 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
         refuse(c, why);
         return;
     }
-    if (t->in->tls == NULL) {
+    if (t->tls == NULL) {
         serve_http(c);
         return;
     }
@@ -514,5 +514,5 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
     c->tls = true;
     client_set_state(c, CLIENT_HANDSHAKE);
     timer_set(&t->timers, &c->timer, t->now_ms + (bound < CLIENT_HANDSHAKE_MS ? bound : CLIENT_HANDSHAKE_MS));
-    h2o_socket_ssl_handshake(sock, t->in->tls, NULL, on_handshake);
+    h2o_socket_ssl_handshake(sock, t->tls, NULL, on_handshake);
 }
