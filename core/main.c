@@ -431,6 +431,7 @@ static bool start(struct daemon *d)
 {
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
+    plugin_routes_answer_within(d->conf->ingress.answer_timeout_ms);
     if (!start_disk(d) || !start_threads(d) || !start_watchdog(d) || !start_plugins(d) || !start_sessions(d) ||
         !start_admin(d))
         return false;
@@ -533,6 +534,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
     ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);
+    plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     log_configure(next);
     routes_free(&d->routes);
     d->routes = routes;
