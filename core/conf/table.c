@@ -47,10 +47,11 @@
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
       "Ingress threads, each with a listener of its own on every address.") \
     R("ingress", "max_connections", INT, "10000", 1, 1000000, NULL, RELOAD, ingress.max_connections, \
-      "Client connections in all; the next one is closed.") \
+      "Client connections in all. Beyond it the one that has asked for nothing for longest makes room, or the next one is " \
+      "closed.") \
     R("ingress", "max_connections_per_address", INT, "1000", 1, 1000000, NULL, RELOAD, \
       ingress.max_connections_per_address, \
-      "Client connections from one address. Behind a proxy all clients share the proxy's address.") \
+      "Client connections from one address. Those of trusted_proxies are not counted.") \
     R("ingress", "max_header", SIZE, "16KiB", 1 KIB, 1 MIB, NULL, RELOAD, ingress.max_header, \
       "The largest request head.") \
     R("ingress", "max_body", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_body, \
@@ -110,11 +111,11 @@
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
-    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+    R("limits", "sessions_per_uid", INT, "100", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
       "WebSockets of one user at once.") \
-    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+    R("limits", "sessions_per_address", INT, "5000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
       "WebSockets from one address at once; an office or a mobile network may share one.") \
-    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+    R("limits", "upgrades_per_uid", INT, "600", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
       "WebSocket upgrades of one user a minute.") \
     R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
       "WebSocket upgrades from one address a minute, those with a bad token included.") \
