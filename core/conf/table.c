@@ -47,10 +47,11 @@
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
       "Ingress threads, each with a listener of its own on every address.") \
     R("ingress", "max_connections", INT, "10000", 1, 1000000, NULL, RELOAD, ingress.max_connections, \
-      "Client connections in all; the next one is closed.") \
+      "Client connections in all. Beyond it the one that has asked for nothing for longest makes room, or the next one is " \
+      "closed.") \
     R("ingress", "max_connections_per_address", INT, "1000", 1, 1000000, NULL, RELOAD, \
       ingress.max_connections_per_address, \
-      "Client connections from one address. Behind a proxy all clients share the proxy's address.") \
+      "Client connections from one address. Those of trusted_proxies are not counted.") \
     R("ingress", "max_header", SIZE, "16KiB", 1 KIB, 1 MIB, NULL, RELOAD, ingress.max_header, \
       "The largest request head.") \
     R("ingress", "max_body", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_body, \
@@ -59,6 +60,8 @@
       "The largest WebSocket message, over all its fragments; beyond it 1009.") \
     R("ingress", "request_timeout", DURATION, "10s", 100, 10 MIN, NULL, RELOAD, ingress.request_timeout_ms, \
       "The longest time from a request's first byte to its last.") \
+    R("ingress", "answer_timeout", DURATION, "60s", 100, 10 MIN, NULL, RELOAD, ingress.answer_timeout_ms, \
+      "The longest time from a request to its answer; beyond it 504.") \
     R("ingress", "receive_timeout", DURATION, "300s", 100, 1 DAY, NULL, RELOAD, ingress.receive_timeout_ms, \
       "A WebSocket that sends not one byte for so long, pongs included, is torn down.") \
     R("ingress", "ping_interval", DURATION, "30s", 0, 1 HOUR, NULL, RELOAD, ingress.ping_interval_ms, \
@@ -106,15 +109,27 @@
       "A session whose way down stays full for so long is closed with 1013.") \
     R("listen", "max_segments", INT, "1000", 1, 100000, NULL, RELOAD, listen.max_segments, \
       "Segments of one session that wait for a flush.") \
+    R("listen", "max_photos", INT, "100", 1, 10000, NULL, RELOAD, listen.max_photos, \
+      "Photos of one conversation that wait for the store.") \
+    R("listen", "max_photo", SIZE, "2MiB", 1 KIB, 16 MIB, NULL, RELOAD, listen.max_photo, \
+      "The largest photo, in base64.") \
+    R("listen", "max_partial_photos", INT, "50", 1, 10000, NULL, RELOAD, listen.max_partial_photos, \
+      "Photos of one session of which pieces are missing; the oldest is dropped for one more.") \
+    R("listen", "photo_buffer", SIZE, "10MiB", 64 KIB, 1 GIB, NULL, RELOAD, listen.photo_buffer, \
+      "Bytes of one session's photos of which pieces are missing; the oldest is dropped for more.") \
+    R("listen", "photo_timeout", DURATION, "60s", 100, 1 HOUR, NULL, RELOAD, listen.photo_timeout_ms, \
+      "The longest time from a photo's first piece to its last.") \
+    R("listen", "process_wait", DURATION, "50s", 10, 55 SEC, NULL, RELOAD, listen.process_wait_ms, \
+      "How long POST /v1/conversations waits for the processing before it answers 202.") \
     R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
-    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+    R("limits", "sessions_per_uid", INT, "100", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
       "WebSockets of one user at once.") \
-    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+    R("limits", "sessions_per_address", INT, "5000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
       "WebSockets from one address at once; an office or a mobile network may share one.") \
-    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+    R("limits", "upgrades_per_uid", INT, "600", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
       "WebSocket upgrades of one user a minute.") \
     R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
       "WebSocket upgrades from one address a minute, those with a bad token included.") \
