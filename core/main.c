@@ -321,7 +321,8 @@ static struct routes *routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) || !plugin_routes_add(d->host, routes)))
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
+                   !sessions_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -430,6 +431,7 @@ static bool start(struct daemon *d)
 {
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
+    plugin_routes_answer_within(d->conf->ingress.answer_timeout_ms);
     if (!start_disk(d) || !start_threads(d) || !start_watchdog(d) || !start_plugins(d) || !start_sessions(d) ||
         !start_admin(d))
         return false;
@@ -532,6 +534,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
     ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);
+    plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     log_configure(next);
     routes_free(&d->routes);
     d->routes = routes;

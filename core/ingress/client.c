@@ -448,7 +448,8 @@ static void name_peer(struct client *c)
 static void set_options(struct client *c)
 {
     int fd = h2o_socket_get_fd(c->sock);
-    unsigned unacked_ms = TCP_UNACKED_MS;
+    unsigned receive_ms = c->t->conf->ingress.receive_timeout_ms;
+    unsigned unacked_ms = receive_ms < TCP_UNACKED_MS ? receive_ms : TCP_UNACKED_MS;
     int on = 1;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));

@@ -35,9 +35,9 @@
 #define CLIENT_EARLY_MS 200        /* so long a connection may take to ask for something before it may be displaced */
 #define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
 #define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
-#define EXCHANGE_ANSWER_MS 60000   /* then 504 */
+#define EXCHANGE_GRACE_MS 500      /* beyond answer_timeout: whoever is asked may say so itself, and knows more */
 #define WEBSOCKET_CLOSE_MS 3000    /* for the peer's Close after ours */
-#define TCP_UNACKED_MS 30000       /* TCP_USER_TIMEOUT */
+#define TCP_UNACKED_MS 30000       /* TCP_USER_TIMEOUT, or receive_timeout if that is shorter */
 
 struct client;
 struct websocket;

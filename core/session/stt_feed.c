@@ -24,6 +24,7 @@
 #define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
 #define REOPEN_CAP_MS 32000
 #define CATCH_UP_TICK_MS 50
+#define MAX_CANDIDATES 16 /* the option table's bound of stt.models */
 /* A stream that has lived so long was no failure, also when nobody spoke and nothing was final. */
 #define STEADY_MS 60000
 
@@ -61,7 +62,7 @@ struct stt_feed {
     const struct stt_feed_events *events;
     void *arg;
 
-    struct candidate candidate[CONF_MAX_LIST];
+    struct candidate candidate[MAX_CANDIDATES];
     unsigned n_candidates, current;
     unsigned busy; /* candidates that refused for want of capacity */
 
