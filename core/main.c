@@ -503,13 +503,14 @@ static void on_settings(struct loop *loop, struct loop_msg *msg)
 static struct host_change_counts reload_commit(struct daemon *d, struct conf *next, struct routes *routes,
                                                struct host_change **change)
 {
+    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
+    /* Behind the plugins: settings may be about what came with them. */
     for (unsigned i = 0; i < d->n_loops; i++) {
         struct settings *s = calloc(1, sizeof *s);
         omid_assert(s); /* a few bytes */
         *s = (struct settings){.msg = {.fn = on_settings}, .ss = d->sessions[i], .conf = conf_ref(next)};
         loop_post(d->loop[i], &s->msg);
     }
-    struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
     jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
     ingress_configure(d->ingress, next, routes);
     admin_configure(d->admin, next);

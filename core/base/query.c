@@ -18,11 +18,11 @@ static int hex(char c)
 }
 
 /* Decodes in[0..len) to out with a NUL behind it; the length, or -1 for a bad escape. */
-static ptrdiff_t decode(const char *in, size_t len, char *out)
+static ptrdiff_t decode(const char *in, size_t len, bool plus, char *out)
 {
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {
-        if (in[i] == '+') {
+        if (plus && in[i] == '+') {
             out[n++] = ' ';
         } else if (in[i] != '%') {
             out[n++] = in[i];
@@ -38,11 +38,11 @@ static ptrdiff_t decode(const char *in, size_t len, char *out)
     return (ptrdiff_t)n;
 }
 
-/* One name or value; advances *to behind its NUL. NULL: a fault. */
-static char *piece(const char *in, size_t len, char **to, const char **why)
+/* A piece of a path (without `plus`) or a query; advances *to behind its NUL. NULL: a fault. */
+static char *piece_of(const char *in, size_t len, bool plus, char **to, const char **why)
 {
     char *out = *to;
-    ptrdiff_t n = decode(in, len, out);
+    ptrdiff_t n = decode(in, len, plus, out);
     if (n < 0)
         *why = "bad percent escape";
     else if (memchr(out, 0, (size_t)n))
@@ -54,6 +54,18 @@ static char *piece(const char *in, size_t len, char **to, const char **why)
         return out;
     }
     return NULL;
+}
+
+static char *piece(const char *in, size_t len, char **to, const char **why)
+{
+    return piece_of(in, len, true, to, why);
+}
+
+const char *query_path_piece(const char *text, size_t len, char *out)
+{
+    const char *why = NULL;
+    (void)piece_of(text, len, false, &out, &why);
+    return why;
 }
 
 /* One name=value of text[0..n), n > 0. NULL, or why not. */

@@ -88,6 +88,8 @@ bool budget_exhausted(void)
 
 void channel_request_free(struct channel_request *req)
 {
+    for (size_t i = 0; i < ROUTE_PARAMS_MAX; i++)
+        free(req->params[i]);
     free(req->method);
     free(req->path);
     free(req->query);

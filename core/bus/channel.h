@@ -27,9 +27,12 @@
 struct route;
 struct channel;
 
+#define ROUTE_PARAMS_MAX 4 /* pieces of a path that the client fills */
+
 /* What the client asked for. Owned by the channel, immutable. */
 struct channel_request {
     char *method, *path, *query;                 /* query without '?', "" when absent */
+    char *params[ROUTE_PARAMS_MAX + 1];          /* of the route's path, decoded; NULL behind the last */
     char *uid;                                   /* NULL without auth */
     char *content_type, *peer, *idempotency_key; /* "" when absent */
     void *body;                                  /* NUL behind it */

@@ -65,7 +65,7 @@ static void add_route(void *arg, struct omid_module *mod, const struct omid_rout
         .release = route_release,
     };
     if (!routes_add(a->table, &r))
-        log_error("bus", "a plugin's route is left out: the path is taken", LS("path", route->path),
+        log_error("bus", "a plugin's route is left out: the path is taken, or not usable", LS("path", route->path),
                   LS("method", route->method != NULL ? route->method : "WebSocket"));
     route_release(pr);
 }
@@ -102,6 +102,7 @@ static struct omid_request view_of(const struct channel *ch)
         .peer = req->peer,
         .body = req->body,
         .body_len = req->body_len,
+        .params = (const char *const *)req->params,
     };
 }
 

@@ -20,7 +20,9 @@ enum route_auth {
 };
 
 struct route {
-    const char *path;   /* exact */
+    /* "/v1/things", or with pieces that the client fills: "/v1/things/{id}/audio". A {name} stands for one piece of the
+     * path, never an empty one. A path that stands in the table as it is is not compared with patterns. */
+    const char *path;
     const char *method; /* NULL: WebSocket */
     enum route_auth auth;
     /* Called on the ingress thread before auth; an HTTP 400 with {"error":text} when it answers false. NULL: none. */
@@ -37,8 +39,16 @@ struct routes;
 struct routes *routes_new(void);
 struct routes *routes_ref(const struct routes *r); /* any thread */
 void routes_free(struct routes **r);               /* one holder less; any thread */
-/* Copies *route and holds it; strings stay the caller's. false: path and method are taken. */
+/* Copies *route and holds it; strings stay the caller's. false: path (whatever its pieces are called) and method are
+ * taken, or the path is not usable: see route_path_ok(). */
 bool routes_add(struct routes *r, const struct route *route);
+/* Begins with '/', has at most ROUTE_PARAMS_MAX pieces {name}, and braces nowhere else. */
+bool route_path_ok(const char *path);
+/* What the client put for the pieces of route's path, percent-decoded, in order: malloc()ed into params, which ends
+ * with NULL. path is one that routes_find() found the route for. false with a reason that names the piece. Any thread.
+ */
+bool route_params(const struct route *route, const char *path, size_t path_len, char *params[ROUTE_PARAMS_MAX + 1],
+                  char *err, size_t errlen);
 /* Ingress threads. *other_method: the path exists, with another method (405). HEAD finds GET. */
 const struct route *routes_find(const struct routes *r, const char *path, size_t path_len, const char *method,
                                 size_t method_len, bool websocket, bool *other_method);

@@ -87,6 +87,9 @@ struct conf {
         struct conf_list models; /* in the order of preference */
         uint32_t replay_ms;      /* audio kept for a reconnect */
         double catch_up;         /* replay at most this many times real time */
+        char *gate;              /* "off", "shadow", "active" */
+        double gate_threshold;   /* probability above which a chunk is speech */
+        uint32_t gate_preroll_ms, gate_hangover_ms, gate_finalize_ms;
     } stt;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */

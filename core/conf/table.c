@@ -167,6 +167,17 @@
       "Audio without a transcript yet that is kept for a reconnect; 0s keeps none.") \
     R("stt", "catch_up", FLOAT, "4", 1, 100, NULL, RELOAD, stt.catch_up, \
       "How many times faster than real time kept audio is replayed.") \
+    R("stt", "gate", ENUM, "off", 0, 0, "off|shadow|active", RELOAD, stt.gate, \
+      "Whether silence is kept from speech-to-text: off sends everything, shadow decides and counts and sends " \
+      "everything, active withholds. Needs a plugin for voice activity, such as vad.") \
+    R("stt", "gate_threshold", FLOAT, "0.65", 0, 1, NULL, RELOAD, stt.gate_threshold, \
+      "The probability of speech above which audio counts as speech.") \
+    R("stt", "gate_preroll", DURATION, "300ms", 0, 5 SEC, NULL, RELOAD, stt.gate_preroll_ms, \
+      "Audio before the beginning of speech that is sent with it.") \
+    R("stt", "gate_hangover", DURATION, "4s", 0, 1 MIN, NULL, RELOAD, stt.gate_hangover_ms, \
+      "How long audio is sent on after the last speech.") \
+    R("stt", "gate_finalize", DURATION, "300ms", 0, 1 MIN, NULL, RELOAD, stt.gate_finalize_ms, \
+      "Silence after which the results of what was said are asked for; at most gate_hangover.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
     R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \

@@ -189,6 +189,14 @@ static void check_pairs(struct load *l)
         else
             c->ingress.max_connections_per_address = c->ingress.max_connections;
     }
+    if (c->stt.gate_finalize_ms > c->stt.gate_hangover_ms) {
+        if (load_find(l, "stt", NULL, "gate_finalize"))
+            load_fault(l, false, "stt", NULL, "gate_finalize",
+                       "expected at most gate_hangover, which is %ums, found %ums", c->stt.gate_hangover_ms,
+                       c->stt.gate_finalize_ms);
+        else
+            c->stt.gate_finalize_ms = c->stt.gate_hangover_ms;
+    }
     if (c->queue.in_flight > 0 && c->queue.in_flight_per_target > c->queue.in_flight) {
         if (load_find(l, "queue", NULL, "in_flight_per_target"))
             load_fault(l, false, "queue", NULL, "in_flight_per_target",

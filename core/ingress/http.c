@@ -387,6 +387,12 @@ static void serve_route(struct exchange *ex)
 {
     char err[256] = "bad request";
 
+    h2o_iovec_t path, query;
+    split_path(ex->req, &path, &query);
+    if (!route_params(ex->route, path.base, path.len, ex->request.params, err, sizeof(err))) {
+        http_refuse(ex, 400, err);
+        return;
+    }
     if (!request_fill(ex, ex->websocket)) {
         metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
         http_refuse(ex, 503, "out of memory");

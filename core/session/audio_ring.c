@@ -55,12 +55,17 @@ static bool resize(struct audio_ring *r, size_t cap)
     return true;
 }
 
-bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
+bool audio_ring_reserve(struct audio_ring *r, size_t n)
 {
     size_t held = (size_t)(r->end - r->base), cap = r->cap ? r->cap : MIN_CAP;
     while (cap < held + n)
         cap *= 2;
-    if (cap != r->cap && !resize(r, cap))
+    return cap == r->cap || resize(r, cap);
+}
+
+bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
+{
+    if (!audio_ring_reserve(r, n))
         return false;
     size_t at = (size_t)r->end & (r->cap - 1), first = n < r->cap - at ? n : r->cap - at;
     memcpy(r->data + at, pcm, first * sizeof *pcm);
@@ -94,6 +99,17 @@ const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t ma
     if (*n > max)
         *n = max;
     return r->data + at;
+}
+
+void audio_ring_release(struct audio_ring *r)
+{
+    if (r->base < r->end || r->cap == 0)
+        return;
+    account(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    free(r->data);
+    r->data = NULL;
+    r->cap = r->peak = 0;
+    r->trims = 0;
 }
 
 void audio_ring_free(struct audio_ring *r)

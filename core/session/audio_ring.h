@@ -17,12 +17,16 @@ struct audio_ring {
     unsigned trims;     /* since then */
 };
 
+/* Room for n more, so that appending them can't fail. false: no memory. */
+bool audio_ring_reserve(struct audio_ring *r, size_t n);
 /* Appends; false, with nothing taken: no memory. */
 bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n);
 /* Forgets everything before `pos` (clamped to what is held). */
 void audio_ring_trim(struct audio_ring *r, uint64_t pos);
 /* The samples from `pos` that lie in one piece; *n of them, at most `max`. pos must be held. */
 const int16_t *audio_ring_at(const struct audio_ring *r, uint64_t pos, size_t max, size_t *n);
+/* Gives its memory back while it is empty; positions stay. */
+void audio_ring_release(struct audio_ring *r);
 void audio_ring_free(struct audio_ring *r);
 /* Registers what rings hold, so that it is shown before there is one. Any thread. */
 void audio_ring_metrics(void);

@@ -245,6 +245,7 @@ static void conversation_store_create(struct conversation *c)
     struct store_open_params p = {.uid = c->uid,
                                   .language = c->language,
                                   .source = c->source,
+                                  .call_id = c->call_id,
                                   .create_id = c->id,
                                   .now_ms = c->created_ms,
                                   .timeout_ms = c->timeout_ms};
@@ -376,6 +377,8 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
     c->uid = strdup(s->uid);
     c->language = dup_or_empty(from ? from->language : s->params.language);
     c->source = dup_or_empty(from ? from->source : s->params.source);
+    const char *call_id = from ? from->call_id : session_call_id(s);
+    c->call_id = call_id ? strdup(call_id) : NULL;
     c->timeout_ms = listen_params_timeout_ms(&s->params, ss->env.conf);
     if (from) {
         memcpy(c->id, from->id, sizeof c->id);
@@ -414,6 +417,7 @@ void conversation_free(struct conversation *c)
     free(c->uid);
     free(c->language);
     free(c->source);
+    free(c->call_id);
     c->magic = OMID_MAGIC_DEAD;
     free(c);
 }
@@ -436,6 +440,7 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
     struct store_conversation sc = {.uid = c->uid,
                                     .language = c->language,
                                     .source = c->source,
+                                    .call_id = c->call_id,
                                     .status = status,
                                     .created_ms = c->created_ms,
                                     .started_ms = c->started_ms,

@@ -180,6 +180,7 @@ void session_conversation_request(struct session *s)
         .resume_id = s->params.resume_id[0] ? s->params.resume_id : NULL,
         .language = s->params.language,
         .source = s->params.source,
+        .call_id = session_call_id(s),
         .now_ms = clock_wall_ms(),
         .timeout_ms = listen_params_timeout_ms(&s->params, session_conf(s)),
     };
@@ -394,6 +395,7 @@ static bool session_feeds_make(struct session *s, bool *memory)
                                 .language = s->params.language,
                                 .preferred = s->params.stt_service,
                                 .sample_rate = (uint32_t)s->params.sample_rate,
+                                .vad_gate = s->params.vad_gate,
                                 .multi_channel = session_is_multi(s)};
     for (unsigned i = 0; i < s->n_streams && served && *memory; i++) {
         p.channel = i;

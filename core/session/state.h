@@ -60,6 +60,7 @@ struct conversation {
     struct sessions *ss;
     char id[37];
     char *uid, *language, *source;
+    char *call_id; /* or NULL */
     int64_t created_ms, started_ms, finished_ms, timeout_ms;
     struct segment_list segments;              /* combined */
     struct segment_list fresh;                 /* not yet combined: waits for the transcript flush */
@@ -189,6 +190,11 @@ void session_audio_free(struct session *s);
 static inline bool session_is_multi(const struct session *s)
 {
     return s->n_streams > 1;
+}
+/* Kept with the conversation; or NULL. */
+static inline const char *session_call_id(const struct session *s)
+{
+    return session_is_multi(s) && s->params.call_id[0] ? s->params.call_id : NULL;
 }
 
 /* ---- outbound.c: to the client ---- */

@@ -12,6 +12,7 @@
 #include "host/host.h"
 #include "session/audio_ring.h"
 #include "session/session.h"
+#include "session/stt_gate.h"
 
 #define FEED_MAGIC UINT32_C(0x73747466)
 #define MODULE "stt"
@@ -23,6 +24,8 @@
 #define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
 #define REOPEN_CAP_MS 32000
 #define CATCH_UP_TICK_MS 50
+/* A stream that has lived so long was no failure, also when nobody spoke and nothing was final. */
+#define STEADY_MS 60000
 
 enum feed_state { FEED_IDLE, FEED_OPENING, FEED_LIVE, FEED_WAITING, FEED_CLOSING, FEED_DONE, FEED_FAILED };
 static const char *const state_names[] = {"idle", "opening", "live", "waiting", "closing", "done", "failed"};
@@ -68,12 +71,18 @@ struct stt_feed {
     bool stream_full;           /* audio() answered EFULL */
     bool closing;               /* stt_feed_close() was called */
     unsigned losses;            /* in a row, see MAX_LOSSES */
+    uint64_t live_since_ms;     /* monotonic; of this stream, LIVE */
 
-    struct audio_ring ring;
-    uint64_t sent;        /* position up to which the stream has been fed */
-    uint64_t final_pos;   /* position up to which results are final */
-    uint64_t stream_base; /* position of the stream's second 0 */
-    uint64_t replay_end;  /* audio before it is old: sent at the catch-up rate */
+    struct stt_gate gate;
+    size_t taken;         /* of a message that was refused for want of memory: this much has passed the gate */
+    uint64_t finalize_at; /* position behind which the provider is asked for its results; 0: never yet */
+    bool finalize_due;
+
+    struct audio_ring ring; /* of what the gate let through */
+    uint64_t sent;          /* position up to which the stream has been fed */
+    uint64_t final_pos;     /* position up to which results are final */
+    uint64_t stream_base;   /* position of the stream's second 0 */
+    uint64_t replay_end;    /* audio before it is old: sent at the catch-up rate */
     uint64_t replay_began_ms, replay_from;
     bool refused; /* stt_feed_audio() said no: room() is owed */
 
@@ -128,6 +137,7 @@ static void feed_stream_release(struct stt_feed *f)
     f->stream = NULL;
     host_detach(&f->att);
     host_enter(&call, feed_candidate(f)->inst, "stt.release");
+    stt_gate_stream_ends(&f->gate, feed_role(f), stream);
     feed_role(f)->release(stream);
     host_leave(&call, OMID_OK);
     f->stream_full = false;
@@ -195,6 +205,7 @@ void stt_feed_metrics(const struct conf *conf)
     static const enum omid_stt_reason reasons[] = {OMID_STT_BUSY, OMID_STT_CONFIG, OMID_STT_UNREACHED, OMID_STT_LOST,
                                                    OMID_STT_INTERNAL};
     const struct conf_list *models = &conf->stt.models;
+    stt_gate_metrics();
     for (size_t m = 0; m < models->n; m++) {
         for (unsigned i = 0; i < ARRAY_LEN(reasons); i++) {
             fallback_metric(models->item[m], "none", reasons[i], "exhausted");
@@ -242,6 +253,7 @@ static void feed_open(struct stt_feed *f)
     /* Everything that is not final is said again to the new stream. */
     f->stream_base = f->sent = f->ring.base;
     f->replay_end = f->ring.end;
+    f->finalize_due = f->finalize_at > f->ring.base;
     struct omid_stt_params params = {
         .size = sizeof params,
         .uid = f->uid,
@@ -288,6 +300,9 @@ static void feed_after_end(struct stt_feed *f)
     if (f->end == OMID_STT_BUSY)
         f->busy++;
     bool again = f->end == OMID_STT_LOST || f->end == OMID_STT_DONE;
+    if (f->live_since_ms && clock_mono_ms() - f->live_since_ms >= STEADY_MS)
+        f->losses = 0;
+    f->live_since_ms = 0;
     if (!again || ++f->losses >= MAX_LOSSES) {
         feed_next_provider(f, f->end);
         return;
@@ -396,26 +411,46 @@ static void feed_room(struct stt_feed *f)
     }
 }
 
-/* Keeps of what was sent at most the replay's length. */
+static bool feed_quiet(const struct stt_feed *f)
+{
+    return f->gate.gate.set.mode == GATE_ACTIVE && f->gate.gate.state == GATE_SILENCE;
+}
+
+/* Keeps of what was sent at most the replay's length, and that by the session's time: what the gate let through before
+ * a long silence has been answered, or will not be. */
 static void feed_trim(struct stt_feed *f)
 {
     uint64_t keep = (uint64_t)f->p.conf->stt.replay_ms * f->p.sample_rate / 1000;
     uint64_t from = f->final_pos;
+    if (feed_quiet(f)) {
+        double quiet = (double)f->gate.gate.counts.received - stt_clock_end(&f->gate.gate.clock, (double)f->ring.end);
+        keep -= quiet < (double)keep ? (uint64_t)quiet : keep;
+    }
     if (f->sent > keep && f->sent - keep > from)
         from = f->sent - keep;
     audio_ring_trim(&f->ring, from < f->sent ? from : f->sent);
+    if (feed_quiet(f))
+        audio_ring_release(&f->ring);
 }
 
-static void feed_pump(struct stt_feed *f)
+/* The stream has everything up to where the gate wants results. */
+static void feed_finalize(struct stt_feed *f)
 {
-    if (f->state != FEED_LIVE || f->stream_full || f->reopen)
+    f->finalize_due = false;
+    if (!feed_role(f)->finalize)
         return;
-    size_t chunk = (size_t)f->p.sample_rate * CHUNK_MS / 1000;
-    bool later = false;
-    size_t allowed = feed_allowed(f, &later);
-    bool flush = f->closing && !later;
-    if (allowed < chunk && !flush)
-        allowed = 0;
+    struct host_call call;
+    f->gate.finalizes++;
+    host_enter(&call, feed_candidate(f)->inst, "stt.finalize");
+    feed_role(f)->finalize(f->stream);
+    host_leave(&call, OMID_OK);
+}
+
+/* Sends `allowed` samples, if they are at least `least`. false: the stream takes no more, or is gone. */
+static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
+{
+    if (allowed < least)
+        return true;
     while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
@@ -423,21 +458,42 @@ static void feed_pump(struct stt_feed *f)
         host_enter(&call, feed_candidate(f)->inst, "stt.audio");
         int rc = host_leave(&call, feed_role(f)->audio(f->stream, pcm, n));
         if (f->reopen)
-            return; /* the provider ended the stream within the call */
+            return false; /* the provider ended the stream within the call */
         if (rc == OMID_EFULL) {
             f->stream_full = true;
-            break;
+            return false;
         }
         if (rc != OMID_OK) {
             snprintf(f->end_text, sizeof f->end_text, "the provider refused audio");
             f->end = OMID_STT_LOST;
             f->reopen = true;
             feed_soon(f);
-            return;
+            return false;
         }
         f->sent += n;
         allowed -= n;
     }
+    return true;
+}
+
+static void feed_pump(struct stt_feed *f)
+{
+    if (f->state != FEED_LIVE || f->stream_full || f->reopen)
+        return;
+    size_t chunk = (size_t)f->p.sample_rate * CHUNK_MS / 1000;
+    bool later = false, open = true;
+    size_t allowed = feed_allowed(f, &later);
+    if (f->finalize_due && f->finalize_at <= f->sent + allowed) {
+        size_t before = (size_t)(f->finalize_at - f->sent);
+        open = feed_send(f, before, 1);
+        allowed -= before;
+        if (open)
+            feed_finalize(f);
+    }
+    if (open && !f->reopen)
+        feed_send(f, allowed, !later && (f->closing || feed_quiet(f)) ? 1 : chunk);
+    if (f->reopen)
+        return;
     feed_trim(f);
     feed_room(f);
     if (later && !ev_is_active(&f->timer)) {
@@ -453,14 +509,37 @@ static void feed_pump(struct stt_feed *f)
     }
 }
 
+/* Through the gate into the ring. false: no memory, nothing taken. */
+static bool feed_take(struct stt_feed *f, const int16_t *pcm, size_t n)
+{
+    float probability = stt_gate_listen(&f->gate, pcm, n);
+    size_t most = gate_would_send(&f->gate.gate, n, probability);
+    struct gate_step step;
+    if (most > 0 && !audio_ring_reserve(&f->ring, most))
+        return false;
+    stt_gate_chunk(&f->gate, pcm, n, probability, f->final_pos, &step);
+    for (unsigned i = 0; i < step.pieces; i++)
+        (void)audio_ring_append(&f->ring, step.pcm[i], step.n[i]); /* reserved */
+    if (step.finalize) {
+        f->finalize_at = f->ring.end;
+        f->finalize_due = true;
+    }
+    return true;
+}
+
 bool stt_feed_audio(struct stt_feed *f, const int16_t *pcm, size_t n)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     if (f->closing || f->state == FEED_FAILED)
         return true;
     /* One message that is larger than the whole buffer passes when nothing waits. */
-    if ((f->ring.end > f->sent && (f->ring.end - f->sent + n) * sizeof *pcm > f->p.conf->listen.audio_buffer) ||
-        !audio_ring_append(&f->ring, pcm, n)) {
+    bool full = f->ring.end > f->sent && (f->ring.end - f->sent + n) * sizeof *pcm > f->p.conf->listen.audio_buffer;
+    for (size_t at = f->taken, piece; !full && at < n; at += piece) {
+        piece = stt_gate_piece(&f->gate, n - at);
+        full = !feed_take(f, pcm + at, piece);
+        f->taken = full ? at : 0;
+    }
+    if (full) {
         f->refused = true;
         return false;
     }
@@ -471,7 +550,7 @@ bool stt_feed_audio(struct stt_feed *f, const int16_t *pcm, size_t n)
 uint64_t stt_feed_position(const struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
-    return f->ring.end;
+    return f->gate.gate.counts.received;
 }
 
 uint32_t stt_feed_lag_ms(const struct stt_feed *f)
@@ -516,7 +595,7 @@ void session_stt_ready(struct omid_stt *stt)
     if (f->state != FEED_OPENING || f->reopen)
         return;
     feed_set_state(f, FEED_LIVE);
-    f->replay_began_ms = clock_mono_ms();
+    f->live_since_ms = f->replay_began_ms = clock_mono_ms();
     f->replay_from = f->sent;
     f->events->ready(f->arg, stt_feed_provider(f));
     feed_soon(f); /* pump, out of the provider's callback */
@@ -531,33 +610,37 @@ void session_stt_writable(struct omid_stt *stt)
     feed_soon(f);
 }
 
+/* The position of a second of the stream, no further than what the stream was sent: it can't know more. */
+static double feed_at(const struct stt_feed *f, double second)
+{
+    double at = (double)f->stream_base + (second > 0 ? second * f->p.sample_rate : 0);
+    return at < (double)f->sent ? at : (double)f->sent;
+}
+
 void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *result)
 {
     struct stt_feed *f = stt_feed_of(stt);
     if ((f->state != FEED_LIVE && f->state != FEED_CLOSING) || f->reopen)
         return;
-    double base_s = (double)f->stream_base / f->p.sample_rate;
-    if (result->n > 0) {
-        struct omid_stt_segment moved[64];
-        for (size_t at = 0; at < result->n;) {
-            size_t n = 0;
-            for (; n < ARRAY_LEN(moved) && at < result->n; n++, at++) {
-                moved[n] = result->segments[at];
-                moved[n].start += base_s;
-                moved[n].end += base_s;
-            }
-            f->events->segments(f->arg, stt_feed_provider(f), moved, n);
+    const struct stt_clock *clock = &f->gate.gate.clock;
+    struct omid_stt_segment moved[64];
+    double known = feed_at(f, result->transcribed);
+    for (size_t at = 0; at < result->n;) {
+        size_t n = 0;
+        for (; n < ARRAY_LEN(moved) && at < result->n; n++, at++) {
+            double start = feed_at(f, result->segments[at].start), end = feed_at(f, result->segments[at].end);
+            moved[n] = result->segments[at];
+            moved[n].start = stt_clock_start(clock, start) / f->p.sample_rate;
+            moved[n].end = stt_clock_end(clock, end) / f->p.sample_rate;
+            if (moved[n].end < moved[n].start)
+                moved[n].end = moved[n].start;
+            known = end > known ? end : known; /* told, and not to be told again after a replay */
         }
+        f->events->segments(f->arg, stt_feed_provider(f), moved, n);
     }
-    /* A provider can't have understood what it was not sent. */
-    double transcribed = result->transcribed * f->p.sample_rate;
-    if (transcribed > 0) {
-        uint64_t sent_here = f->sent - f->stream_base;
-        uint64_t pos = f->stream_base + (transcribed < (double)sent_here ? (uint64_t)transcribed : sent_here);
-        if (pos > f->final_pos) {
-            f->final_pos = pos;
-            f->losses = 0;
-        }
+    if ((uint64_t)known > f->final_pos) {
+        f->final_pos = (uint64_t)known;
+        f->losses = 0;
     }
     feed_trim(f);
 }
@@ -596,6 +679,7 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
     f->timer.data = f->soon.data = f;
     candidates_find(f);
     f->p.preferred = "";
+    stt_gate_init(&f->gate, p->host, p->reactor, p->sample_rate, p->vad_gate, f->session_id);
     if (f->n_candidates == 0) {
         *served = false;
         stt_feed_free(&f);
@@ -607,12 +691,15 @@ void stt_feed_configure(struct stt_feed *f, const struct conf *conf)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     f->p.conf = conf;
+    if (f->state != FEED_IDLE)
+        stt_gate_configure(&f->gate, conf);
 }
 
 void stt_feed_start(struct stt_feed *f)
 {
     CHECK_MAGIC(f, FEED_MAGIC);
     omid_assert(f->state == FEED_IDLE);
+    stt_gate_configure(&f->gate, f->p.conf);
     feed_soon(f);
 }
 
@@ -631,6 +718,7 @@ void stt_feed_free(struct stt_feed **fp)
         free(f->candidate[i].model);
     }
     audio_ring_free(&f->ring);
+    stt_gate_free(&f->gate);
     f->stt.magic = OMID_MAGIC_DEAD;
     f->magic = OMID_MAGIC_DEAD;
     free(f);

@@ -3,8 +3,9 @@
  *
  * An ordered list of (provider, model) that serve the language. One stream at a time. A stream that breaks is
  * opened again with the audio not yet final replayed (at most 4 times real time), a provider that is used up
- * gives way to the next; when none is left the feed has failed. Positions are samples of the session's audio, so the
- * transcript's clock is continuous whatever happens to streams. Reactor thread.
+ * gives way to the next; when none is left the feed has failed. Between the session and the streams is a gate, which
+ * may keep silence from them: positions are samples of what it lets through, the same for all streams, and results come
+ * out in the session's time, so the transcript's clock is continuous whatever happens to streams. Reactor thread.
  *
  *   IDLE -> OPENING -> LIVE -> CLOSING -> DONE
  *             |  ^------/  \-> WAITING (pause before opening again) -> OPENING
@@ -20,6 +21,7 @@
 
 #include "base/loop.h"
 #include "conf/conf.h"
+#include "session/params.h"
 
 struct host;
 
@@ -51,8 +53,9 @@ struct stt_feed_params {
     const char *uid, *session_id, *language;
     const char *preferred; /* model or plugin name, tried first if it serves the language; or "" */
     uint32_t sample_rate;
-    bool multi_channel; /* one of several of the session, each with a feed of its own */
-    unsigned channel;   /* its number, from 0 */
+    enum listen_choice vad_gate; /* the client's; NONE: as configured */
+    bool multi_channel;          /* one of several of the session, each with a feed of its own */
+    unsigned channel;            /* its number, from 0 */
 };
 
 struct stt_feed;
@@ -62,13 +65,14 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
                               bool *served);
 /* Creates the counters of the configured models, so that a first fallback is seen as a rise from zero. */
 void stt_feed_metrics(const struct conf *conf);
-/* Bounds and rates from now on; the list of providers stays. conf outlives the feed, or the next call of this. */
+/* Bounds, rates and the gate's settings from now on; the list of providers stays. conf outlives the feed, or the next
+ * call of this. */
 void stt_feed_configure(struct stt_feed *f, const struct conf *conf);
 /* Opens the first stream. Events follow, not within this call. */
 void stt_feed_start(struct stt_feed *f);
 /* false: nothing taken, the buffer is full; room() follows. */
 bool stt_feed_audio(struct stt_feed *f, const int16_t *pcm, size_t n);
-/* Position: samples taken so far. */
+/* Samples taken so far, whatever became of them. */
 uint64_t stt_feed_position(const struct stt_feed *f);
 /* No more audio: what is left is sent, the remaining results come, then done(). */
 void stt_feed_close(struct stt_feed *f);

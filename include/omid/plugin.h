@@ -45,6 +45,8 @@ extern "C" {
  *   1.0  first version
  *   1.1  role vad (struct omid_vad_role, omid_plugin.vad)
  *        omid_stt_role.stats: what a stream did for the session's account
+ *        {name} in omid_route.path, and omid_request.params with what the client put there
+ *        OMID_EVENT_SPEAKER_ASSIGNED
  *        fan-outs: gather_label(), gather_start(), gather_done(), gather_cancel(); OMID_ETIMEOUT
  *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
  *        omid_http_response.redirects
@@ -130,6 +132,9 @@ enum omid_event_type {
                                         repeated after a crash; enqueue named jobs within the callback */
     OMID_EVENT_APP_MESSAGE,          /* uid, json: {"app_id","app_name","message"}; shown to the live client */
     OMID_EVENT_CUSTOM,               /* uid, name, json */
+    OMID_EVENT_SPEAKER_ASSIGNED,     /* 1.1. The user has said who a speaker is, and that is on disk. uid, session_id,
+                                        conversation_id, json: {"sample_id", "speaker_id", "person_id" ("user": the
+                                        owner), "person_name", "segment_ids"} */
     OMID_EVENT_TYPES                 /* their number */
 };
 #define OMID_EVENT_MASK(type) (UINT32_C(1) << (type))
@@ -344,11 +349,16 @@ struct omid_request {
     const char *peer;                  /* "192.0.2.1" */
     const void *body;
     size_t body_len;
+    /* 1.1. What the client put for the {name}s of the route's path, percent-decoded, in their order; NULL behind the
+     * last. Such a value may hold anything but NUL, a slash included. */
+    const char *const *params;
 };
 
 struct omid_route {
     uint32_t size;
-    const char *path;   /* exact, "/echo" */
+    /* "/echo", or since 1.1 with up to four pieces that the client fills: "/v1/things/{id}/audio". A {name} is a whole
+     * piece between slashes, never empty. A path that is a route as it stands is not compared with patterns. */
+    const char *path;
     const char *method; /* an HTTP method; NULL for a WebSocket route */
     enum omid_route_auth auth;
 

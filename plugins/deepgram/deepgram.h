@@ -120,5 +120,6 @@ int dg_stream_audio(void *stream, const int16_t *pcm, size_t samples);
 void dg_stream_finalize(void *stream);
 void dg_stream_close(void *stream);
 void dg_stream_release(void *stream);
+void dg_stream_stats(void *stream, struct omid_stt_stats *stats);
 
 #endif

@@ -282,6 +282,7 @@ static const struct omid_stt_role stt = {
     .finalize = dg_stream_finalize,
     .close = dg_stream_close,
     .release = dg_stream_release,
+    .stats = dg_stream_stats,
 };
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {

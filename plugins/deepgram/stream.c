@@ -47,6 +47,8 @@ struct stream {
     bool want_finalize, want_close;
     bool refused; /* audio() has answered OMID_EFULL: stt_writable() is owed */
 
+    struct omid_stt_stats stats;
+
     struct omid_timer *keepalive;
     struct omid_timer *deadline; /* after close() */
     struct omid_timer *ending;   /* tells the end */
@@ -183,6 +185,7 @@ static int stream_flush(struct stream *s)
         rc = stream_send(s, OMID_TEXT, finalize, sizeof(finalize) - 1);
         if (rc == OMID_OK) {
             s->want_finalize = false;
+            s->stats.finalizes++;
             s->in->host->counter_add(s->in->shared->finalizes, 1);
         }
     }
@@ -214,8 +217,10 @@ static void on_keepalive(void *arg)
         stream_end_now(s, OMID_STT_LOST, "sending to Deepgram failed");
         return;
     }
-    if (rc == OMID_OK)
+    if (rc == OMID_OK) {
+        s->stats.keepalives++;
         s->in->host->counter_add(shared->keepalives, 1);
+    }
     keepalive_arm(s, shared->keepalive_ms);
 }
 
@@ -486,11 +491,23 @@ int dg_stream_audio(void *stream, const int16_t *pcm, size_t samples)
 void dg_stream_finalize(void *stream)
 {
     struct stream *s = stream_check(stream);
-    if (s->state != OPEN)
+    if (s->state != OPEN) {
+        s->stats.finalize_errors++;
         return;
+    }
     s->want_finalize = true;
     if (stream_flush(s) == OMID_ECLOSED)
         stream_end_later(s, OMID_STT_LOST, "sending to Deepgram failed");
+}
+
+void dg_stream_stats(void *stream, struct omid_stt_stats *stats)
+{
+    const struct stream *s = stream_check(stream);
+    struct omid_stt_stats all = s->stats;
+    all.size = stats->size;
+    /* What was asked for, and never left. */
+    all.finalize_errors += s->want_finalize;
+    memcpy(stats, &all, stats->size < sizeof(all) ? stats->size : sizeof(all));
 }
 
 void dg_stream_close(void *stream)

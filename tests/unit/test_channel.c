@@ -678,6 +678,65 @@ static void test_routes(void)
     CU_ASSERT_STRING_EQUAL(allow, "GET");
     CU_ASSERT_EQUAL(routes_allow(r, "/none", 5, allow, sizeof(allow)), 0);
     routes_free(&r);
+}
+
+static void test_routes_with_params(void)
+{
+    struct routes *r = routes_new();
+    const struct route list = {.path = "/v1/c", .method = "GET", .handler = &handler};
+    const struct route one = {.path = "/v1/c/{id}", .method = "GET", .handler = &handler};
+    const struct route gone = {.path = "/v1/c/{id}", .method = "DELETE", .handler = &handler};
+    const struct route audio = {.path = "/v1/c/{id}/audio/{part}", .method = "GET", .handler = &handler};
+    const struct route same = {.path = "/v1/c/{other}", .method = "GET", .handler = &handler};
+    const struct route last = {.path = "/v1/c/last", .method = "GET", .handler = &handler};
+    static const char *const bad[] = {"/a/{}",     "/a/{b", "/a/b}", "/a/x{b}", "/a/{b}x", "/{a}/{b}/{c}/{d}/{e}",
+                                      "/a/{b}{c}", "/{{}",  "/{a}}"};
+    char *params[ROUTE_PARAMS_MAX + 1], err[64], allow[64];
+    bool other;
+
+    CU_ASSERT_TRUE(routes_add(r, &list) && routes_add(r, &one) && routes_add(r, &gone) && routes_add(r, &audio));
+    CU_ASSERT_FALSE(routes_add(r, &same));
+    CU_ASSERT_TRUE(routes_add(r, &last)); /* after the pattern, and still before it */
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        const struct route unusable = {.path = bad[i], .method = "GET", .handler = &handler};
+        CU_ASSERT_FALSE(routes_add(r, &unusable));
+    }
+    CU_ASSERT_STRING_EQUAL(find(r, "/v1/c", "GET", false, &other)->path, "/v1/c");
+    CU_ASSERT_STRING_EQUAL(find(r, "/v1/c/7", "GET", false, &other)->path, "/v1/c/{id}");
+    CU_ASSERT_STRING_EQUAL(find(r, "/v1/c/7", "DELETE", false, &other)->method, "DELETE");
+    CU_ASSERT_STRING_EQUAL(find(r, "/v1/c/7", "HEAD", false, &other)->method, "GET");
+    CU_ASSERT_STRING_EQUAL(find(r, "/v1/c/last", "GET", false, &other)->path, "/v1/c/last");
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/last", "DELETE", false, &other));
+    CU_ASSERT_TRUE(other);
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/7", "POST", false, &other));
+    CU_ASSERT_TRUE(other);
+    routes_allow(r, "/v1/c/7", 7, allow, sizeof(allow));
+    CU_ASSERT_STRING_EQUAL(allow, "GET, HEAD, DELETE");
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/", "GET", false, &other));
+    CU_ASSERT_FALSE(other);
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/7/", "GET", false, &other));
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/7/audio", "GET", false, &other));
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c//audio/1", "GET", false, &other));
+    CU_ASSERT_PTR_NULL(find(r, "/v1/c/7/video/1", "GET", false, &other));
+
+    static const char deep[] = "/v1/c/a%2Fb/audio/x+%C3%A9";
+    const struct route *two = find(r, deep, "GET", false, &other);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(two);
+    CU_ASSERT_TRUE(route_params(two, deep, strlen(deep), params, err, sizeof(err)));
+    CU_ASSERT_STRING_EQUAL(params[0], "a/b");
+    CU_ASSERT_STRING_EQUAL(params[1], "x+\xc3\xa9");
+    CU_ASSERT_PTR_NULL(params[2]);
+    free(params[0]);
+    free(params[1]);
+    static const char *const faults[] = {"/v1/c/%", "/v1/c/%zz", "/v1/c/%00", "/v1/c/%ff"};
+    for (size_t i = 0; i < ARRAY_LEN(faults); i++) {
+        CU_ASSERT_FALSE(route_params(&one, faults[i], strlen(faults[i]), params, err, sizeof(err)));
+        CU_ASSERT_PTR_NOT_NULL(strstr(err, "id: "));
+        free(params[0]);
+    }
+    CU_ASSERT_TRUE(route_params(&list, "/v1/c", 5, params, err, sizeof(err)));
+    CU_ASSERT_PTR_NULL(params[0]);
+    routes_free(&r);
     CU_ASSERT_PTR_NULL(r);
 }
 
@@ -685,6 +744,7 @@ int main(void)
 {
     CU_TestInfo tests[] = {
         {"routes", test_routes},
+        {"routes with pieces that the client fills", test_routes_with_params},
         {"messages in order, then closed", test_order_then_closed},
         {"up: bound, hold, RESUME", test_up_bound_and_resume},
         {"up: what is held is dropped at the close", test_held_are_dropped_at_close},

@@ -3,18 +3,53 @@
  * every stream that was opened is released exactly once. The host is replaced by the few functions that the feed uses.
  */
 #include <CUnit/Basic.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "base/clock.h"
 #include "base/magic.h"
+#include "base/metrics.h"
+#include "bus/channel.h"
 #include "host/host.h"
 #include "session/session.h"
 #include "session/stt_feed.h"
 
 #define RATE 16000
 #define DEADLINE_MS 10000
+
+/* ------------------------------------------------------------------------ the clock */
+
+static uint64_t clock_skew_ms; /* a test lets hours pass */
+
+static uint64_t real_ns(clockid_t id)
+{
+    struct timespec ts;
+    clock_gettime(id, &ts);
+    return (uint64_t)ts.tv_sec * UINT64_C(1000000000) + (uint64_t)ts.tv_nsec;
+}
+uint64_t clock_mono_ns(void)
+{
+    return real_ns(CLOCK_MONOTONIC) + clock_skew_ms * 1000000;
+}
+uint64_t clock_mono_ms(void)
+{
+    return clock_mono_ns() / 1000000;
+}
+int64_t clock_wall_ms(void)
+{
+    return (int64_t)(real_ns(CLOCK_REALTIME) / 1000000);
+}
+uint64_t clock_thread_cpu_ns(void)
+{
+    return real_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+void clock_format_utc(int64_t unix_ms, char out[32])
+{
+    snprintf(out, 32, "%lld", (long long)unix_ms);
+}
 
 /* --------------------------------------------------------------- scripted providers */
 
@@ -25,7 +60,8 @@ struct provider {
     enum script script[8]; /* by open(); the last one repeats */
     size_t lost_at;        /* S_LOST_AT: breaks when it has got so many samples */
     size_t full_after;     /* audio() answers EFULL from so many samples on, until told otherwise; 0: never */
-    unsigned opens, releases, closes;
+    unsigned opens, releases, closes, finalizes;
+    size_t finalized_at; /* samples that the stream had at its last finalize() */
     struct stream *live;
     bool full_told;
     bool stopped; /* the plugin */
@@ -95,6 +131,21 @@ static int fake_audio(void *stream, const int16_t *pcm, size_t n)
     return OMID_OK;
 }
 
+static void fake_finalize(void *stream)
+{
+    struct stream *s = stream;
+    CU_ASSERT_FALSE(s->ended);
+    s->p->finalizes++;
+    s->p->finalized_at = s->n;
+}
+
+static void fake_stats(void *stream, struct omid_stt_stats *stats)
+{
+    (void)stream;
+    CU_ASSERT_EQUAL(stats->size, sizeof *stats);
+    stats->keepalives = 2;
+}
+
 static void fake_close(void *stream)
 {
     struct stream *s = stream;
@@ -115,8 +166,52 @@ static const struct omid_stt_role role = {.size = sizeof role,
                                           .serves = fake_serves,
                                           .open = fake_open,
                                           .audio = fake_audio,
+                                          .finalize = fake_finalize,
                                           .close = fake_close,
-                                          .release = fake_release};
+                                          .release = fake_release,
+                                          .stats = fake_stats};
+
+/* ------------------------------------------------------- scripted voice activity */
+
+/* It stands behind the providers in the list of plugins, where there is one. */
+static struct {
+    bool there, stopped;
+    bool speaking; /* what it hears */
+    enum { V_WORKS, V_NO_OPEN, V_ERROR, V_NAN, V_LARGE } script;
+    int engines;
+    uint64_t heard, longest; /* samples */
+    struct host_attachment *att;
+} vad;
+static struct omid_plugin vad_plugin;
+
+static int fake_vad_open(void *state, uint32_t rate, void **engine)
+{
+    CU_ASSERT_PTR_EQUAL(state, &vad);
+    CU_ASSERT_TRUE(rate >= 8000);
+    if (vad.script == V_NO_OPEN)
+        return OMID_ERR;
+    vad.engines++;
+    *engine = &vad.engines;
+    return OMID_OK;
+}
+static int fake_vad_window(void *engine, const int16_t *pcm, size_t n, float *probability)
+{
+    (void)pcm;
+    CU_ASSERT_PTR_EQUAL(engine, &vad.engines);
+    CU_ASSERT_TRUE(n > 0);
+    vad.heard += n;
+    vad.longest = n > vad.longest ? n : vad.longest;
+    *probability = vad.script == V_NAN ? (float)NAN : vad.script == V_LARGE ? 1.5F : vad.speaking ? 1 : 0;
+    return vad.script == V_ERROR ? OMID_ERR : OMID_OK;
+}
+static void fake_vad_close(void *engine)
+{
+    CU_ASSERT_PTR_EQUAL(engine, &vad.engines);
+    vad.engines--;
+}
+static const struct omid_vad_role vad_role = {
+    .size = sizeof vad_role, .open = fake_vad_open, .window = fake_vad_window, .close = fake_vad_close};
+#define IS_VAD(inst) ((const void *)(inst) == (const void *)&vad)
 
 /* What a provider does on its own, once per turn of the loop. */
 static void providers_act(void)
@@ -153,12 +248,14 @@ unsigned host_module_count(const struct host *h, unsigned reactor)
 {
     (void)h;
     (void)reactor;
-    return n_providers;
+    return n_providers + vad.there;
 }
 struct omid_instance *host_instance(struct host *h, unsigned reactor, unsigned module)
 {
     (void)h;
     (void)reactor;
+    if (module == n_providers)
+        return vad.stopped ? NULL : (struct omid_instance *)&vad;
     return provider[module].stopped ? NULL : (struct omid_instance *)&provider[module];
 }
 bool host_running(const struct omid_instance *inst)
@@ -167,6 +264,8 @@ bool host_running(const struct omid_instance *inst)
 }
 const struct omid_plugin *host_plugin(const struct omid_instance *inst)
 {
+    if (IS_VAD(inst))
+        return &vad_plugin;
     return &plugins[(const struct provider *)inst - provider];
 }
 void *host_state(const struct omid_instance *inst)
@@ -187,16 +286,16 @@ int host_leave(struct host_call *call, int rc)
 
 void host_attach(struct omid_instance *inst, struct host_attachment *att)
 {
-    struct provider *p = (struct provider *)inst;
-    CU_ASSERT_PTR_NULL(p->att);
+    struct host_attachment **slot = IS_VAD(inst) ? &vad.att : &((struct provider *)inst)->att;
+    CU_ASSERT_PTR_NULL(*slot);
     att->inst = inst;
-    p->att = att;
+    *slot = att;
 }
 void host_detach(struct host_attachment *att)
 {
-    struct provider *p = (struct provider *)att->inst;
-    CU_ASSERT_PTR_EQUAL(p->att, att);
-    p->att = NULL;
+    struct host_attachment **slot = IS_VAD(att->inst) ? &vad.att : &((struct provider *)att->inst)->att;
+    CU_ASSERT_PTR_EQUAL(*slot, att);
+    *slot = NULL;
 }
 /* As the host does: attachments are told, then the plugin stops. */
 static void plugin_stop(struct provider *p)
@@ -214,10 +313,13 @@ struct seen {
     unsigned ready, room, failed, done, segments;
     char outcome[16], provider[16], text[64];
     double start, end;
+    void (*on_segments)(const struct omid_stt_segment *s, size_t n); /* or NULL */
 };
 static struct seen seen;
 static struct loop *loop;
 static struct conf conf;
+static char *gate_mode = "off";
+static enum listen_choice gate_asked;
 static char *models[] = {"one", "two", "three", NULL};
 
 static void on_ready(void *arg, const char *name)
@@ -230,6 +332,8 @@ static void on_segments(void *arg, const char *name, const struct omid_stt_segme
 {
     (void)arg;
     (void)name;
+    if (seen.on_segments)
+        seen.on_segments(s, n);
     seen.segments += (unsigned)n;
     seen.start = s[n - 1].start;
     seen.end = s[n - 1].end;
@@ -257,6 +361,12 @@ static struct stt_feed *feed_make(unsigned providers, const char *language, cons
 {
     conf = (struct conf){.stt = {.models = {.item = models, .n = 3}, .replay_ms = 30000, .catch_up = 1000.},
                          .listen = {.audio_buffer = 10u << 20}};
+    conf.stt.gate = gate_mode;
+    conf.stt.gate_threshold = 0.65;
+    conf.stt.gate_preroll_ms = 300;
+    conf.stt.gate_hangover_ms = 4000;
+    conf.stt.gate_finalize_ms = 300;
+    vad_plugin = (struct omid_plugin){OMID_PLUGIN_HEAD, .name = "voice", .vad = &vad_role};
     seen = (struct seen){0};
     n_providers = providers;
     for (unsigned i = 0; i < 3; i++)
@@ -267,7 +377,8 @@ static struct stt_feed *feed_make(unsigned providers, const char *language, cons
                                 .session_id = "s",
                                 .language = language,
                                 .preferred = preferred,
-                                .sample_rate = RATE};
+                                .sample_rate = RATE,
+                                .vad_gate = gate_asked};
     return stt_feed_new(&p, &events, NULL, served);
 }
 
@@ -275,6 +386,9 @@ static void providers_reset(void)
 {
     for (unsigned i = 0; i < 3; i++)
         provider[i] = (struct provider){.model = models[i]};
+    memset(&vad, 0, sizeof vad);
+    gate_mode = "off";
+    gate_asked = CHOICE_NONE;
 }
 
 /* Runs the loop and the providers until cond holds; false at the deadline. */
@@ -339,6 +453,10 @@ static void released_once(void)
         CU_ASSERT_EQUAL(provider[i].opens - failed_opens, provider[i].releases);
         CU_ASSERT_PTR_NULL(provider[i].live);
     }
+    CU_ASSERT_EQUAL(vad.engines, 0);
+    CU_ASSERT_PTR_NULL(vad.att);
+    CU_ASSERT_EQUAL(used, 0);
+    CU_ASSERT_EQUAL(budget_used(), 0);
 }
 
 /* -------------------------------------------------------------------------- tests */
@@ -618,6 +736,368 @@ static void test_boastful_result(void)
     released_once();
 }
 
+/* ------------------------------------------------------------------------- the gate */
+
+/* Milliseconds of audio, with voice or without. */
+static void hear(struct stt_feed *f, bool voice, size_t ms)
+{
+    vad.speaking = voice;
+    CU_ASSERT_TRUE(speak(f, ms * RATE / 1000));
+}
+
+static struct stt_feed *gated(unsigned providers, char *mode)
+{
+    bool served;
+    vad.there = true;
+    gate_mode = mode;
+    struct stt_feed *f = feed_make(providers, "en", "", &served);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(f);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    return f;
+}
+
+static size_t ms(size_t n)
+{
+    return n * RATE / 1000;
+}
+
+static int64_t fallbacks(const char *from, const char *reason)
+{
+    const struct metric_label labels[] = {{"component", "vad_gate"},
+                                          {"from_mode", from},
+                                          {"to_mode", "off"},
+                                          {"reason", reason},
+                                          {"outcome", "degraded"}};
+    return metric_value(metric_get(METRIC_COUNTER, "omi_fallback_total",
+                                   "Moves to a fallback, by component and outcome.", labels, 5, NULL, 0));
+}
+
+/* Pre-roll, speech and hangover reach the provider, to the last sample; Finalize once; times are the session's. */
+static void test_gate(void)
+{
+    providers_reset();
+    struct stt_feed *f = gated(1, "active");
+    hear(f, false, 2000);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, 0);
+    hear(f, true, 1000);
+    hear(f, false, 10000);
+    turns(3);
+    struct stream *s = provider[0].live;
+    CU_ASSERT_EQUAL(s->n, ms(300 + 1000 + 4000));
+    CU_ASSERT_TRUE(holds_from(s, ms(1700)));
+    CU_ASSERT_EQUAL(provider[0].finalizes, 1);
+    CU_ASSERT_EQUAL(provider[0].finalized_at, ms(300 + 1000 + 300));
+    result(s, "first", 0.3, 1.3, 1.6);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 2.0, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.end, 3.0, 1e-9);
+    hear(f, true, 500); /* begins at 13 s, with the pre-roll at 12.7 s; 5.3 s to the provider */
+    turns(3);
+    CU_ASSERT_EQUAL(s->n, ms(5300 + 800));
+    result(s, "second", 5.3, 6.1, 6.1);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 12.7, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.end, 13.5, 1e-9);
+    CU_ASSERT_EQUAL(stt_feed_position(f), ms(13500));
+    CU_ASSERT_EQUAL(vad.longest, ms(100));
+    CU_ASSERT_EQUAL(vad.heard, ms(13500));
+    stt_feed_close(f);
+    UNTIL(seen.done == 1);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* The whole hangover goes, also when its end is less than what is usually sent at once. */
+static void test_gate_flushes(void)
+{
+    providers_reset();
+    struct stt_feed *f = gated(1, "active");
+    hear(f, true, 90);
+    for (unsigned i = 0; i < 300; i++)
+        hear(f, false, 17);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, ms(90) + (4000 + 16) / 17 * ms(17));
+    CU_ASSERT_EQUAL(provider[0].finalizes, 1);
+    stt_feed_free(&f);
+    released_once();
+}
+
+static void test_gate_modes(void)
+{
+    static const struct {
+        char *mode;
+        enum listen_choice asked;
+        bool all, judged;
+    } cases[] = {
+        {"off", CHOICE_NONE, true, false},        {"shadow", CHOICE_NONE, true, true},
+        {"active", CHOICE_NONE, false, true},     {"off", CHOICE_ENABLED, false, true},
+        {"active", CHOICE_DISABLED, true, false}, {"shadow", CHOICE_ENABLED, false, true},
+    };
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        providers_reset();
+        gate_asked = cases[i].asked;
+        struct stt_feed *f = gated(1, cases[i].mode);
+        hear(f, false, 2000);
+        hear(f, true, 100);
+        hear(f, false, 6000);
+        turns(3);
+        CU_ASSERT_EQUAL(provider[0].live->n, cases[i].all ? ms(8100) : ms(4400));
+        CU_ASSERT_EQUAL(provider[0].finalizes, cases[i].all ? 0 : 1);
+        CU_ASSERT_EQUAL(vad.heard > 0, cases[i].judged);
+        stt_feed_free(&f);
+        released_once();
+    }
+}
+
+/* Whatever fails, everything is sent from then on, it is counted, and the session goes on. */
+static void test_gate_fails(void)
+{
+    static const struct {
+        int script;
+        const char *reason;
+    } cases[] = {{V_NO_OPEN, "open"}, {V_ERROR, "error"}, {V_NAN, "bad_value"}, {V_LARGE, "bad_value"}};
+    for (unsigned i = 0; i < ARRAY_LEN(cases); i++) {
+        providers_reset();
+        int64_t before = fallbacks("active", cases[i].reason);
+        vad.script = V_WORKS;
+        if (cases[i].script == V_NO_OPEN)
+            vad.script = V_NO_OPEN;
+        struct stt_feed *f = gated(1, "active");
+        hear(f, false, 1000);
+        vad.script = cases[i].script;
+        hear(f, false, 1000);
+        turns(3);
+        /* What was held goes first: nothing that might be speech is lost at the moment of the failure. */
+        size_t from = cases[i].script == V_NO_OPEN ? 0 : ms(700);
+        CU_ASSERT_EQUAL(provider[0].live->n, ms(2000) - from);
+        CU_ASSERT_TRUE(holds_from(provider[0].live, from));
+        result(provider[0].live, "text", 0.5, 0.6, 0.6);
+        CU_ASSERT_DOUBLE_EQUAL(seen.start, (double)from / RATE + 0.5, 1e-9);
+        CU_ASSERT_EQUAL(fallbacks("active", cases[i].reason), before + 1);
+        stt_feed_configure(f, &conf); /* a reload tries again, and tells nothing new */
+        if (cases[i].script == V_NO_OPEN)
+            CU_ASSERT_EQUAL(fallbacks("active", cases[i].reason), before + 1);
+        stt_feed_free(&f);
+        released_once();
+    }
+}
+
+static void test_gate_without_plugin(void)
+{
+    bool served;
+    providers_reset();
+    int64_t before = fallbacks("active", "no_plugin"), stopped = fallbacks("active", "stopped");
+    gate_asked = CHOICE_ENABLED;
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    hear(f, false, 1000);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, ms(1000));
+    CU_ASSERT_EQUAL(fallbacks("active", "no_plugin"), before + 1);
+    vad.there = true; /* a reload brings one */
+    stt_feed_configure(f, &conf);
+    hear(f, false, 1000);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, ms(1000));
+    vad.att->stopping(vad.att); /* and it stops */
+    vad.stopped = true;
+    CU_ASSERT_EQUAL(vad.engines, 0);
+    hear(f, false, 1000);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, ms(2300));
+    CU_ASSERT_EQUAL(fallbacks("active", "stopped"), stopped + 1);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* The stream breaks in the hangover: what is not final is said again, Finalize too, and the clock goes on. */
+static void test_gate_replay(void)
+{
+    providers_reset();
+    struct stt_feed *f = gated(1, "active");
+    hear(f, false, 5000);
+    hear(f, true, 1000);
+    hear(f, false, 1000);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].finalizes, 1);
+    result(provider[0].live, "a", 0.3, 0.8, 0.8); /* until 5.5 s of the session */
+    stream_closed(provider[0].live, OMID_STT_LOST);
+    hear(f, false, 10000);
+    UNTIL(seen.ready == 2 && provider[0].live->n == ms(500 + 4000));
+    CU_ASSERT_TRUE(holds_from(provider[0].live, ms(5500)));
+    CU_ASSERT_EQUAL(provider[0].finalizes, 2);
+    CU_ASSERT_EQUAL(provider[0].finalized_at, ms(500 + 300));
+    result(provider[0].live, "b", 0.0, 0.5, 0.8);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 5.5, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.end, 6.0, 1e-9);
+    hear(f, true, 100); /* at 17 s */
+    turns(3);
+    result(provider[0].live, "c", 4.8, 4.9, 4.9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 17.0, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.end, 17.1, 1e-9);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* A session that says nothing for long holds no audio but the pre-roll, although nothing was ever made final. */
+static void test_gate_memory(void)
+{
+    providers_reset();
+    struct stt_feed *f = gated(1, "active");
+    hear(f, true, 20000);
+    turns(3);
+    CU_ASSERT_TRUE(budget_used() > 20 * RATE * 2);
+    hear(f, false, 10000);
+    turns(3);
+    CU_ASSERT_TRUE(budget_used() > 20 * RATE * 2); /* could still be wanted again */
+    hear(f, false, 30000);
+    turns(3);
+    CU_ASSERT_EQUAL(budget_used(), ms(300) * sizeof(int16_t));
+    /* Broken now, the stream is opened again, with nothing to say. */
+    stream_closed(provider[0].live, OMID_STT_LOST);
+    UNTIL(seen.ready == 2);
+    hear(f, true, 100);
+    turns(3);
+    CU_ASSERT_EQUAL(provider[0].live->n, ms(400));
+    result(provider[0].live, "late", 0.3, 0.4, 0.4);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 60.0, 1e-9);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* Hours of silence, in which the provider hangs up now and then: never used up, as long as its streams live for long.
+ */
+static void test_gate_hangups(void)
+{
+    providers_reset();
+    struct stt_feed *f = gated(2, "active");
+    hear(f, true, 100);
+    hear(f, false, 60000);
+    for (unsigned i = 0; i < 6; i++) {
+        unsigned ready = seen.ready;
+        clock_skew_ms += 3600 * 1000;
+        stream_closed(provider[0].live, OMID_STT_LOST);
+        UNTIL(seen.ready == ready + 1);
+        CU_ASSERT_STRING_EQUAL(seen.provider, "one");
+        hear(f, false, 1000);
+    }
+    clock_skew_ms = 0;
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* ---- any order of speech, silence, results and losses ---- */
+
+static struct {
+    uint64_t seed;
+    uint8_t *voice;  /* by position: was it speech */
+    uint8_t *told;   /* how often */
+    double last_end; /* of what was told */
+    size_t streamed; /* of the live stream: told up to here */
+    struct stream *of;
+} any;
+
+static uint32_t rnd(uint32_t n)
+{
+    any.seed = any.seed * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+    return (uint32_t)(any.seed >> 33) % n;
+}
+
+/* The text names first and last sample: a segment's time must be theirs. */
+static void check_told(const struct omid_stt_segment *s, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        unsigned first, last;
+        CU_ASSERT_EQUAL_FATAL(sscanf(s[i].text, "%u-%u", &first, &last), 2);
+        CU_ASSERT_DOUBLE_EQUAL(s[i].start, (double)first / RATE, 1e-9);
+        CU_ASSERT_DOUBLE_EQUAL(s[i].end, (double)(last + 1) / RATE, 1e-9);
+        CU_ASSERT_TRUE(s[i].start >= any.last_end - 1e-9); /* time does not run backwards */
+        any.last_end = s[i].end;
+    }
+}
+
+/* A truthful provider tells a piece of what it has. */
+static void any_result(struct stream *s, size_t upto)
+{
+    size_t from = any.streamed;
+    if (upto <= from)
+        return;
+    for (size_t i = from; i < upto; i++)
+        any.told[(uint16_t)s->pcm[i]]++;
+    char text[32];
+    snprintf(text, sizeof text, "%u-%u", (unsigned)(uint16_t)s->pcm[from], (unsigned)(uint16_t)s->pcm[upto - 1]);
+    any.streamed = upto;
+    result(s, text, (double)from / RATE, (double)upto / RATE, (double)upto / RATE);
+}
+
+static struct stream *any_stream(void)
+{
+    struct stream *s = provider[0].live;
+    if (!s || s->ended)
+        return NULL;
+    if (s != any.of || s->n < any.streamed) {
+        any.of = s;
+        any.streamed = 0;
+    }
+    return s;
+}
+
+static void test_gate_any_order(void)
+{
+    for (unsigned round = 0; round < 40; round++) {
+        providers_reset();
+        any.seed = round;
+        any.voice = calloc(65536, 1);
+        any.told = calloc(65536, 1);
+        any.last_end = 0;
+        any.of = NULL;
+        struct stt_feed *f = gated(1, "active");
+        seen.on_segments = check_told;
+        conf.stt.gate_preroll_ms = rnd(60);
+        conf.stt.gate_hangover_ms = rnd(150);
+        conf.stt.gate_finalize_ms = rnd(100);
+        stt_feed_configure(f, &conf);
+        unsigned ready = 1;
+        while (stt_feed_position(f) < 64000) {
+            size_t n = 1 + rnd(300);
+            if (rnd(10) == 0)
+                vad.speaking = !vad.speaking;
+            memset(any.voice + stt_feed_position(f), vad.speaking, n);
+            CU_ASSERT_TRUE(speak(f, n));
+            turns(1 + rnd(2));
+            struct stream *s = any_stream();
+            if (s && s->n > 0 && rnd(8) == 0)
+                any_result(s, any.streamed + rnd((uint32_t)(s->n - any.streamed) + 1));
+            if (s && any.streamed > 0 && rnd(20) == 0) {
+                stream_closed(s, OMID_STT_LOST);
+                any.of = NULL;
+                ready++;
+                if (rnd(2)) /* or what is said meanwhile waits */
+                    UNTIL(seen.ready == ready);
+            }
+        }
+        UNTIL(seen.ready == ready);
+        turns(3);
+        stt_feed_close(f);
+        UNTIL(provider[0].closes == 1);
+        struct stream *rest = any_stream();
+        CU_ASSERT_PTR_NOT_NULL_FATAL(rest);
+        any_result(rest, rest->n);
+        UNTIL(seen.done == 1);
+        for (size_t pos = 0; pos < 64000; pos++) {
+            if (any.told[pos] > 1)
+                CU_FAIL("told twice");
+            if (any.voice[pos] && any.told[pos] == 0)
+                CU_FAIL("speech was lost");
+        }
+        stt_feed_free(&f);
+        released_once();
+        free(any.voice);
+        free(any.told);
+    }
+}
+
 int main(void)
 {
     if (CU_initialize_registry() != CUE_SUCCESS)
@@ -638,6 +1118,15 @@ int main(void)
     CU_add_test(s, "a plugin stops under its stream", test_plugin_stops);
     CU_add_test(s, "a plugin stops while the session closes", test_plugin_stops_while_closing);
     CU_add_test(s, "a message larger than the buffer", test_message_larger_than_buffer);
+    CU_add_test(s, "gate: what is sent, and when it was", test_gate);
+    CU_add_test(s, "gate: the rest is not kept back", test_gate_flushes);
+    CU_add_test(s, "gate: modes, and the client's choice", test_gate_modes);
+    CU_add_test(s, "gate: fails open", test_gate_fails);
+    CU_add_test(s, "gate: no plugin, one comes, and goes", test_gate_without_plugin);
+    CU_add_test(s, "gate: a stream is lost", test_gate_replay);
+    CU_add_test(s, "gate: memory in a long silence", test_gate_memory);
+    CU_add_test(s, "gate: hang-ups in a long silence", test_gate_hangups);
+    CU_add_test(s, "gate: any order", test_gate_any_order);
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();

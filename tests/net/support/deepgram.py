@@ -30,6 +30,7 @@ class Mode:
     silent: bool = False  # takes everything, says nothing, not even at CloseStream
     deaf_after: Optional[float] = None  # seconds of audio, then it reads no more
     swap: bool = False  # each pair of results comes in the wrong order
+    keep: bool = False  # of the audio, every sample
     tail: Sequence[Tuple[str, int]] = ()  # words of a result that comes only after CloseStream
     tail_delay: float = 0.0
     on_close: str = "answer"  # or "ignore": CloseStream is left without an answer; "drop": reset instead
@@ -76,6 +77,7 @@ class Stream:
 
     attempt: Attempt
     audio: int = 0  # bytes
+    pcm: bytearray = field(default_factory=bytearray)  # with Mode.keep
     values: list = field(default_factory=list)  # the first sample of each frame
     frames: int = 0
     empty_frames: int = 0
@@ -195,6 +197,8 @@ class _Talk:
         s.audio += len(data)
         s.values.append(struct.unpack_from("<h", data)[0])
         self.block += data
+        if m.keep:
+            s.pcm += data
         while self.inject and self.seconds() >= self.inject[0][0]:
             await self.ws.send(self.inject.pop(0)[1])
         size = int(m.every * self.rate) * 2
