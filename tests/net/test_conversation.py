@@ -66,7 +66,7 @@ def stored(daemon, uid, conversation):
     if row is None:
         return None
     return {"status": "completed" if row[1] == 2 else row[1],
-            "segments": [dict(zip(("id", "text", "start", "end"), r)) for r in rows]}
+            "transcript_segments": [dict(zip(("id", "text", "start", "end"), r)) for r in rows]}
 
 
 @pytest.mark.timeout(300 + 3 * SECONDS)
@@ -107,5 +107,5 @@ def test_conversation_in_real_time(start_daemon, phone, receiver, have_sphinx):
     assert told.query["uid"] == [p.uid] and told.json["id"] == conversation
     kept = stored(daemon, p.uid, conversation)
     assert kept["status"] == "completed"
-    assert {s["id"]: s["text"] for s in kept["segments"]} == {s["id"]: s["text"] for s in told.json["segments"]} == \
+    assert {s["id"]: s["text"] for s in kept["transcript_segments"]} == {s["id"]: s["text"] for s in told.json["transcript_segments"]} == \
         {s["id"]: s["text"] for s in p.segments.values()}
