@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -124,6 +125,14 @@ static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, 
         sessions_tell(d->sessions[reactor], inst, begins);
 }
 
+/* Has somebody asked to stop? Signals wait for the main thread. */
+static bool stop_asked(void *arg)
+{
+    (void)arg;
+    sigset_t pending;
+    return sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT));
+}
+
 static struct host_env host_env_of(struct daemon *d)
 {
     return (struct host_env){.conf = d->conf,
@@ -133,6 +142,7 @@ static struct host_env host_env_of(struct daemon *d)
                              .lanes = d->lanes,
                              .exec = d->exec,
                              .queue = d->queue,
+                             .stop_asked = stop_asked,
                              .services = {.arg = d,
                                           .publish = publish,
                                           .respond = plugin_respond,
@@ -208,6 +218,14 @@ static void descriptors_raise(void)
         rl.rlim_cur = rl.rlim_max;
         setrlimit(RLIMIT_NOFILE, &rl);
     }
+}
+
+/* Buffers of sessions that wait for a partner are large, and many go at once. By itself the allocator takes the largest
+ * that was ever freed as the size from which buffers get pages of their own; below it they lie between small things
+ * that live on, and what a bad hour took is never given back. A fixed size keeps large ones apart. */
+static void allocator_setup(void)
+{
+    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 }
 
 static bool start_disk(struct daemon *d)
@@ -394,27 +412,37 @@ static bool ready_file_write(const struct daemon *d)
     return ok;
 }
 
-/* Before the plugins: their start() is watched too. */
+/* Before the plugins: their configure() on this thread is watched too. */
 static bool start_watchdog(struct daemon *d)
 {
-    struct loop *loops[MAX_REACTORS + 1];
-    struct watchdog_config wc = {.loops = loops,
-                                 .n_loops = d->n_loops + 1,
+    struct watchdog_config wc = {.more = MAX_REACTORS + 1 + d->conf->ingress.threads,
                                  .slow_ms = d->conf->watchdog.slow_ms,
                                  .fatal_ms = d->conf->watchdog.fatal_ms};
-    memcpy(loops, d->loop, d->n_loops * sizeof loops[0]);
-    loops[d->n_loops] = lanes_loop(d->lanes);
     d->watchdog = watchdog_new(&wc);
     if (!d->watchdog)
         log_error(MODULE, "the watchdog did not start", LS("reason", strerror(errno)));
     return d->watchdog != NULL;
 }
 
+/* All that turn by now; ingress threads have no pulse before they do. */
+static void watch(struct daemon *d)
+{
+    const struct pulse *p;
+    for (unsigned i = 0; i < d->n_loops; i++)
+        watchdog_watch_loop(d->watchdog, d->loop[i]);
+    watchdog_watch_loop(d->watchdog, lanes_loop(d->lanes));
+    for (unsigned i = 0; (p = ingress_pulse(d->ingress, i)) != NULL; i++)
+        watchdog_watch_pulse(d->watchdog, p);
+}
+
 static bool start(struct daemon *d)
 {
+    allocator_setup();
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
-    if (!start_disk(d) || !start_threads(d) || !start_plugins(d) || !start_sessions(d) || !start_admin(d))
+    plugin_routes_answer_within(d->conf->ingress.answer_timeout_ms);
+    if (!start_disk(d) || !start_threads(d) || !start_watchdog(d) || !start_plugins(d) || !start_sessions(d) ||
+        !start_admin(d))
         return false;
     d->routes = routes_make(d);
     if (!d->routes)
@@ -429,8 +457,7 @@ static bool start(struct daemon *d)
             return false;
         }
     }
-    if (!start_watchdog(d))
-        return false;
+    watch(d);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;
@@ -446,9 +473,10 @@ static bool start(struct daemon *d)
 /* -------------------------------------------------------------------------- reload */
 
 /* Counts what the loader can't describe. At the start such a plugin is left out; a reload is refused for it, as it
- * might take the place of one that runs. */
+ * might take the place of one that runs, unless it was left out before. */
 struct strict_source {
     struct conf_source loader;
+    const struct host *host;
     unsigned failed;
 };
 
@@ -457,7 +485,7 @@ static const struct omid_plugin *describe_strictly(void *arg, const char *name, 
 {
     struct strict_source *s = arg;
     const struct omid_plugin *plugin = s->loader.describe(s->loader.arg, name, path, err, errlen);
-    s->failed += plugin == NULL;
+    s->failed += plugin == NULL && !host_lacks(s->host, name, path);
     return plugin;
 }
 
@@ -471,7 +499,7 @@ static void core_read_strictly(void *arg, const struct conf *c)
 /* The configuration as the file has it now, with what can't change as it is. NULL: told in faults. */
 static struct conf *reload_conf(struct daemon *d, struct conf_faults *faults)
 {
-    struct strict_source strict = {.loader = loader_source(d->loader)};
+    struct strict_source strict = {.loader = loader_source(d->loader), .host = d->host};
     struct conf_source source = {.describe = describe_strictly, .core_read = core_read_strictly, .arg = &strict};
     struct conf *next = conf_load(d->file, &source, faults);
     if (next && strict.failed > 0) {
@@ -501,7 +529,7 @@ static void on_settings(struct loop *loop, struct loop_msg *msg)
 
 /* From here on nothing can fail. */
 static struct host_change_counts reload_commit(struct daemon *d, struct conf *next, struct routes *routes,
-                                               struct host_change **change)
+                                               struct ssl_ctx_st *tls, struct host_change **change)
 {
     struct host_change_counts counts = host_change_commit(change, next->daemon.drain_ms);
     /* Behind the plugins: settings may be about what came with them. */
@@ -512,9 +540,10 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
         loop_post(d->loop[i], &s->msg);
     }
     jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
-    ingress_configure(d->ingress, next, routes);
+    ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
     budget_setup(next->memory.sessions);
+    plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     log_configure(next);
     routes_free(&d->routes);
     d->routes = routes;
@@ -526,19 +555,26 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
 static bool reload_apply(struct daemon *d, struct conf_faults *faults, struct host_change_counts *counts)
 {
     struct conf *next = reload_conf(d, faults);
+    struct ssl_ctx_st *tls = NULL;
+    char err[512];
+    if (next && !ingress_tls_read(d->ingress, next, &tls, err, sizeof err)) {
+        conf_fault(faults, false, next->file, 0, NULL, "%s", err); /* changed since next has checked it */
+        conf_free(&next);
+    }
     struct host_change *change = next ? host_change_prepare(d->host, next, faults) : NULL;
     struct routes *routes = change ? routes_make(d) : NULL;
     loader_clear(d->loader);
     if (routes) {
-        *counts = reload_commit(d, next, routes, &change);
-        return true;
+        *counts = reload_commit(d, next, routes, tls, &change);
+    } else {
+        if (change) {
+            conf_fault(faults, false, next->file, 0, NULL, "out of memory");
+            host_change_cancel(&change, d->conf->daemon.drain_ms);
+        }
+        conf_free(&next);
     }
-    if (change) {
-        conf_fault(faults, false, next->file, 0, NULL, "out of memory");
-        host_change_cancel(&change, d->conf->daemon.drain_ms);
-    }
-    conf_free(&next);
-    return false;
+    ingress_tls_free(&tls);
+    return routes != NULL;
 }
 
 /* One line of the log per fault. */

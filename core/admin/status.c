@@ -1,4 +1,5 @@
 /* What omictl asks for on the control socket. */
+#include <string.h>
 #include <unistd.h>
 
 #include "admin/private.h"
@@ -13,37 +14,45 @@
 #include "store/store.h"
 
 /* The bound of the bucket that holds the p-th part; what lies beyond the last bound is told by the maximum. */
-static double lag_quantile(const struct loop_lag *lag, double p)
+static double lag_quantile(const struct pulse_lag *lag, double p)
 {
     uint64_t want = (uint64_t)((double)lag->n * p), seen = 0;
 
     if (lag->n == 0)
         return 0;
-    for (size_t i = 0; i + 1 < LOOP_LAG_BUCKETS; i++) {
+    for (size_t i = 0; i + 1 < PULSE_LAG_BUCKETS; i++) {
         seen += lag->count[i];
         if (seen > want)
-            return loop_lag_bounds[i];
+            return pulse_lag_bounds[i];
     }
     return (double)lag->max_ns / 1e9;
 }
 
-static void write_loop(struct json_w *w, const struct loop *loop)
-{
-    struct loop_lag lag;
-    struct loop_doing doing;
+struct loops_writer {
+    const struct admin *a;
+    struct json_w *w;
+};
 
-    loop_lag_read(loop, &lag);
-    double max_s = (double)lag.max_ns / 1e9;
-    double p50 = lag_quantile(&lag, 0.5), p99 = lag_quantile(&lag, 0.99);
+static void write_loop(void *arg, const char *name, const struct pulse_lag *lag)
+{
+    const struct loops_writer *lw = arg;
+    struct json_w *w = lw->w;
+    struct pulse_doing doing;
+
+    double max_s = (double)lag->max_ns / 1e9;
+    double p50 = lag_quantile(lag, 0.5), p99 = lag_quantile(lag, 0.99);
     json_w_open(w, '{');
-    json_w_kstr(w, "name", loop_name(loop));
-    json_w_kint(w, "turns", (int64_t)lag.n);
+    json_w_kstr(w, "name", name);
+    json_w_kint(w, "turns", (int64_t)lag->n);
     json_w_knum(w, "lag_p50_ms", (p50 < max_s ? p50 : max_s) * 1e3);
     json_w_knum(w, "lag_p99_ms", (p99 < max_s ? p99 : max_s) * 1e3);
     json_w_knum(w, "lag_max_ms", max_s * 1e3);
-    if (loop_doing_read(loop, &doing)) {
-        json_w_kstr(w, "owner", doing.owner);
-        json_w_kstr(w, "callback", doing.callback);
+    for (unsigned i = 0; i < lw->a->env.n_loops; i++) {
+        const struct loop *loop = lw->a->env.loops[i];
+        if (strcmp(loop_name(loop), name) == 0 && loop_doing_read(loop, &doing)) {
+            json_w_kstr(w, "owner", doing.owner);
+            json_w_kstr(w, "callback", doing.callback);
+        }
     }
     json_w_close(w, '}');
 }
@@ -111,8 +120,8 @@ int admin_status(void *arg, const char *path, struct buf *body, const char **con
     write_parts(a, &w);
     json_w_key(&w, "loops");
     json_w_open(&w, '[');
-    for (unsigned i = 0; i < a->env.n_loops; i++)
-        write_loop(&w, a->env.loops[i]);
+    struct loops_writer lw = {.a = a, .w = &w};
+    pulse_lag_each(write_loop, &lw);
     json_w_close(&w, ']');
     json_w_close(&w, '}');
     return json_w_end(&w) && buf_puts(body, "\n") ? 200 : 503;

@@ -6,16 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "base/buf.h"
 #include "base/clock.h"
 #include "base/magic.h"
-#include "base/metrics.h"
 #include "base/thread.h"
 
 #define LOOP_MAGIC UINT32_C(0x6c6f6f70)
-
-const double loop_lag_bounds[LOOP_LAG_BUCKETS - 1] = {0.00001, 0.00005, 0.0001, 0.0005, 0.001, 0.0025,
-                                                      0.005,   0.01,    0.05,   0.25,   1};
 
 /* What a turn has for another loop. */
 #define MAX_OUT 8 /* loops with something to come; one more sends all of it early */
@@ -45,98 +40,13 @@ struct loop {
     uint64_t posted_ns;  /* when it became non-empty */
     atomic_uint posting; /* any: those between the list and the wake, which loop_free() must wait for */
 
-    atomic_uint_fast64_t lag[LOOP_LAG_BUCKETS], lag_n, lag_sum, lag_max;
-
-    /* Written by the loop's thread, read by the watchdog: a sequence lock (odd: being written). */
-    atomic_uint doing_seq;
-    _Atomic(const char *) doing_owner, doing_callback;
-    atomic_uint_fast64_t doing_since;
+    struct pulse pulse;
 };
 
-/* ------------------------------------------------------------------------- lag */
-
-static void lag_note(struct loop *l, uint64_t ns)
-{
-    double s = (double)ns / 1e9;
-    unsigned i = 0;
-    while (i < LOOP_LAG_BUCKETS - 1 && s > loop_lag_bounds[i])
-        i++;
-    atomic_fetch_add_explicit(&l->lag[i], 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&l->lag_n, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&l->lag_sum, ns, memory_order_relaxed);
-    if (ns > atomic_load_explicit(&l->lag_max, memory_order_relaxed)) /* one writer */
-        atomic_store_explicit(&l->lag_max, ns, memory_order_relaxed);
-}
-
-void loop_lag_read(const struct loop *l, struct loop_lag *out)
+void loop_lag_read(const struct loop *l, struct pulse_lag *out)
 {
     CHECK_MAGIC(l, LOOP_MAGIC);
-    struct loop *m = (struct loop *)l; /* atomic loads need no const */
-    for (unsigned i = 0; i < LOOP_LAG_BUCKETS; i++)
-        out->count[i] = atomic_load_explicit(&m->lag[i], memory_order_relaxed);
-    out->n = atomic_load_explicit(&m->lag_n, memory_order_relaxed);
-    out->sum_ns = atomic_load_explicit(&m->lag_sum, memory_order_relaxed);
-    out->max_ns = atomic_load_explicit(&m->lag_max, memory_order_relaxed);
-}
-
-static pthread_mutex_t all_lock = PTHREAD_MUTEX_INITIALIZER;
-#define MAX_LOOPS 128
-static struct loop *all_loops[MAX_LOOPS];
-
-static void lag_collect(void *arg, struct buf *out)
-{
-    (void)arg;
-    static const char name[] = "omid_loop_lag_seconds";
-    buf_printf(out,
-               "# HELP %s Time from a message's posting to the turn of the loop that takes it.\n# TYPE %s histogram\n",
-               name, name);
-    pthread_mutex_lock(&all_lock);
-    for (unsigned i = 0; i < MAX_LOOPS; i++) {
-        struct loop_lag lag;
-        uint64_t sum = 0;
-        if (!all_loops[i])
-            continue;
-        loop_lag_read(all_loops[i], &lag);
-        for (unsigned b = 0; b < LOOP_LAG_BUCKETS; b++) {
-            char bound[32] = "+Inf";
-            sum += lag.count[b];
-            if (b < LOOP_LAG_BUCKETS - 1)
-                snprintf(bound, sizeof bound, "%g", loop_lag_bounds[b]);
-            buf_printf(out, "%s_bucket{loop=\"%s\",le=\"%s\"} %llu\n", name, all_loops[i]->name, bound,
-                       (unsigned long long)sum);
-        }
-        buf_printf(out, "%s_sum{loop=\"%s\"} %.9g\n%s_count{loop=\"%s\"} %llu\n", name, all_loops[i]->name,
-                   (double)lag.sum_ns / 1e9, name, all_loops[i]->name, (unsigned long long)sum);
-    }
-    pthread_mutex_unlock(&all_lock);
-}
-
-static void all_add(struct loop *l)
-{
-    static bool collecting;
-    bool add = false;
-    pthread_mutex_lock(&all_lock);
-    if (!collecting)
-        add = collecting = true;
-    for (unsigned i = 0; i < MAX_LOOPS; i++) {
-        if (!all_loops[i]) {
-            all_loops[i] = l;
-            break;
-        }
-    }
-    pthread_mutex_unlock(&all_lock);
-    if (add)
-        metrics_collector_add(lag_collect, NULL);
-}
-
-static void all_remove(struct loop *l)
-{
-    pthread_mutex_lock(&all_lock);
-    for (unsigned i = 0; i < MAX_LOOPS; i++) {
-        if (all_loops[i] == l)
-            all_loops[i] = NULL;
-    }
-    pthread_mutex_unlock(&all_lock);
+    pulse_lag_read(&l->pulse, out);
 }
 
 /* ----------------------------------------------------------------------- inbox */
@@ -160,7 +70,7 @@ static bool inbox_run(struct loop *l)
     if (!msg)
         return false;
     uint64_t now = clock_mono_ns();
-    lag_note(l, now > posted_ns ? now - posted_ns : 0);
+    pulse_lag_note(&l->pulse, now > posted_ns ? now - posted_ns : 0);
     while (msg) {
         struct loop_msg *next = msg->next; /* msg is fn's to free */
         msg->next = NULL;
@@ -281,7 +191,7 @@ struct loop *loop_new(const char *name)
     ev_prepare_init(&l->turn_end, on_turn_end);
     l->turn_end.data = l;
     ev_prepare_start(l->ev, &l->turn_end);
-    all_add(l);
+    pulse_init(&l->pulse, l->name, true);
     return l;
 }
 
@@ -330,7 +240,7 @@ void loop_free(struct loop **lp)
     *lp = NULL;
     while (atomic_load(&l->posting) > 0)
         sched_yield();
-    all_remove(l);
+    pulse_end(&l->pulse);
     omid_assert(l->n_out == 0);
     ev_async_stop(l->ev, &l->wake);
     ev_prepare_stop(l->ev, &l->turn_end);
@@ -367,42 +277,18 @@ uint64_t loop_now_ms(const struct loop *l)
 
 /* ----------------------------------------------------------------------- doing */
 
-static void doing_write(struct loop *l, const char *owner, const char *callback, uint64_t since_ns)
+struct pulse_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback)
 {
-    /* One writer: no locked addition, of which each callback would pay four. A reader that has seen one of the release
-     * stores sees the odd number before it. */
-    unsigned seq = atomic_load_explicit(&l->doing_seq, memory_order_relaxed);
-    atomic_store_explicit(&l->doing_seq, seq + 1, memory_order_relaxed);
-    atomic_store_explicit(&l->doing_owner, owner, memory_order_release);
-    atomic_store_explicit(&l->doing_callback, callback, memory_order_release);
-    atomic_store_explicit(&l->doing_since, since_ns, memory_order_release);
-    atomic_store_explicit(&l->doing_seq, seq + 2, memory_order_release);
+    return pulse_doing_enter(&l->pulse, owner, callback);
 }
 
-struct loop_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback)
+void loop_doing_leave(struct loop *l, struct pulse_doing former)
 {
-    struct loop_doing former = {.owner = atomic_load_explicit(&l->doing_owner, memory_order_relaxed),
-                                .callback = atomic_load_explicit(&l->doing_callback, memory_order_relaxed),
-                                .since_ns = atomic_load_explicit(&l->doing_since, memory_order_relaxed)};
-    doing_write(l, owner, callback, clock_mono_ns());
-    return former;
+    pulse_doing_leave(&l->pulse, former);
 }
 
-void loop_doing_leave(struct loop *l, struct loop_doing former)
+bool loop_doing_read(const struct loop *l, struct pulse_doing *out)
 {
-    doing_write(l, former.owner, former.callback, former.since_ns);
-}
-
-bool loop_doing_read(const struct loop *cl, struct loop_doing *out)
-{
-    struct loop *l = (struct loop *)cl;
     CHECK_MAGIC(l, LOOP_MAGIC);
-    for (;;) {
-        unsigned seq = atomic_load_explicit(&l->doing_seq, memory_order_acquire);
-        out->owner = atomic_load_explicit(&l->doing_owner, memory_order_acquire);
-        out->callback = atomic_load_explicit(&l->doing_callback, memory_order_acquire);
-        out->since_ns = atomic_load_explicit(&l->doing_since, memory_order_acquire);
-        if (!(seq & 1) && seq == atomic_load_explicit(&l->doing_seq, memory_order_acquire))
-            return out->owner != NULL;
-    }
+    return pulse_doing_read(&l->pulse, out);
 }

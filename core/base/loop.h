@@ -13,6 +13,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/pulse.h"
+
 struct loop;
 struct loop_msg {
     struct loop_msg *next;
@@ -48,24 +50,12 @@ const char *loop_name(const struct loop *l);
 /* Monotonic ms. Loop thread. */
 uint64_t loop_now_ms(const struct loop *l);
 
-/* Lag: ns from a post to the turn that takes it, kept as a histogram (buckets for omid_loop_lag_seconds). Any thread.
- */
-#define LOOP_LAG_BUCKETS 12
-struct loop_lag {
-    uint64_t count[LOOP_LAG_BUCKETS]; /* not cumulative; bounds in loop_lag_bounds, the last is +Inf */
-    uint64_t n, sum_ns, max_ns;
-};
-extern const double loop_lag_bounds[LOOP_LAG_BUCKETS - 1]; /* seconds */
-void loop_lag_read(const struct loop *l, struct loop_lag *out);
+/* Lag: ns from a post to the turn that takes it. Any thread. */
+void loop_lag_read(const struct loop *l, struct pulse_lag *out);
 
-/* What the loop is doing, for the watchdog: the owner and name of the callback under way. Static or long-lived
- * strings. Loop thread; read by any. Nests: enter returns the former, leave puts it back. */
-struct loop_doing {
-    const char *owner, *callback;
-    uint64_t since_ns;
-};
-struct loop_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback);
-void loop_doing_leave(struct loop *l, struct loop_doing former);
-bool loop_doing_read(const struct loop *l, struct loop_doing *out); /* any thread; false: between callbacks */
+/* What the loop is doing, for the watchdog: the callback under way. Loop thread; read by any. */
+struct pulse_doing loop_doing_enter(struct loop *l, const char *owner, const char *callback);
+void loop_doing_leave(struct loop *l, struct pulse_doing former);
+bool loop_doing_read(const struct loop *l, struct pulse_doing *out); /* any thread; false: between callbacks */
 
 #endif

@@ -11,8 +11,8 @@
 
 #define EXCHANGE_MAGIC UINT32_C(0x65786368)
 #define CONN_MAGIC UINT32_C(0x636f6e6e)
-#define ANSWER_WITHIN_S 60.0 /* then 504: a plugin that forgets a request must not hold its client for ever */
-#define RETRY_FIRST_S 0.02   /* a held message whose plugin waits for something else than this client */
+#define ANSWER_WITHIN_MS 60000u
+#define RETRY_FIRST_S 0.02 /* a held message whose plugin waits for something else than this client */
 #define RETRY_MAX_S 1.0
 
 /* What a struct route points at. Counted: the table and each channel hold it, and it uses its module, whose file has
@@ -139,6 +139,14 @@ static void exchange_free(struct omid_exchange *ex)
     free(ex);
 }
 
+/* Then 504: a plugin that forgets a request must not hold its client for ever. */
+static atomic_uint answer_within_ms = ANSWER_WITHIN_MS;
+
+void plugin_routes_answer_within(uint32_t ms)
+{
+    atomic_store(&answer_within_ms, ms);
+}
+
 static void exchange_late(struct ev_loop *ev, ev_timer *watcher, int revents)
 {
     (void)ev;
@@ -171,7 +179,7 @@ static struct omid_exchange *exchange_new(struct channel *ch, struct omid_instan
     ex->magic = EXCHANGE_MAGIC;
     ex->ch = ch;
     ex->att.stopped = exchange_stopped;
-    ev_timer_init(&ex->deadline, exchange_late, ANSWER_WITHIN_S, 0.0);
+    ev_timer_init(&ex->deadline, exchange_late, atomic_load(&answer_within_ms) / 1000., 0.0);
     ex->deadline.data = ex;
     ev_timer_start(loop_ev(host_loop(inst)), &ex->deadline);
     host_attach(inst, &ex->att);

@@ -16,6 +16,9 @@
  * memory. */
 bool plugin_routes_add(struct host *h, struct routes *r);
 
+/* How long plugins have for an answer, from the next request on: then 504 (default 60 s). Any thread. */
+void plugin_routes_answer_within(uint32_t ms);
+
 /* For host_services. */
 int plugin_respond(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
 int plugin_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);

@@ -50,6 +50,7 @@ struct conf {
         unsigned max_connections, max_connections_per_address;
         uint64_t max_header, max_body, max_message; /* bytes */
         uint32_t request_timeout_ms;
+        uint32_t answer_timeout_ms;       /* from a request to its answer; then 504 */
         uint32_t receive_timeout_ms;      /* not one byte on a WebSocket */
         uint32_t ping_interval_ms;        /* WebSocket pings, that find dead peers; 0: none */
         struct conf_list origins;         /* allowed Origin values; empty: any */

@@ -21,8 +21,9 @@ struct load {
     struct outline *o;
     struct conf_faults *faults;
     const struct conf_source *source;
-    bool embedded;      /* the built-in text: what the environment says goes before it */
-    const char *target; /* the target block that is looked at; NULL: what lies outside of all */
+    bool embedded;           /* the built-in text: what the environment says goes before it */
+    const char *target;      /* the target block that is looked at; NULL: what lies outside of all */
+    const char *tls_section; /* whose certificates are being checked; NULL: those of the block at hand */
 };
 
 /* The first item of this key that is not dropped, or NULL. title: the plugin block's, else NULL. */
@@ -62,6 +63,8 @@ bool load_lane_numbers(struct load *l, const char *title, const char *path, cons
                        struct conf_lane *lane);
 /* The plugin blocks, after the core's sections. */
 void load_plugins(struct load *l);
+/* Certificate and key of the listeners: read, fit together, not expired (a warning). */
+void load_check_ingress_tls(struct load *l, const char *certificate, const char *key);
 /* What one value alone can't tell: addresses, pairs that go together, limits of one another. */
 void load_check_whole(struct load *l);
 /* ~/ in the daemon's directories. Before the plugins, which are looked for in one of them. */

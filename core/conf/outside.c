@@ -22,6 +22,8 @@
 /* The sections of a plugin block, or of a target block in it. */
 static const char *section(const struct load *l, bool tls)
 {
+    if (tls && l->tls_section)
+        return l->tls_section;
     return l->target ? (tls ? "plugin.target.tls" : "plugin.target") : (tls ? "plugin.tls" : "plugin");
 }
 
@@ -235,6 +237,18 @@ static void bytes_replace(struct conf_bytes *b, bool secret)
         explicit_bzero(b->data, b->len);
     free(b->data);
     *b = (struct conf_bytes){0};
+}
+
+void load_check_ingress_tls(struct load *l, const char *certificate, const char *key)
+{
+    struct conf_outside o = {0};
+
+    l->tls_section = "ingress.tls";
+    if (pem_read(l, NULL, "certificate", certificate, &o.certificate) & pem_read(l, NULL, "key", key, &o.key))
+        (void)check_pair(l, NULL, &o, certificate, key);
+    l->tls_section = NULL;
+    bytes_replace(&o.certificate, false);
+    bytes_replace(&o.key, true);
 }
 
 static bool load_tls(struct load *l, const char *title, struct conf_outside *o)

@@ -38,7 +38,8 @@
     R("watchdog", "slow", DURATION, "50ms", 10, 1 SEC, NULL, 0, watchdog.slow_ms, \
       "A callback that holds its loop for longer is logged while it still runs, and counted.") \
     R("watchdog", "fatal", DURATION, "30s", 1 SEC, 1 HOUR, NULL, 0, watchdog.fatal_ms, \
-      "While a loop is held for longer, systemd's watchdog is not fed, so that systemd restarts the daemon.") \
+      "While a loop, an ingress thread or the main thread is held for longer, systemd's watchdog is not fed, so that " \
+      "systemd restarts the daemon.") \
     R("memory", "sessions", SIZE, "2GiB", 16 MIB, 1024 GIB, NULL, RELOAD, memory.sessions, \
       "Budget of all session buffers together. Beyond it new sessions are refused with 1013; existing ones keep theirs.") \
     R("ingress", "address", LIST, "0.0.0.0:8700", 1, 16, NULL, 0, ingress.address, \
@@ -46,10 +47,11 @@
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
       "Ingress threads, each with a listener of its own on every address.") \
     R("ingress", "max_connections", INT, "10000", 1, 1000000, NULL, RELOAD, ingress.max_connections, \
-      "Client connections in all; the next one is closed.") \
+      "Client connections in all. Beyond it the one that has asked for nothing for longest makes room, or the next one is " \
+      "closed.") \
     R("ingress", "max_connections_per_address", INT, "1000", 1, 1000000, NULL, RELOAD, \
       ingress.max_connections_per_address, \
-      "Client connections from one address. Behind a proxy all clients share the proxy's address.") \
+      "Client connections from one address. Those of trusted_proxies are not counted.") \
     R("ingress", "max_header", SIZE, "16KiB", 1 KIB, 1 MIB, NULL, RELOAD, ingress.max_header, \
       "The largest request head.") \
     R("ingress", "max_body", SIZE, "1MiB", 1 KIB, 64 MIB, NULL, RELOAD, ingress.max_body, \
@@ -58,6 +60,8 @@
       "The largest WebSocket message, over all its fragments; beyond it 1009.") \
     R("ingress", "request_timeout", DURATION, "10s", 100, 10 MIN, NULL, RELOAD, ingress.request_timeout_ms, \
       "The longest time from a request's first byte to its last.") \
+    R("ingress", "answer_timeout", DURATION, "60s", 100, 10 MIN, NULL, RELOAD, ingress.answer_timeout_ms, \
+      "The longest time from a request to its answer; beyond it 504.") \
     R("ingress", "receive_timeout", DURATION, "300s", 100, 1 DAY, NULL, RELOAD, ingress.receive_timeout_ms, \
       "A WebSocket that sends not one byte for so long, pongs included, is torn down.") \
     R("ingress", "ping_interval", DURATION, "30s", 0, 1 HOUR, NULL, RELOAD, ingress.ping_interval_ms, \
@@ -109,11 +113,11 @@
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
       "Time for a web client's first message, which authenticates it.") \
-    R("limits", "sessions_per_uid", INT, "32", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
+    R("limits", "sessions_per_uid", INT, "100", 1, 1000000, NULL, RELOAD, limits.sessions_per_uid, \
       "WebSockets of one user at once.") \
-    R("limits", "sessions_per_address", INT, "2000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
+    R("limits", "sessions_per_address", INT, "5000", 1, 1000000, NULL, RELOAD, limits.sessions_per_address, \
       "WebSockets from one address at once; an office or a mobile network may share one.") \
-    R("limits", "upgrades_per_uid", INT, "120", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
+    R("limits", "upgrades_per_uid", INT, "600", 1, 1000000, NULL, RELOAD, limits.upgrades_per_uid, \
       "WebSocket upgrades of one user a minute.") \
     R("limits", "upgrades_per_address", INT, "6000", 1, 1000000, NULL, RELOAD, limits.upgrades_per_address, \
       "WebSocket upgrades from one address a minute, those with a bad token included.") \

@@ -109,15 +109,6 @@ static void check_auth_lane(struct load *l)
                     &lane->breaker_open_max_ms, true);
 }
 
-static void check_readable(struct load *l, const char *key, const char *file)
-{
-    int fd = file ? open(file, O_RDONLY | O_CLOEXEC | O_NONBLOCK) : -1;
-    if (file && fd < 0)
-        load_fault(l, false, "ingress.tls", NULL, key, "expected a PEM file, found %.200s: %s", file, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-}
-
 static void check_tls(struct load *l)
 {
     const char *certificate = l->c->ingress.tls_certificate, *key = l->c->ingress.tls_key;
@@ -127,8 +118,8 @@ static void check_tls(struct load *l)
     if (key && !certificate && !load_find(l, "ingress.tls", NULL, "certificate"))
         load_fault(l, false, "ingress.tls", NULL, "certificate",
                    "expected a PEM file, since there is a key; found none");
-    check_readable(l, "certificate", certificate);
-    check_readable(l, "key", key);
+    if (certificate && key)
+        load_check_ingress_tls(l, certificate, key);
 }
 
 static void check_retry(struct load *l)

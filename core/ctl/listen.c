@@ -12,6 +12,7 @@
 #include "base/query.h"
 #include "ctl/audio.h"
 #include "ctl/ctl.h"
+#include "ctl/opus.h"
 #include "ctl/wsclient.h"
 
 #define MAX_SESSIONS 10000
@@ -41,6 +42,7 @@ struct run {
     struct ev_loop *ev;
     struct options o;
     struct audio audio;
+    struct opus_packets opus; /* of the audio, with such a codec */
     struct client *client;
     unsigned live;
     unsigned long segments, messages, frames;
@@ -269,9 +271,22 @@ static void audio_finished(struct client *c)
     ev_timer_start(c->run->ev, &c->end);
 }
 
+static bool packet_send(struct client *c)
+{
+    struct run *r = c->run;
+    const struct opus_packet *p = &r->opus.packet[c->sent / r->opus.samples];
+    size_t left = r->audio.samples - c->sent;
+    c->sent += left < r->opus.samples ? left : r->opus.samples;
+    r->frames++;
+    r->bytes += p->len;
+    return wsclient_send(c->ws, WS_BINARY, r->opus.data + p->at, p->len);
+}
+
 static bool frame_send(struct client *c)
 {
     struct run *r = c->run;
+    if (r->opus.n > 0)
+        return packet_send(c);
     size_t want = (size_t)(r->o.frame_ms / 1000. * r->audio.sample_rate), left = r->audio.samples - c->sent;
     size_t n = want < left ? want : left;
     if (n == 0)
@@ -505,6 +520,12 @@ static bool option_take(struct options *o, int c, const char *arg)
     }
 }
 
+/* The milliseconds of a packet; 0: the codec is not Opus. */
+static unsigned opus_ms(const struct options *o)
+{
+    return strcmp(o->codec, "opus") == 0 ? 10 : strcmp(o->codec, "opus_fs320") == 0 ? 20 : 0;
+}
+
 /* CTL_OK, or what to exit with. */
 static int options_parse(struct options *o, int argc, char **argv)
 {
@@ -517,8 +538,13 @@ static int options_parse(struct options *o, int argc, char **argv)
     if (optind != argc - 1)
         return ctl_usage("listen", "expected one file, found %d", argc - optind);
     o->file = argv[optind];
-    if (strcmp(o->codec, "pcm8") != 0 && strcmp(o->codec, "pcm16") != 0)
-        return ctl_usage("listen", "--codec: expected pcm16 or pcm8, found \"%s\"", o->codec);
+    unsigned ms = opus_ms(o);
+    if (ms == 0 && strcmp(o->codec, "pcm8") != 0 && strcmp(o->codec, "pcm16") != 0)
+        return ctl_usage("listen", "--codec: expected pcm16, pcm8, opus or opus_fs320, found \"%s\"", o->codec);
+    if (ms > 0 && o->frame_ms > 0)
+        return ctl_usage("listen", "--frame is for pcm16 and pcm8: a packet of %s has %u ms", o->codec, ms);
+    if (o->frame_ms == 0)
+        o->frame_ms = ms > 0 ? ms : 100;
     if (o->raw != (o->rate > 0))
         return ctl_usage("listen", "--raw and --rate go together");
     size_t scheme = strncmp(o->url, "ws://", 5) == 0 ? 5 : strncmp(o->url, "wss://", 6) == 0 ? 6 : 0;
@@ -536,7 +562,6 @@ int ctl_listen(const struct ctl *ctl, int argc, char **argv)
                           .codec = "pcm16",
                           .language = "en",
                           .speed = 1,
-                          .frame_ms = 100,
                           .sessions = 1,
                           .wait = -1,
                           .json = ctl->json}};
@@ -548,7 +573,13 @@ int ctl_listen(const struct ctl *ctl, int argc, char **argv)
         fprintf(stderr, "omictl listen: %s\n", err);
         return CTL_FAULT;
     }
+    if (opus_ms(&r.o) > 0 && !opus_make(&r.opus, &r.audio, opus_ms(&r.o), err, sizeof err)) {
+        fprintf(stderr, "omictl listen: %s: %s\n", r.o.file, err);
+        audio_free(&r.audio);
+        return CTL_FAULT;
+    }
     rc = run_clients(&r);
+    opus_free(&r.opus);
     audio_free(&r.audio);
     return rc;
 }

@@ -9,6 +9,8 @@
 #include "host/module.h"
 
 #define START_REMARK_MS 10000 /* a start() that takes longer is told, and waited for on */
+#define START_BOUND_MS 30000  /* but no longer than this */
+#define START_LOOK_MS 100     /* how often it is asked whether the daemon is to stop */
 #define STOP_BOUND_MS 10000
 
 struct host *host_new(const struct host_env *env)
@@ -145,8 +147,14 @@ struct step {
     struct omid_instance *inst;
     void (*fn)(struct omid_instance *inst);
     struct host *host;
-    unsigned *left; /* counts down under host.lock; NULL: nobody waits any more */
-    struct step *next;
+    struct wait *wait; /* NULL: nobody waits */
+};
+
+/* For the steps of one module, under host.lock. Whoever comes last frees it: the waiting thread, or a step that it did
+ * not wait for any longer. */
+struct wait {
+    unsigned left;
+    bool given_up;
 };
 
 static void on_step(struct loop *loop, struct loop_msg *msg)
@@ -156,14 +164,14 @@ static void on_step(struct loop *loop, struct loop_msg *msg)
     s->fn(s->inst);
     module_unref(&s->module);
     pthread_mutex_lock(&s->host->lock);
-    if (s->left != NULL)
-        --*s->left;
+    if (s->wait != NULL && --s->wait->left == 0 && s->wait->given_up)
+        free(s->wait);
     pthread_cond_broadcast(&s->host->changed);
     pthread_mutex_unlock(&s->host->lock);
     free(s);
 }
 
-static void post_step(struct omid_instance *inst, void (*fn)(struct omid_instance *), unsigned *left)
+static void post_step(struct omid_instance *inst, void (*fn)(struct omid_instance *), struct wait *wait)
 {
     struct step *s = calloc(1, sizeof(*s));
     omid_assert(s != NULL); /* at start and stop only, a few bytes */
@@ -172,7 +180,7 @@ static void post_step(struct omid_instance *inst, void (*fn)(struct omid_instanc
     s->fn = fn;
     s->host = inst->module->host;
     s->module = module_ref(inst->module);
-    s->left = left;
+    s->wait = wait;
     loop_post(inst->loop, &s->msg);
 }
 
@@ -193,7 +201,7 @@ static bool wait_changed(struct host *h, uint64_t deadline_ms)
 static void tell_stuck(const struct omid_module *mod, const char *waiting_for)
 {
     for (unsigned i = 0; i < mod->n_instances; i++) {
-        struct loop_doing doing;
+        struct pulse_doing doing;
         if (loop_doing_read(mod->instance[i].loop, &doing))
             log_error("host", "a callback holds its reactor", LS("waiting_for", waiting_for), LS("plugin", doing.owner),
                       LS("callback", doing.callback), LU("reactor", i));
@@ -215,34 +223,69 @@ void host_stop_step(struct omid_instance *inst)
     instance_stop(inst);
 }
 
-/* On every reactor at once; waits, however long it takes: a start() that hangs is told every 10 s. */
-static void on_all(struct omid_module *mod, void (*fn)(struct omid_instance *), const char *what)
+/* Host locked. false: not all of it was over in time, or the daemon is to stop. */
+static bool wait_for_steps(struct omid_module *mod, const struct wait *wait, const char *what)
 {
     struct host *h = mod->host;
-    unsigned left = mod->n_instances;
-    for (unsigned i = 0; i < mod->n_instances; i++)
-        post_step(&mod->instance[i], fn, &left);
-    pthread_mutex_lock(&h->lock);
-    uint64_t remark = clock_mono_ms() + START_REMARK_MS;
-    while (left > 0) {
-        if (!wait_changed(h, remark)) {
+    uint64_t now = clock_mono_ms(), remark = now + START_REMARK_MS;
+    uint64_t until = now + (h->env.start_bound_ms != 0 ? h->env.start_bound_ms : START_BOUND_MS);
+    while (wait->left > 0) {
+        uint64_t look = now + START_LOOK_MS;
+        if (wait_changed(h, look < until ? look : until))
+            continue;
+        now = clock_mono_ms();
+        if (now >= until || (h->env.stop_asked != NULL && h->env.stop_asked(h->env.services.arg)))
+            return wait->left == 0;
+        if (now >= remark) {
             tell_stuck(mod, what);
-            remark = clock_mono_ms() + START_REMARK_MS;
+            remark = now + START_REMARK_MS;
         }
     }
+    return true;
+}
+
+/* On every reactor at once; waits within bounds. false: some of it is not over, and nobody waits any more. */
+static bool on_all(struct omid_module *mod, void (*fn)(struct omid_instance *), const char *what)
+{
+    struct host *h = mod->host;
+    struct wait *wait = calloc(1, sizeof(*wait));
+    omid_assert(wait != NULL); /* a few bytes, at start and reload only */
+    wait->left = mod->n_instances;
+    for (unsigned i = 0; i < mod->n_instances; i++)
+        post_step(&mod->instance[i], fn, wait);
+    pthread_mutex_lock(&h->lock);
+    bool over = wait_for_steps(mod, wait, what);
+    wait->given_up = !over;
     pthread_mutex_unlock(&h->lock);
+    if (over)
+        free(wait);
+    else
+        tell_stuck(mod, what);
+    return over;
+}
+
+/* The stops go behind the starts: one that is not over yet is followed by its own. */
+static void start_failed(struct omid_module *mod, bool over)
+{
+    unsigned failed = 0;
+    while (over && failed < mod->n_instances && !mod->instance[failed].failed)
+        failed++;
+    (void)(over ? on_all(mod, host_stop_step, "stop") : (host_post_all(mod, host_stop_step), false));
+    /* unconfigure() waits for host_free(): work that start() began may still run and look at what is shared. */
+    if (over)
+        module_fail(mod, "start() failed on reactor %u", failed);
+    else
+        module_fail(mod, "start() does not return");
 }
 
 bool host_module_start(struct omid_module *mod)
 {
     module_set_state(mod, MODULE_STARTING);
-    on_all(mod, start_step, "start");
-    for (unsigned i = 0; i < mod->n_instances; i++) {
-        if (!mod->instance[i].failed)
-            continue;
-        on_all(mod, host_stop_step, "stop");
-        /* unconfigure() waits for host_free(): work that start() began may still run and look at what is shared. */
-        module_fail(mod, "start() failed on reactor %u", i);
+    bool over = on_all(mod, start_step, "start"), ok = over;
+    for (unsigned i = 0; over && i < mod->n_instances; i++)
+        ok = ok && !mod->instance[i].failed;
+    if (!ok) {
+        start_failed(mod, over);
         return false;
     }
     module_set_state(mod, MODULE_STARTED);
@@ -260,6 +303,8 @@ bool host_start(struct host *h)
             log_error("host", "a required plugin is missing", LS("plugin", mod->name));
             ok = false;
         }
+        if (h->env.stop_asked != NULL && h->env.stop_asked(h->env.services.arg))
+            return false;
     }
     return ok;
 }
@@ -306,8 +351,11 @@ void host_drain(struct host *h, uint64_t deadline_ms)
 static const struct omid_instance *not_stopped(const struct host *h)
 {
     for (const struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
-        for (unsigned r = 0; module_state(mod) == MODULE_STOPPING && r < mod->n_instances; r++) {
-            if (instance_phase(&mod->instance[r]) != INSTANCE_STOPPED)
+        enum module_state s = module_state(mod);
+        for (unsigned r = 0; (s == MODULE_STOPPING || s == MODULE_FAILED) && r < mod->n_instances; r++) {
+            /* Of a failed one all are new, or (being) stopped, or within a start() that does not return. */
+            enum instance_state phase = instance_phase(&mod->instance[r]);
+            if (phase != INSTANCE_STOPPED && (s == MODULE_STOPPING || phase != INSTANCE_NEW))
                 return &mod->instance[r];
         }
     }
@@ -399,6 +447,12 @@ struct omid_instance *host_instance_on(struct omid_module *mod, const struct loo
             return host_instance_of(mod, i);
     }
     return NULL;
+}
+
+bool host_lacks(const struct host *h, const char *name, const char *path)
+{
+    const struct omid_module *mod = host_failed(h, name);
+    return mod != NULL && strcmp(mod->conf->path, path) == 0;
 }
 
 bool host_running(const struct omid_instance *inst)

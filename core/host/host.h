@@ -53,6 +53,9 @@ struct host_env {
     struct lanes *lanes; /* NULL under `omid -t` */
     struct exec *exec;   /* NULL under `omid -t` */
     struct queue *queue; /* NULL under `omid -t` */
+    /* Main thread: a start() that does not return is waited for no longer. NULL: never. */
+    bool (*stop_asked)(void *arg);
+    uint32_t start_bound_ms; /* for one plugin's start() on all reactors; 0: 30 s */
     struct host_services services;
 };
 
@@ -68,6 +71,9 @@ bool host_configure(struct host *h, struct conf_faults *faults);
  * removed retire: they serve what they have (connections, streams), are drained when that is over, stopped and closed.
  * host_change_cancel() retires what is new instead.
  */
+/* Is a plugin of this name and path configured, and not running because it failed? A reload that leaves its block as it
+ * is tries again, and is not refused when it fails again. Main thread. */
+bool host_lacks(const struct host *h, const char *name, const char *path);
 struct host_change;
 struct host_change_counts {
     unsigned added, removed, replaced, lanes, kept;
@@ -77,8 +83,9 @@ struct host_change_counts host_change_commit(struct host_change **c, uint32_t dr
 void host_change_cancel(struct host_change **c, uint32_t drain_ms);
 /* Takes retired modules on their way out one step further; how many are left. Main thread, every now and then. */
 unsigned host_reap(struct host *h);
-/* Starts every instance on its reactor and waits for it. false: a required plugin failed. Main thread, loops running.
- */
+/* Starts every instance on its reactor and waits for it, within bounds: a start() that does not return is left behind,
+ * its plugin counts as failed, and is stopped when it does. false: a required plugin failed, or the daemon is to stop.
+ * Main thread, loops running. */
 bool host_start(struct host *h);
 /* No new work: drain() on all instances, waits until all are drained or deadline_ms (monotonic) has passed. Main
  * thread. */
@@ -120,7 +127,7 @@ struct host_call {
     struct omid_instance *inst;
     const char *callback;
     uint64_t began_ns;
-    struct loop_doing former;
+    struct pulse_doing former;
 };
 void host_enter(struct host_call *call, struct omid_instance *inst, const char *callback);
 int host_leave(struct host_call *call, int rc); /* returns rc */

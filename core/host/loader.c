@@ -16,6 +16,7 @@
 #include "base/magic.h"
 #include "host/host.h"
 #include "host/lint.h"
+#include "host/module.h"
 
 /* After libev: both know an EV_NONE, of which this one is a macro. */
 #include <link.h>
@@ -313,7 +314,10 @@ static bool file_open(struct library *lib, const char *name, bool strict, char *
     snprintf(path, sizeof(path), "/proc/self/fd/%d", lib->fd);
     if (!file_check(path, strict, &lib->lint, err, errlen)) /* of what will run, not of what the file may be by then */
         return false;
+    const char *kept = intern(name);
+    struct pulse_doing none = pulse_doing_enter(&pulse_main, kept != NULL ? kept : "", "dlopen"); /* constructors run */
     lib->dl = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    pulse_doing_leave(&pulse_main, none);
     if (lib->dl != NULL)
         return true;
     const char *why = dlerror();

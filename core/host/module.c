@@ -228,8 +228,10 @@ bool module_configure(struct omid_module *mod, struct conf_faults *faults)
     unsigned errors = faults->errors;
     int rc = OMID_OK;
     mod->faults = faults;
+    struct pulse_doing none = pulse_doing_enter(&pulse_main, mod->name, "configure");
     if (mod->plugin->configure != NULL)
         rc = mod->plugin->configure(mod, &host_table, &mod->shared);
+    pulse_doing_leave(&pulse_main, none);
     mod->faults = NULL;
     mod->configured = rc == OMID_OK;
     if (rc == OMID_OK && !mod->misconfigured && faults->errors == errors) {
@@ -252,7 +254,9 @@ void module_unconfigure(struct omid_module *mod)
     if (!mod->configured)
         return;
     mod->configured = false;
+    struct pulse_doing none = pulse_doing_enter(&pulse_main, mod->name, "unconfigure");
     if (mod->plugin->unconfigure != NULL)
         mod->plugin->unconfigure(mod->shared);
+    pulse_doing_leave(&pulse_main, none);
     mod->shared = NULL;
 }

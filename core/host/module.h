@@ -199,6 +199,9 @@ struct omid_module **host_forming(const struct host *h, unsigned *n);
 struct omid_module *host_next(const struct host *h, const struct omid_module *after);
 void account_add(struct account *to, const struct account *from);
 
+/* Of the configuration, and not running because it failed. Main thread. NULL: none. */
+struct omid_module *host_failed(const struct host *h, const char *name);
+
 /* One more who may bring it work, and one less. Any thread. */
 struct omid_module *module_use(struct omid_module *mod);
 void module_unuse(struct omid_module **mod);

@@ -29,6 +29,7 @@ struct host_change {
     struct host *host;
     struct omid_module **module; /* NULL: not yet made */
     bool *kept;
+    bool *excused; /* failed before, and says the same: may fail again */
     const struct conf_plugin **conf;
     unsigned n;
     struct view_msg **view; /* one per reactor */
@@ -112,6 +113,15 @@ static struct omid_module *running(const struct host *h, const char *name)
     return NULL;
 }
 
+struct omid_module *host_failed(const struct host *h, const char *name)
+{
+    for (unsigned i = 0; i < h->n_modules; i++) {
+        if (strcmp(h->module[i]->name, name) == 0 && module_state(h->module[i]) == MODULE_FAILED)
+            return h->module[i];
+    }
+    return NULL;
+}
+
 /* ------------------------------------------------------------ prepare */
 
 static void change_free(struct host_change **cp)
@@ -127,6 +137,7 @@ static void change_free(struct host_change **cp)
     free(c->view);
     free(c->module);
     free(c->kept);
+    free(c->excused);
     free(c->conf);
     free(c);
 }
@@ -140,10 +151,11 @@ static struct host_change *change_new(struct host *h, const struct conf *conf)
     c->host = h;
     c->module = calloc(n, sizeof(*c->module));
     c->kept = calloc(n, sizeof(*c->kept));
+    c->excused = calloc(n, sizeof(*c->excused));
     c->conf = calloc(n, sizeof(*c->conf));
     c->view = calloc(h->env.n_loops + 1, sizeof(*c->view));
     h->change = c;
-    if (c->module == NULL || c->kept == NULL || c->conf == NULL || c->view == NULL) {
+    if (c->module == NULL || c->kept == NULL || c->excused == NULL || c->conf == NULL || c->view == NULL) {
         change_free(&c);
         return NULL;
     }
@@ -160,11 +172,11 @@ static bool may_stay(const struct host *h, const struct omid_module *mod, const 
     return lib != NULL && library_same(mod->library, lib) && conf_plugin_same(mod->conf, conf);
 }
 
-static void fault(struct conf_faults *faults, const struct conf_plugin *conf, const char *text)
+static void fault(struct conf_faults *faults, bool warning, const struct conf_plugin *conf, const char *text)
 {
     char key[64];
     snprintf(key, sizeof(key), "plugin %s", conf->name);
-    conf_fault(faults, false, conf->file, conf->line, key, "%s", text);
+    conf_fault(faults, warning, conf->file, conf->line, key, "%s", text);
 }
 
 static bool configure_one(struct host_change *c, unsigned i, const struct conf *owner, struct conf_faults *faults)
@@ -174,22 +186,26 @@ static bool configure_one(struct host_change *c, unsigned i, const struct conf *
     char text[320], why[256];
     if (clash != NULL) {
         snprintf(text, sizeof(text), "its name clashes with plugin %s", clash);
-        fault(faults, conf, text);
+        fault(faults, false, conf, text);
         return false;
     }
     c->module[i] = module_new(c->host, owner, conf);
     if (c->module[i] == NULL) {
-        fault(faults, conf, "out of memory");
+        fault(faults, false, conf, "out of memory");
         return false;
     }
     unsigned errors = faults->errors;
-    if (module_configure(c->module[i], faults))
+    if (conf->left_out != NULL)
+        module_fail(c->module[i], "%s", conf->left_out);
+    else if (module_configure(c->module[i], faults))
+        return true;
+    if (faults->errors == errors && c->excused[i])
         return true;
     if (faults->errors == errors) {
         /* At the start omid would do without it. Here that might take away what runs. */
         module_reason(c->module[i], why);
         snprintf(text, sizeof(text), "can't be taken into a running daemon: %s", why);
-        fault(faults, conf, text);
+        fault(faults, false, conf, text);
     }
     return false;
 }
@@ -197,13 +213,15 @@ static bool configure_one(struct host_change *c, unsigned i, const struct conf *
 static bool start_all(struct host_change *c, struct conf_faults *faults)
 {
     for (unsigned i = 0; i < c->n; i++) {
-        if (c->kept[i] || host_module_start(c->module[i]))
+        if (c->kept[i] || module_state(c->module[i]) == MODULE_FAILED || host_module_start(c->module[i]))
             continue;
         char why[256], text[320];
         module_reason(c->module[i], why);
-        snprintf(text, sizeof(text), "can't be taken into a running daemon: %s", why);
-        fault(faults, c->conf[i], text);
-        return false;
+        snprintf(text, sizeof(text), "%s: %s", c->excused[i] ? "failed again" : "can't be taken into a running daemon",
+                 why);
+        fault(faults, c->excused[i], c->conf[i], text);
+        if (!c->excused[i])
+            return false;
     }
     return true;
 }
@@ -231,6 +249,9 @@ static bool prepare(struct host_change *c, const struct conf *conf, struct conf_
         c->kept[i] = mod != NULL && may_stay(c->host, mod, c->conf[i]);
         if (c->kept[i])
             c->module[i] = mod;
+        const struct omid_module *former = mod == NULL ? host_failed(c->host, c->conf[i]->name) : NULL;
+        c->excused[i] = former != NULL && !c->conf[i]->required && strcmp(former->conf->path, c->conf[i]->path) == 0 &&
+                        conf_plugin_same(former->conf, c->conf[i]);
     }
     bool ok = true;
     for (unsigned i = 0; i < c->n; i++) {
@@ -351,12 +372,18 @@ struct host_change_counts host_change_commit(struct host_change **cp, uint32_t d
     h->n_modules = c->n;
     c->module = NULL;
     for (unsigned i = 0; i < c->n; i++) {
-        counts.kept += c->kept[i];
-        counts.added += !c->kept[i];
+        bool same = c->kept[i] || module_state(h->module[i]) == MODULE_FAILED;
+        counts.kept += same;
+        counts.added += !same;
     }
     for (unsigned i = 0; i < n_former; i++) {
         if (is_in(h->module, h->n_modules, former[i]))
             continue;
+        if (module_state(former[i]) == MODULE_FAILED) {
+            counts.removed += running(h, former[i]->name) == NULL && host_failed(h, former[i]->name) == NULL;
+            retire(h, former[i]);
+            continue;
+        }
         bool again = running(h, former[i]->name) != NULL;
         counts.replaced += again;
         counts.added -= again;

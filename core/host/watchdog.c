@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <systemd/sd-daemon.h>
+#include <unistd.h>
 
 #include "base/clock.h"
 #include "base/log.h"
@@ -19,16 +21,21 @@
 #define NS_PER_MS UINT64_C(1000000)
 #define MIN_TICK_MS 5
 #define MAX_TICK_MS 1000
-#define BEAT_MS 1000 /* how often an idle loop is asked whether it turns */
-#define TOLD 8       /* callbacks nested deeper than this, all slow, are told again */
+#define BEAT_MS 1000            /* how often an idle loop is asked whether it turns */
+#define MAIN_SLOW_MS 1000       /* the main thread has time */
+#define MAIN_STOP_MS 10000      /* held for so long when it should stop: it is not waited for */
+#define MAIN_STOP_GRACE_MS 1000 /* and it has been asked for so long */
+#define PULSE_TURN_MS 1000      /* a thread with a pulse turns that often */
+#define TOLD 8                  /* callbacks nested deeper than this, all slow, are told again */
 
 enum verdict { LOOP_TURNS, LOOP_HELD };
 
-/* One loop. But for `beaten`, the watchdog's thread's. */
+/* One loop, or another thread with a pulse. But for `beaten`, the watchdog's thread's. */
 struct watched {
     struct loop_msg beat; /* the loop's while it is on its way */
     atomic_bool beaten;   /* the loop has taken it */
-    struct loop *loop;
+    struct loop *loop;    /* or: */
+    const struct pulse *pulse;
     uint64_t beat_ns;    /* when it was posted */
     uint64_t told[TOLD]; /* beginnings of the callbacks that have been told */
     unsigned n_told;
@@ -42,9 +49,11 @@ struct watchdog {
     pthread_cond_t wake;
     bool stopping, detached; /* locked */
     uint64_t slow_ns, fatal_ns, beat_ns, tick_ns;
+    uint64_t stop_asked_ns;   /* the main thread is held, and a signal waits for it, since; 0: not so */
     uint64_t feed_ns, fed_ns; /* interval, 0: systemd does not ask; last time */
     struct metric *held;
-    unsigned n;
+    struct watched main; /* pulse_main: watched as long as there is a watchdog */
+    unsigned n, room;    /* n: locked */
     struct watched watched[];
 };
 
@@ -55,6 +64,21 @@ static void on_beat(struct loop *loop, struct loop_msg *msg)
     atomic_store_explicit(&at->beaten, true, memory_order_release);
 }
 
+static uint64_t clamp(uint64_t v, uint64_t min, uint64_t max)
+{
+    return v < min ? min : v > max ? max : v;
+}
+
+static const char *name_of(const struct watched *at)
+{
+    return at->loop != NULL ? loop_name(at->loop) : at->pulse->name;
+}
+
+static bool doing_of(const struct watched *at, struct pulse_doing *doing)
+{
+    return at->loop != NULL ? loop_doing_read(at->loop, doing) : pulse_doing_read(at->pulse, doing);
+}
+
 static uint64_t since(uint64_t now, uint64_t then)
 {
     return now > then ? now - then : 0;
@@ -63,6 +87,10 @@ static uint64_t since(uint64_t now, uint64_t then)
 /* One message at a time: a loop that is held collects none. Returns how long it has been waiting for its turn. */
 static uint64_t beat(const struct watchdog *w, struct watched *at, uint64_t now)
 {
+    if (at->loop == NULL) {
+        uint64_t turned = pulse_turned_ns(at->pulse), waited = turned != 0 ? since(now, turned) : 0;
+        return since(waited, PULSE_TURN_MS * NS_PER_MS);
+    }
     if (!atomic_load_explicit(&at->beaten, memory_order_acquire))
         return since(now, at->beat_ns);
     if (since(now, at->beat_ns) >= w->beat_ns) {
@@ -97,33 +125,34 @@ void watchdog_metrics(const char *plugin)
     slow_metric(plugin);
 }
 
-static void tell_slow(struct watched *at, const struct loop_doing *doing, uint64_t ns)
+static void tell_slow(struct watched *at, const struct pulse_doing *doing, uint64_t ns)
 {
     metric_add(slow_metric(doing->owner), 1);
     log_warning(MODULE, "a callback holds its loop", LS("plugin", doing->owner), LS("callback", doing->callback),
-                LS("loop", loop_name(at->loop)), LU("ms", ns / NS_PER_MS));
+                LS("loop", name_of(at)), LU("ms", ns / NS_PER_MS));
 }
 
-static void watched_set_verdict(struct watched *at, enum verdict to, const struct loop_doing *doing, uint64_t ns)
+static void watched_set_verdict(struct watched *at, enum verdict to, const struct pulse_doing *doing, uint64_t ns)
 {
     if (at->verdict == to)
         return;
     at->verdict = to;
     if (to == LOOP_TURNS)
-        log_notice(MODULE, "a loop turns again", LS("loop", loop_name(at->loop)));
+        log_notice(MODULE, "a loop turns again", LS("loop", name_of(at)));
     else
-        log_error(MODULE, "a loop is held past watchdog.fatal: systemd is not fed", LS("loop", loop_name(at->loop)),
+        log_error(MODULE, "a loop is held past watchdog.fatal: systemd is not fed", LS("loop", name_of(at)),
                   LS("plugin", doing->owner ? doing->owner : "-"), LS("callback", doing->owner ? doing->callback : "-"),
                   LU("ms", ns / NS_PER_MS));
 }
 
 static void look(const struct watchdog *w, struct watched *at, uint64_t now, bool late)
 {
-    struct loop_doing doing = {.owner = NULL};
+    struct pulse_doing doing = {.owner = NULL};
     uint64_t waiting = beat(w, at, now);
-    uint64_t doing_ns = loop_doing_read(at->loop, &doing) ? since(now, doing.since_ns) : 0;
+    uint64_t doing_ns = doing_of(at, &doing) ? since(now, doing.since_ns) : 0;
     /* Late: this thread did not run either, so the machine may be to blame. The next look, a tick later, will tell. */
-    if (doing_ns > w->slow_ns && !late && !told_before(at, doing.since_ns))
+    uint64_t slow_ns = at == &w->main ? clamp(w->slow_ns, MAIN_SLOW_MS * NS_PER_MS, UINT64_MAX) : w->slow_ns;
+    if (doing_ns > slow_ns && !late && !told_before(at, doing.since_ns))
         tell_slow(at, &doing, doing_ns);
     uint64_t longest = waiting > doing_ns ? waiting : doing_ns;
     if (longest <= w->fatal_ns)
@@ -132,11 +161,36 @@ static void look(const struct watchdog *w, struct watched *at, uint64_t now, boo
         watched_set_verdict(at, LOOP_HELD, &doing, longest);
 }
 
+/* Signals for the daemon wait for its main thread, which a plugin holds: nobody else will hear them. Long enough after
+ * that what a plugin was given has been told by look(). */
+static void look_at_main(struct watchdog *w, uint64_t now)
+{
+    struct pulse_doing doing;
+    sigset_t pending;
+    bool held = pulse_doing_read(&pulse_main, &doing) && since(now, doing.since_ns) > MAIN_STOP_MS * NS_PER_MS;
+    if (!held || sigpending(&pending) != 0 || (!sigismember(&pending, SIGTERM) && !sigismember(&pending, SIGINT))) {
+        w->stop_asked_ns = 0;
+        return;
+    }
+    if (w->stop_asked_ns == 0)
+        w->stop_asked_ns = now;
+    if (since(now, w->stop_asked_ns) < MAIN_STOP_GRACE_MS * NS_PER_MS)
+        return;
+    log_error(MODULE, "asked to stop while a plugin holds the main thread: leaving without it",
+              LS("plugin", doing.owner), LS("callback", doing.callback),
+              LU("ms", since(now, doing.since_ns) / NS_PER_MS));
+    log_flush();
+    _exit(1);
+}
+
 /* Locked: watchdog_detach() waits for it. */
 static void look_at_all(struct watchdog *w, bool late)
 {
     unsigned held = 0;
     uint64_t now = clock_mono_ns();
+    look(w, &w->main, now, late);
+    look_at_main(w, now);
+    held += w->main.verdict == LOOP_HELD;
     for (unsigned i = 0; i < w->n && !w->detached; i++) {
         look(w, &w->watched[i], now, late);
         held += w->watched[i].verdict == LOOP_HELD;
@@ -164,11 +218,6 @@ static void *watchdog_main(void *arg)
     return NULL;
 }
 
-static uint64_t clamp(uint64_t v, uint64_t min, uint64_t max)
-{
-    return v < min ? min : v > max ? max : v;
-}
-
 /* Ticks are short enough to see what is slow before it is half as long again, and to feed systemd twice in time. */
 static void set_times(struct watchdog *w, const struct watchdog_config *config)
 {
@@ -193,20 +242,41 @@ static void sync_init(struct watchdog *w)
     pthread_mutex_init(&w->lock, NULL);
 }
 
+/* Locked, or before the thread runs. */
+static struct watched *watched_add(struct watchdog *w)
+{
+    omid_assert(w->n < w->room);
+    return &w->watched[w->n++];
+}
+
+void watchdog_watch_loop(struct watchdog *w, struct loop *loop)
+{
+    CHECK_MAGIC(w, WATCHDOG_MAGIC);
+    pthread_mutex_lock(&w->lock);
+    *watched_add(w) = (struct watched){.loop = loop, .beat_ns = clock_mono_ns(), .beaten = true};
+    pthread_mutex_unlock(&w->lock);
+}
+
+void watchdog_watch_pulse(struct watchdog *w, const struct pulse *pulse)
+{
+    CHECK_MAGIC(w, WATCHDOG_MAGIC);
+    pthread_mutex_lock(&w->lock);
+    *watched_add(w) = (struct watched){.pulse = pulse};
+    pthread_mutex_unlock(&w->lock);
+}
+
 struct watchdog *watchdog_new(const struct watchdog_config *config)
 {
     omid_assert(config->slow_ms > 0 && config->fatal_ms > 0);
-    struct watchdog *w = calloc(1, sizeof(*w) + config->n_loops * sizeof(w->watched[0]));
+    unsigned room = config->n_loops + config->more;
+    struct watchdog *w = calloc(1, sizeof(*w) + room * sizeof(w->watched[0]));
     if (w == NULL)
         return NULL;
     w->magic = WATCHDOG_MAGIC;
-    w->n = config->n_loops;
-    uint64_t now = clock_mono_ns();
-    for (unsigned i = 0; i < w->n; i++) {
-        w->watched[i].loop = config->loops[i];
-        w->watched[i].beat_ns = now;
-        atomic_init(&w->watched[i].beaten, true);
-    }
+    w->room = room;
+    w->main.pulse = &pulse_main;
+    for (unsigned k = 0; k < config->n_loops; k++)
+        *watched_add(w) = (struct watched){.loop = config->loops[k], .beat_ns = clock_mono_ns(), .beaten = true};
     set_times(w, config);
     w->held = metric_gauge("omid_watchdog_held_loops", "Loops that are held for longer than watchdog.fatal.");
     sync_init(w);

@@ -1,7 +1,9 @@
 /*
- * The watchdog: a thread of its own that looks at every loop. A plugin's callback that holds its loop for longer than
- * `slow` is logged by name while it still runs, and counted; while a loop is held for longer than `fatal`, or has not
- * answered a message for so long, systemd's watchdog is not fed.
+ * The watchdog: a thread of its own that looks at every loop, at the ingress threads and at the main thread. A plugin's
+ * callback that holds its thread for longer than `slow` (the main thread: for longer than a second) is logged by name
+ * while it still runs, and counted; while a thread is held for longer than `fatal`, or has not turned for so long,
+ * systemd's watchdog is not fed. A main thread that a plugin holds can't hear SIGTERM: then the watchdog ends the
+ * process.
  */
 #ifndef OMID_HOST_WATCHDOG_H
 #define OMID_HOST_WATCHDOG_H
@@ -15,13 +17,17 @@ struct watchdog;
 struct watchdog_config {
     struct loop *const *loops; /* n_loops of them; the array is copied */
     unsigned n_loops;
+    unsigned more; /* room for so many watchdog_watch() */
     uint32_t slow_ms, fatal_ms;
 };
 
 /* Starts the thread; the loops must run. systemd is fed when it asks for it (WATCHDOG_USEC). NULL: with errno. */
 struct watchdog *watchdog_new(const struct watchdog_config *config);
-/* Looks at no loop any more, from the return on, but goes on feeding systemd: for the time of the stop, when loops end
- * one by one. Any thread; NULL is allowed. */
+/* One more, or one more thread that turns at least once a second while it has a pulse. At most config.more in all. */
+void watchdog_watch_loop(struct watchdog *w, struct loop *loop);
+void watchdog_watch_pulse(struct watchdog *w, const struct pulse *pulse);
+/* Looks at no thread any more, from the return on, but goes on feeding systemd: for the time of the stop, when loops
+ * end one by one. Any thread; NULL is allowed. */
 void watchdog_detach(struct watchdog *w);
 /* Ends the thread. The loops must have been stopped (loop_stop()): they may have had a message of it. */
 void watchdog_free(struct watchdog **w);

@@ -448,7 +448,8 @@ static void name_peer(struct client *c)
 static void set_options(struct client *c)
 {
     int fd = h2o_socket_get_fd(c->sock);
-    unsigned unacked_ms = TCP_UNACKED_MS;
+    unsigned receive_ms = c->t->conf->ingress.receive_timeout_ms;
+    unsigned unacked_ms = receive_ms < TCP_UNACKED_MS ? receive_ms : TCP_UNACKED_MS;
     int on = 1;
 
     setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
@@ -461,7 +462,7 @@ static void refuse(struct client *c, enum refused_reason why)
     metric_add(ingress_metrics.refused[why], 1);
     log_notice("ingress", "connection refused", LS("reason", ingress_refused_name(why)), LS("peer", c->peer));
     count_out(c);
-    if (c->t->in->tls != NULL || c->t->n_lingering >= CLIENT_LINGERING_MAX) {
+    if (c->t->tls != NULL || c->t->n_lingering >= CLIENT_LINGERING_MAX) {
         h2o_socket_close(c->sock);
         return;
     }
@@ -506,7 +507,7 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
         refuse(c, why);
         return;
     }
-    if (t->in->tls == NULL) {
+    if (t->tls == NULL) {
         serve_http(c);
         return;
     }
@@ -514,5 +515,5 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
     c->tls = true;
     client_set_state(c, CLIENT_HANDSHAKE);
     timer_set(&t->timers, &c->timer, t->now_ms + (bound < CLIENT_HANDSHAKE_MS ? bound : CLIENT_HANDSHAKE_MS));
-    h2o_socket_ssl_handshake(sock, t->in->tls, NULL, on_handshake);
+    h2o_socket_ssl_handshake(sock, t->tls, NULL, on_handshake);
 }

@@ -96,6 +96,12 @@ static void watch(struct exchange *ex)
     h2o_socket_read_start(ex->client->sock, on_readable);
 }
 
+/* How long an exchange may wait for its answer. */
+static uint64_t answer_ms(const struct client *c)
+{
+    return (uint64_t)c->t->conf->ingress.answer_timeout_ms + EXCHANGE_GRACE_MS;
+}
+
 void http_timeout(struct client *c)
 {
     struct exchange *ex = c->exchange;
@@ -106,7 +112,7 @@ void http_timeout(struct client *c)
         return;
     }
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
-    if (c->t->now_ms - c->since_ms >= EXCHANGE_ANSWER_MS) {
+    if (c->t->now_ms - c->since_ms >= answer_ms(c)) {
         metric_add(ingress_metrics.answers_late, 1);
         log_warning("ingress", "no answer in time", LS("path", ex->route == NULL ? "" : ex->route->path));
         if (ex->ch != NULL)
@@ -118,7 +124,7 @@ void http_timeout(struct client *c)
         client_gone(ex);
         return;
     }
-    uint64_t due = c->since_ms + EXCHANGE_ANSWER_MS;
+    uint64_t due = c->since_ms + answer_ms(c);
     if (!ex->watching && due > c->t->now_ms + GONE_CHECK_MS)
         due = c->t->now_ms + GONE_CHECK_MS;
     timer_set(&c->t->timers, &c->timer, due);
@@ -158,7 +164,7 @@ void http_answer(struct exchange *ex, int status, const char *content_type, cons
         req->http1_is_persistent = 0;
     metric_add(ingress_metrics.requests[status / 100 - 2], 1);
     /* Whoever does not read the answer for that long is cut. */
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + EXCHANGE_ANSWER_MS);
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + answer_ms(c));
     h2o_send_inline(req, len > 0 ? body : "", len);
 }
 
@@ -217,7 +223,7 @@ static struct exchange *exchange_begin(h2o_req_t *req)
     ex->req = req;
     c->exchange = ex;
     client_request_begin(c);
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + EXCHANGE_ANSWER_MS);
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + answer_ms(c));
     return ex;
 }
 

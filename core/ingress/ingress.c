@@ -29,6 +29,8 @@ static void sink_wake(struct channel_sink *sink)
     struct ingress_thread *t = container_of(sink, struct ingress_thread, sink);
 
     pthread_mutex_lock(&t->wake_lock);
+    if (t->posted_ns == 0)
+        t->posted_ns = clock_mono_ns();
     if (t->awake)
         h2o_multithread_send_message(&t->receiver, NULL); /* the turn itself takes what is queued */
     pthread_mutex_unlock(&t->wake_lock);
@@ -49,6 +51,13 @@ static void on_receive(h2o_multithread_receiver_t *receiver, h2o_linklist_t *mes
 
 static void take_down(struct ingress_thread *t)
 {
+    pthread_mutex_lock(&t->wake_lock);
+    uint64_t posted = t->posted_ns, now = clock_mono_ns();
+    t->posted_ns = 0;
+    pthread_mutex_unlock(&t->wake_lock);
+    pulse_turned(&t->pulse, now);
+    if (posted != 0)
+        pulse_lag_note(&t->pulse, now > posted ? now - posted : 0);
     struct channel_down *d = channel_sink_take(&t->sink);
 
     while (d != NULL) {
@@ -185,8 +194,10 @@ static void take_configuration(struct ingress_thread *t)
     pthread_mutex_lock(&in->lock);
     struct conf *conf = t->next_conf;
     struct routes *routes = t->next_routes;
+    SSL_CTX *tls = t->next_tls;
     t->next_conf = NULL;
     t->next_routes = NULL;
+    t->next_tls = NULL;
     t->taken = atomic_load(&in->configured);
     pthread_mutex_unlock(&in->lock);
     if (conf != NULL) {
@@ -198,6 +209,10 @@ static void take_configuration(struct ingress_thread *t)
     if (routes != NULL) {
         routes_free(&t->routes);
         t->routes = routes;
+    }
+    if (tls != NULL) { /* connections hold what they were accepted with */
+        SSL_CTX_free(t->tls);
+        t->tls = tls;
     }
 }
 
@@ -245,6 +260,7 @@ static void *thread_main(void *arg)
         websocket_flush(t);
         one_turn(t, 10);
     }
+    pulse_turned(&t->pulse, 0);
     thread_close(t);
     return NULL;
 }
@@ -286,11 +302,20 @@ static bool threads_make(struct ingress *in)
         list_init(&t->unwatched);
         list_init(&t->dirty);
         pthread_mutex_init(&t->wake_lock, NULL);
+        char name[16];
+        snprintf(name, sizeof(name), "ingress_%u", i % 1000);
+        pulse_init(&t->pulse, name, true);
         channel_sink_init(&t->sink, sink_wake);
         if (!timers_reserve(&t->timers, 64))
             return false;
     }
     return true;
+}
+
+static SSL_CTX *tls_share(SSL_CTX *tls)
+{
+    SSL_CTX_up_ref(tls);
+    return tls;
 }
 
 static bool bind_all(struct ingress *in, char *err, size_t errlen)
@@ -303,8 +328,12 @@ static bool bind_all(struct ingress *in, char *err, size_t errlen)
     if (in->env.control_path != NULL && !listener_bind_control(in, in->env.control_path, err, errlen))
         return false;
     if (conf->ingress.tls_certificate != NULL || conf->ingress.tls_key != NULL) {
-        in->tls = tls_new(conf->ingress.tls_certificate, conf->ingress.tls_key, err, errlen);
-        return in->tls != NULL;
+        SSL_CTX *tls = tls_new(conf->ingress.tls_certificate, conf->ingress.tls_key, err, errlen);
+        for (unsigned i = 0; tls != NULL && i < in->n_threads; i++)
+            in->thread[i].tls = tls_share(tls);
+        in->tls = tls != NULL;
+        SSL_CTX_free(tls);
+        return in->tls;
     }
     return true;
 }
@@ -375,7 +404,7 @@ bool ingress_start(struct ingress *in)
         pthread_cond_wait(&in->changed, &in->lock);
     pthread_mutex_unlock(&in->lock);
     for (size_t i = 0; i < in->n_addresses; i++)
-        log_notice("ingress", "listening", LS("address", in->address[i].text), LB("tls", in->tls != NULL),
+        log_notice("ingress", "listening", LS("address", in->address[i].text), LB("tls", in->tls),
                    LU("threads", in->n_threads));
     return true;
 }
@@ -388,7 +417,21 @@ const char *ingress_address(const struct ingress *in, size_t i)
 
 /* ------------------------------------------------------------ ending */
 
-void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes)
+bool ingress_tls_read(const struct ingress *in, const struct conf *conf, struct ssl_ctx_st **tls, char *err,
+                      size_t errlen)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    *tls = in->tls ? tls_new(conf->ingress.tls_certificate, conf->ingress.tls_key, err, errlen) : NULL;
+    return *tls != NULL || !in->tls;
+}
+
+void ingress_tls_free(struct ssl_ctx_st **tls)
+{
+    SSL_CTX_free(*tls);
+    *tls = NULL;
+}
+
+void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes, struct ssl_ctx_st *tls)
 {
     CHECK_MAGIC(in, INGRESS_MAGIC);
     pthread_mutex_lock(&in->lock);
@@ -398,10 +441,18 @@ void ingress_configure(struct ingress *in, const struct conf *conf, const struct
         routes_free(&t->next_routes);
         t->next_conf = conf_ref(conf);
         t->next_routes = routes_ref(routes);
+        SSL_CTX_free(t->next_tls);
+        t->next_tls = tls != NULL ? tls_share(tls) : NULL;
     }
     atomic_fetch_add(&in->configured, 1);
     pthread_mutex_unlock(&in->lock);
     wake_all(in);
+}
+
+const struct pulse *ingress_pulse(const struct ingress *in, unsigned i)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    return i < in->n_threads ? &in->thread[i].pulse : NULL;
 }
 
 void ingress_pause(struct ingress *in)
@@ -453,6 +504,9 @@ static void thread_free(struct ingress_thread *t)
     conf_free(&t->next_conf);
     routes_free(&t->routes);
     routes_free(&t->next_routes);
+    SSL_CTX_free(t->tls);
+    SSL_CTX_free(t->next_tls);
+    pulse_end(&t->pulse);
     jwt_keys_free(&t->keys);
     timers_free(&t->timers);
     pthread_mutex_destroy(&t->sink.lock);
@@ -476,7 +530,6 @@ void ingress_free(struct ingress **inp)
     free(in->thread);
     map_free(&in->per_address);
     limits_free(&in->limits);
-    SSL_CTX_free(in->tls);
     pthread_mutex_destroy(&in->lock);
     pthread_cond_destroy(&in->changed);
     in->magic = OMID_MAGIC_DEAD;
@@ -490,7 +543,7 @@ void ingress_status(struct ingress *in, struct json_w *w)
     json_w_kint(w, "connections", atomic_load(&in->n_connections));
     json_w_kint(w, "websockets", atomic_load(&in->n_websockets));
     json_w_kint(w, "unauthenticated", limits_strangers(in->limits));
-    json_w_kbool(w, "tls", in->tls != NULL);
+    json_w_kbool(w, "tls", in->tls);
     json_w_kint(w, "threads", in->n_threads);
     json_w_kbool(w, "paused", atomic_load(&in->pause));
     json_w_key(w, "addresses");

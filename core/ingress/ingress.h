@@ -10,6 +10,7 @@
 #include <stdbool.h>
 
 #include "base/json.h"
+#include "base/pulse.h"
 #include "bus/route.h"
 #include "conf/conf.h"
 
@@ -43,9 +44,18 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
 bool ingress_start(struct ingress *in);
 /* "127.0.0.1:41234", as bound; NULL behind the last. */
 const char *ingress_address(const struct ingress *in, size_t i);
-/* Limits, origins and routes from now on; each thread takes them at its next turn and holds both. Addresses and TLS
- * stay. Main thread. */
-void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes);
+/* Certificate and key as they are in their files now, for ingress_configure(); *tls is NULL without TLS. false: with a
+ * reason in err. Reads files. Main thread. */
+struct ssl_ctx_st;
+bool ingress_tls_read(const struct ingress *in, const struct conf *conf, struct ssl_ctx_st **tls, char *err,
+                      size_t errlen);
+void ingress_tls_free(struct ssl_ctx_st **tls);
+/* Limits, origins, routes and (unless NULL) certificates from now on; each thread takes them at its next turn and holds
+ * all. Addresses stay, and whether there is TLS. Main thread. */
+void ingress_configure(struct ingress *in, const struct conf *conf, const struct routes *routes,
+                       struct ssl_ctx_st *tls);
+/* The i-th thread's, for the watchdog; NULL behind the last. Lives as long as in. */
+const struct pulse *ingress_pulse(const struct ingress *in, unsigned i);
 /* Closes the listeners; connections go on. Main thread. */
 void ingress_pause(struct ingress *in);
 /* Closes what is left (1001) until deadline_ms (monotonic), ends the threads. */

@@ -32,12 +32,12 @@
 #define INGRESS_ADDRESSES_MAX 16
 #define CLIENT_LINGER_MS 1000      /* a refused or failed client may read our answer for this long */
 #define CLIENT_LINGERING_MAX 256   /* per thread; beyond: cut at once */
-#define CLIENT_EARLY_MS 1000       /* so long a connection may take to ask for something before it may be displaced */
+#define CLIENT_EARLY_MS 200        /* so long a connection may take to ask for something before it may be displaced */
 #define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
 #define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
-#define EXCHANGE_ANSWER_MS 60000   /* then 504 */
+#define EXCHANGE_GRACE_MS 500      /* beyond answer_timeout: whoever is asked may say so itself, and knows more */
 #define WEBSOCKET_CLOSE_MS 3000    /* for the peer's Close after ours */
-#define TCP_UNACKED_MS 30000       /* TCP_USER_TIMEOUT */
+#define TCP_UNACKED_MS 30000       /* TCP_USER_TIMEOUT, or receive_timeout if that is shorter */
 
 struct client;
 struct websocket;
@@ -146,7 +146,9 @@ struct ingress_thread {
     struct conf *conf;     /* held; ours until the next one is taken */
     struct routes *routes; /* the same */
     struct conf *next_conf;
-    struct routes *next_routes; /* both under ingress.lock */
+    struct routes *next_routes;
+    SSL_CTX *next_tls; /* all three under ingress.lock */
+    SSL_CTX *tls;      /* a reference; NULL: plain */
 
     struct ingress_listener listener[INGRESS_ADDRESSES_MAX + 1];
     size_t n_listeners;
@@ -160,7 +162,9 @@ struct ingress_thread {
     struct timers timers;
     struct channel_sink sink;
     pthread_mutex_t wake_lock;
-    bool awake; /* under wake_lock: the receiver exists */
+    bool awake;         /* under wake_lock: the receiver exists */
+    uint64_t posted_ns; /* under wake_lock: when the sink became non-empty; 0: taken */
+    struct pulse pulse;
 
     struct proxy_list proxies; /* of conf */
     struct jwt_keys *keys;     /* held; see keys_now() */
@@ -188,7 +192,7 @@ struct ingress_thread {
 struct ingress {
     uint32_t magic;
     struct ingress_env env;
-    SSL_CTX *tls; /* NULL: plain */
+    bool tls;
     struct ingress_thread *thread;
     unsigned n_threads;
     struct ingress_address address[INGRESS_ADDRESSES_MAX];

@@ -130,7 +130,7 @@ static void arm(struct websocket *ws)
     if (ws->state == WEBSOCKET_DEAD)
         return;
     if (ws->state == WEBSOCKET_STRANGER) {
-        due = ws->checking ? ws->greet_ms + EXCHANGE_ANSWER_MS : ws->greet_ms;
+        due = ws->checking ? ws->greet_ms + conf->ingress.answer_timeout_ms : ws->greet_ms;
     } else if (ws->state != WEBSOCKET_OPEN) {
         due = ws->end_ms;
     } else {
@@ -203,6 +203,8 @@ static void fail(struct websocket *ws, uint16_t code, const char *reason)
     metric_add(ingress_metrics.protocol_errors, 1);
     log_info("ingress", "WebSocket client broke the protocol", LI("code", code), LS("reason", reason),
              LS("peer", ws->client->peer));
+    if (ws->state == WEBSOCKET_STRANGER)
+        greeted(ws, GREETED_BAD);
     tell_closed(ws, code);
     websocket_set_state(ws, WEBSOCKET_FAILED);
     queue_drop(ws);
@@ -569,6 +571,16 @@ static void parse(struct websocket *ws)
         h2o_buffer_consume(&sock->input, sock->input->size);
 }
 
+/* An empty input buffer goes back to the thread's pool: between two frames of its client, thousands of connections need
+ * none. */
+static void input_release(h2o_socket_t *sock)
+{
+    if (sock->input->size > 0 || sock->input->bytes == NULL)
+        return;
+    h2o_buffer_dispose(&sock->input);
+    h2o_buffer_init(&sock->input, &h2o_socket_buffer_prototype);
+}
+
 static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct websocket *ws = sock->data;
@@ -577,6 +589,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
     metric_add(ingress_metrics.bytes_in, (int64_t)sock->bytes_read);
     if (ws->state != WEBSOCKET_DEAD)
         parse(ws);
+    input_release(sock);
     if (err != NULL)
         die(ws, WS_CODE_ABNORMAL);
 }
@@ -647,7 +660,7 @@ void websocket_timer(struct websocket *ws)
     } else if (ws->state == WEBSOCKET_STRANGER) {
         if (!ws->checking && now >= ws->greet_ms)
             refuse_stranger(ws, GREETED_TIMEOUT, WS_CODE_POLICY, GREETING_TIMEOUT);
-        else if (now >= ws->greet_ms + EXCHANGE_ANSWER_MS)
+        else if (now >= ws->greet_ms + conf->ingress.answer_timeout_ms)
             die(ws, WS_CODE_ABNORMAL);
     } else if (ws->state != WEBSOCKET_OPEN) {
         if (now >= ws->end_ms)

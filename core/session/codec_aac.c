@@ -22,9 +22,11 @@
 #define MIN_RATE 7350
 #define MAX_RATE 96000
 #define RATE_CHANGES_PER_S 4
-/* What libavcodec allocates for a stream that has decoded, measured with malloc_info on version 59: by channels. */
-#define BYTES_BASE (320 << 10)
-#define BYTES_PER_CHANNEL (96 << 10)
+/* What libavcodec 59 holds, measured: at first, and for each of a stream's elements (one channel or two, with room for
+ * SBR), whose number goes by the channels. */
+#define BYTES_BASE (100 << 10)
+#define BYTES_PER_ELEMENT (560 << 10)
+static const unsigned char elements[MAX_CHANNELS + 1] = {0, 1, 1, 2, 3, 3, 4, 5, 5};
 
 struct aac {
     AVCodecContext *ctx;
@@ -129,7 +131,7 @@ static bool aac_frame(struct decoder *d)
     }
     if (channels > a->channels) {
         a->channels = channels;
-        d->state_bytes = BYTES_BASE + (size_t)channels * BYTES_PER_CHANNEL;
+        d->state_bytes = BYTES_BASE + (size_t)elements[channels] * BYTES_PER_ELEMENT;
     }
     aac_mix(f, channels, pcm);
     return decoder_emit(d, pcm, (size_t)f->nb_samples, a->rate);

@@ -24,6 +24,7 @@
 #define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
 #define REOPEN_CAP_MS 32000
 #define CATCH_UP_TICK_MS 50
+#define MAX_CANDIDATES 16 /* the option table's bound of stt.models */
 /* A stream that has lived so long was no failure, also when nobody spoke and nothing was final. */
 #define STEADY_MS 60000
 
@@ -61,7 +62,7 @@ struct stt_feed {
     const struct stt_feed_events *events;
     void *arg;
 
-    struct candidate candidate[CONF_MAX_LIST];
+    struct candidate candidate[MAX_CANDIDATES];
     unsigned n_candidates, current;
     unsigned busy; /* candidates that refused for want of capacity */
 
@@ -82,9 +83,8 @@ struct stt_feed {
     uint64_t sent;          /* position up to which the stream has been fed */
     uint64_t final_pos;     /* position up to which results are final */
     uint64_t stream_base;   /* position of the stream's second 0 */
-    uint64_t replay_end;    /* audio before it is old: sent at the catch-up rate */
-    uint64_t replay_began_ms, replay_from;
-    bool refused; /* stt_feed_audio() said no: room() is owed */
+    bool catching_up;       /* audio has waited for this stream: it goes at the catch-up rate */
+    bool refused;           /* stt_feed_audio() said no: room() is owed */
 
     ev_timer timer; /* WAITING: open again; LIVE: the catch-up's next piece */
     ev_timer soon;  /* what must not happen within a call of our owner or of a plugin */
@@ -252,7 +252,6 @@ static void feed_open(struct stt_feed *f)
     const struct candidate *c = feed_candidate(f);
     /* Everything that is not final is said again to the new stream. */
     f->stream_base = f->sent = f->ring.base;
-    f->replay_end = f->ring.end;
     f->finalize_due = f->finalize_at > f->ring.base;
     struct omid_stt_params params = {
         .size = sizeof params,
@@ -381,26 +380,21 @@ static void on_stopped(struct host_attachment *att)
 
 /* --------------------------------------------------------------------- audio */
 
-/* How much may be sent now: everything live, old audio only at the catch-up rate. */
+/* How much may be sent now: everything, or after an opening what the catch-up rate allows, until nothing waits. */
 static size_t feed_allowed(struct stt_feed *f, bool *later)
 {
-    uint64_t left = f->ring.end - f->sent;
+    uint64_t left = f->ring.end - f->sent, elapsed_ms = clock_mono_ms() - f->live_since_ms + CATCH_UP_TICK_MS;
     *later = false;
-    if (f->sent >= f->replay_end)
+    if (!f->catching_up)
         return (size_t)left;
-    uint64_t elapsed_ms = clock_mono_ms() - f->replay_began_ms + CATCH_UP_TICK_MS;
     double budget =
-        f->p.conf->stt.catch_up * (double)elapsed_ms * f->p.sample_rate / 1000. - (double)(f->sent - f->replay_from);
-    *later = true;
-    if (budget <= 0)
-        return 0;
-    uint64_t old = f->replay_end - f->sent;
-    uint64_t n = budget < (double)old ? (uint64_t)budget : old;
-    if (n == old) {
-        *later = false;
+        f->p.conf->stt.catch_up * (double)elapsed_ms * f->p.sample_rate / 1000. - (double)(f->sent - f->stream_base);
+    if (budget >= (double)left) {
+        f->catching_up = false;
         return (size_t)left;
     }
-    return (size_t)n;
+    *later = true;
+    return budget > 0 ? (size_t)budget : 0;
 }
 
 static void feed_room(struct stt_feed *f)
@@ -595,8 +589,8 @@ void session_stt_ready(struct omid_stt *stt)
     if (f->state != FEED_OPENING || f->reopen)
         return;
     feed_set_state(f, FEED_LIVE);
-    f->live_since_ms = f->replay_began_ms = clock_mono_ms();
-    f->replay_from = f->sent;
+    f->live_since_ms = clock_mono_ms();
+    f->catching_up = f->ring.end > f->sent;
     f->events->ready(f->arg, stt_feed_provider(f));
     feed_soon(f); /* pump, out of the provider's callback */
 }

@@ -184,7 +184,8 @@ struct omid_http_request {
     size_t body_len;
     uint32_t timeout_ms;    /* 0: the lane's, or the target's own; never longer than that */
     size_t max_body;        /* answer kept up to here, after decompression; 0: 64 KiB. What comes beyond is dropped; the
-                               transfer is ended, with its connection, when 256 KiB more have come */
+                               transfer is ended, with its connection, when 256 KiB more have come. An answer that is
+                               compressed more than once is refused: OMID_HTTP_PROTOCOL */
     const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
     unsigned flags;         /* enum omid_http_flags */
 };

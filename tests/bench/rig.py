@@ -162,6 +162,7 @@ class Daemon:
 log { level = notice }
 daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = 5s }
 ingress { address = { %s } max_connections_per_address = 10000 %s }
+limits { sessions_per_address = 100000 upgrades_per_address = 1000000 unauthenticated = 10000 }
 auth { admin_key = "%s" }
 %s
 """ % (self.dir, self.dir, reactors, ", ".join('"%s"' % a for a in addresses), ingress, ADMIN_KEY, settings))

@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -390,6 +391,32 @@ def test_too_many_wait(start_daemon, issuer):
     finally:
         for c in waiting:
             c.close()
+
+
+def test_keys_change_while_many_come(start_daemon, issuer):
+    """Several ingress threads, keys fetched all the time, and rotated; whoever has a good token gets in."""
+    issuer.keys["two"] = key("two")
+    issuer.publish(max_age=0)
+    daemon = start_daemon(merge(issuer.settings(refresh_min="100ms"), {"ingress": {"threads": 3}}))
+    has_keys(daemon, 2)
+    wrong = []
+
+    def come(n):
+        for i in range(25):
+            got = status(daemon, issuer.token("u%d" % n, kid=("one", "two")[i % 2]))
+            if got != 101:
+                wrong.append(got)
+            if status(daemon, issuer.token("u%d" % n, kid="three", private=key("three"))) != 403:
+                wrong.append("in")
+
+    threads = [threading.Thread(target=come, args=(n,)) for n in range(6)]
+    for t in threads:
+        t.start()
+    for t in threads:
+        t.join()
+    assert not wrong and issuer.fetches >= 3
+    assert daemon.metric("omid_auth_waiting") == 0
+    assert daemon.metric("omid_auth_tokens_total", result="ok") == 150
 
 
 # ---------------------------------------------------------------------------- reload

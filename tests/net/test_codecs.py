@@ -1,15 +1,18 @@
 """Compressed audio: what the provider gets is what was said, and what does not decode is dropped."""
 import asyncio
+import os
 import random
+import subprocess
+import wave
 
 import pytest
 
 from support.aio import background
 from support.codecs import Encoder, likeness
-from support.daemon import merge
+from support.daemon import merge, program
 from support.deepgram import Mode
 from support.settings import with_deepgram
-from support.wait import until
+from support.wait import SLOW, until
 
 CODECS = ["opus", "opus_fs320", "aac", "lc3", "lc3_fs1030"]
 # What comes before the first sample: look-ahead and priming, in samples at 16 kHz.
@@ -181,3 +184,26 @@ def test_memory_is_given_back(start_daemon, deepgram, phone):
         p.hang_up()
     until(lambda: daemon.sessions() == 0 and daemon.status()["memory"]["used"] == 0,
           what=lambda: "memory: %s" % daemon.status()["memory"])
+
+
+@pytest.mark.parametrize("codec, rate", [("opus", 16000), ("opus_fs320", 44100)])
+def test_omictl_sends_opus(start_daemon, deepgram, speech, tmp_path, codec, rate):
+    deepgram.default = Mode(keep=True)
+    daemon = start_daemon(with_deepgram(deepgram))
+    with wave.open(str(tmp_path / "voice.wav"), "wb") as w:
+        w.setnchannels(1)
+        w.setsampwidth(2)
+        w.setframerate(rate)
+        w.writeframes(speech)
+    command = [str(program("omictl")), "listen", "--url", "ws://%s/v4/listen" % daemon.address, "--token",
+               daemon.admin_key + "ctl", "--codec", codec, "--speed", "10", "--wait", "1", str(tmp_path / "voice.wav")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOW, env=dict(os.environ))
+    assert done.returncode == 0, done.stderr
+    stream, = deepgram.streams
+    until(lambda: stream.closed, what="the stream's end")
+    seconds = len(speech) / 2.0 / rate
+    assert abs(stream.audio / 32000.0 - seconds) < 0.03 and stream.attempt.query["sample_rate"] == ["16000"]
+    if rate == 16000:
+        assert likeness(speech, stream.pcm, 400) > 0.9
+    refused = subprocess.run(command[:-1] + ["--frame", "100", command[-1]], capture_output=True, text=True)
+    assert refused.returncode == 2 and "--frame" in refused.stderr

@@ -149,6 +149,15 @@ def test_failing_voice_activity(start_daemon, deepgram, phone):
     assert not p.of_type("error") and p.close_code == 1000
 
 
+@loudness
+def test_voice_activity_that_refuses(start_daemon, deepgram, phone):
+    daemon = start_daemon(gated(deepgram))
+    p = phone(daemon, sample_rate=11025).wait_ready()
+    p.speak(2.0, QUIET, speed=10)
+    hears(deepgram.streams[0], 20 * 1102 / RATE)  # the last few samples wait for more
+    assert daemon.metric("omi_fallback_total", component="vad_gate", reason="open", to_mode="off") == 1
+
+
 def test_no_voice_activity(start_daemon, deepgram, phone):
     daemon = start_daemon(merge(with_deepgram(deepgram), {"stt": {"gate": "active"}}))
     p = phone(daemon).wait_ready()

@@ -171,7 +171,7 @@ def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactor
     assert set(families) == set(page)
     known = {"plugin": plugins, "lane": plugins, "from_mode": set(models) | {"shadow", "active"},
              "to_mode": set(models[1:]) | {"none", "off"},
-             "loop": {"lane"} | {"reactor_%d" % i for i in range(reactors)}}
+             "loop": {"lane", "ingress_0"} | {"reactor_%d" % i for i in range(reactors)}}
     for name, family in families.items():
         entry = page[name]
         assert family.type == entry.kind, name

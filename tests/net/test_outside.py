@@ -77,6 +77,7 @@ def test_proxy_refuses(start_daemon, start):
     assert secure["error"] == LOCAL and "407" in secure["text"], secure
     # Our own credentials: no breaker opens for it.
     assert call(daemon, "GET " + peer.url("/ok/b", "https"))[0]["error"] == LOCAL
+    assert call(daemon, "WS " + peer.url("/x", "ws"))[0]["error"] == WS_CONNECT
     assert not peer.requests
 
 

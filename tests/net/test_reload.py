@@ -6,7 +6,10 @@ import os
 import re
 import shutil
 import signal
+import socket
+import ssl
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
@@ -217,6 +220,124 @@ def test_broken_file_of_a_plugin(versioned, builds):
     versioned.so.unlink()
     assert "No such file" in "\n".join(versioned.reload(ok=False)["faults"])
     assert post(versioned.daemon) == (200, "one a 1")
+
+
+def test_broken_before(start_daemon, tmp_path, builds):
+    """A plugin that did not run before is no reason to refuse what else has changed; it is tried again each time."""
+    install(builds["broken"], tmp_path / "versioned.so")
+    r = Reloading(start_daemon, tmp_path, {"plugin versioned": {"path": tmp_path / "versioned.so", "word": "a"},
+                                           "plugin echo": {}})
+    assert [p["state"] for p in r.plugins("versioned")] == ["failed"]
+    assert post(r.daemon, "/echo", b"hi") == (200, "hi")
+    told = r.reload({"plugin echo": {"auth": "token"}})
+    assert "0 added, 0 removed, 1 replaced, 1 as they were" in told["summary"]
+    assert re.search(r"omi.conf:\d+: warning: plugin versioned: .*invalid ELF header", "\n".join(told["faults"]))
+    assert post(r.daemon, "/echo", b"hi")[0] == 401
+    # Repaired, it is there with the next one.
+    install(builds["one"], r.so)
+    assert "1 added" in r.reload()["summary"]
+    assert post(r.daemon) == (200, "one a 1")
+    r.settled()
+    # Now it runs, and its fault counts.
+    install(builds["broken"], r.so)
+    r.reload({"plugin echo": {}}, ok=False)
+    assert post(r.daemon) == (200, "one a 1") and post(r.daemon, "/echo", b"hi")[0] == 401
+
+
+def test_failed_start_before(start_daemon, tmp_path, builds):
+    install(builds["one"], tmp_path / "versioned.so")
+    r = Reloading(start_daemon, tmp_path, {
+        "plugin versioned": {"path": tmp_path / "versioned.so", "fail_start": True}, "plugin echo": {}})
+    assert [p["state"] for p in r.plugins("versioned")] == ["failed"]
+    told = r.reload({"plugin echo": {"auth": "token"}})
+    assert re.search(r"omi.conf:\d+: warning: plugin versioned: failed again: start\(\) failed", "\n".join(told["faults"]))
+    assert post(r.daemon, "/echo", b"hi")[0] == 401
+    # One that says something else is meant to run.
+    told = r.reload({"plugin versioned": {"word": "b"}, "plugin echo": {}}, ok=False)
+    assert re.search(r"plugin versioned: can't be taken", "\n".join(told["faults"]))
+    assert post(r.daemon, "/echo", b"hi")[0] == 401
+    assert "1 added" in r.reload({"plugin versioned": {"fail_start": False, "word": "c"}})["summary"]
+    assert post(r.daemon) == (200, "one c 1")
+    r.settled()
+
+
+def certificate_of(daemon):
+    host, port = daemon.address.rsplit(":", 1)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with socket.create_connection((host, int(port)), timeout=10 * SLOW) as s, context.wrap_socket(s) as t:
+        return t.getpeercert(True)
+
+
+def test_certificates(start_daemon, tmp_path, authority):
+    """They are read anew, a bad one is refused with its line, and who is connected stays."""
+    def issue(name):
+        for source, to in zip(authority.issue(name), (tmp_path / "server.pem", tmp_path / "server.key")):
+            install(source, to)
+    issue("one.example")
+    r = Reloading(start_daemon, tmp_path, {"ingress": {"tls": {"certificate": tmp_path / "server.pem",
+                                                               "key": tmp_path / "server.key"}}, "plugin echo": {}})
+    first = certificate_of(r.daemon)
+    host, port = r.daemon.address.rsplit(":", 1)
+    context = ssl._create_unverified_context()
+    old = http.client.HTTPSConnection(host, int(port), timeout=10 * SLOW, context=context)
+    old.connect()
+    issue("two.example")
+    assert certificate_of(r.daemon) == first
+    r.reload()
+    until(lambda: certificate_of(r.daemon) != first, what="the new certificate")
+    second = certificate_of(r.daemon)
+    old.request("GET", "/healthz")
+    assert old.getresponse().status == 200
+    old.close()
+    for path, content, key in ((tmp_path / "server.pem", "nonsense", "certificate"),
+                               (tmp_path / "server.key", "nonsense", "key"),
+                               (tmp_path / "server.key", authority.issue("three.example")[1].read_text(), "key")):
+        good = path.read_text()
+        path.write_text(content)
+        told = r.reload({"plugin echo": {"auth": "token"}}, ok=False)
+        assert re.search(r"omi.conf:\d+: ingress.tls.%s: expected" % key, "\n".join(told["faults"])), told
+        assert certificate_of(r.daemon) == second
+        path.write_text(good)
+    r.reload({"plugin echo": {}})
+
+
+def test_sighup_during_start_and_stop(start_daemon, tmp_path, builds, phone, deepgram):
+    """Neither kills it: one that comes early is a reload when it is ready, one that comes late is none."""
+    install(builds["one"], tmp_path / "versioned.so")
+    r = Reloading(start_daemon, tmp_path, merge(with_deepgram(deepgram), {
+        "plugin versioned": {"path": tmp_path / "versioned.so", "word": "a"}}))
+    r.daemon.stop()
+    log_before = len(r.daemon.logged("reloaded: "))
+    ended = threading.Event()
+
+    def shower():
+        while not ended.wait(0.002):
+            process = r.daemon.process
+            if process is not None and process.poll() is None and masked(process.pid):
+                process.send_signal(signal.SIGHUP)
+
+    thread = threading.Thread(target=shower)
+    thread.start()
+    try:
+        r.daemon.start()
+        until(lambda: len(r.daemon.logged("reloaded: ")) > log_before, what="a reload")
+        assert post(r.daemon) == (200, "one a 1")
+        p = phone(r.daemon).wait_ready()
+        p.speaking(2.0, 300).result(60)
+        r.daemon.stop()  # it looks at the status: 0
+    finally:
+        ended.set()
+        thread.join()
+
+
+def masked(pid):
+    """Does the process wait for SIGHUP? Before, it is like any other that is just beginning."""
+    try:
+        status = Path("/proc/%d/status" % pid).read_text()
+    except OSError:
+        return False
+    return bool(int(re.search(r"SigBlk:\s+(\w+)", status).group(1), 16) & 1 << (signal.SIGHUP - 1))
 
 
 def test_what_cannot_change(versioned, tmp_path):

@@ -2,6 +2,7 @@
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import threading
@@ -173,3 +174,82 @@ def test_idle_watchdog_costs_little(start_daemon):
     holds(daemon.running, 2.0)
     used = (ticks() - before) / os.sysconf("SC_CLK_TCK")
     assert used <= 0.05 * (time.monotonic() - began) * SLOW
+
+
+# ------------------------------------------------------------------------------ plugins that never return
+
+
+HANGS = "a callback holds its loop.*plugin=\"?bad_hang\"? callback=\"?%s\"? loop=\"?%s"
+
+
+def hanging(where):
+    return {"daemon": {"drain": "2s"}, **block("bad_hang", where=where)}
+
+
+def reload_into(daemon, where):
+    """omictl, which waits for a reload whose new plugin hangs there."""
+    daemon.rewrite(hanging(where))
+    return subprocess.Popen([program("omictl"), "--socket", daemon.control, "reload"], stdout=subprocess.DEVNULL,
+                            stderr=subprocess.DEVNULL)
+
+
+def left_behind(daemon, line):
+    """SIGTERM ends it in bounded time, and it says what it left."""
+    daemon.process.send_signal(signal.SIGTERM)
+    assert daemon.process.wait(40 * SLOW) == 1
+    assert daemon.logged(line), daemon.log_tail()
+    daemon.process = None
+
+
+def test_start_never_returns_at_reload(start_daemon):
+    daemon = start_daemon(hanging("nowhere"))
+    asking = reload_into(daemon, "start")
+    try:
+        line = until(lambda: daemon.logged(HANGS % ("start", "reactor_")), what="the watchdog's line")
+        assert len({name for name in re.findall(r"loop=\"?(\w+)", "\n".join(line))}) >= 1
+        # The reload is over with the stop that is asked for, and refused; what holds a reactor can't be waited for.
+        left_behind(daemon, "a plugin holds its reactor: leaving without it")
+        assert daemon.log().count("start() does not return") >= 1
+    finally:
+        asking.kill()
+        asking.wait()
+
+
+def test_start_never_returns_at_start(tmp_path, start_daemon):
+    """A daemon that never gets ready hears SIGTERM all the same."""
+    daemon = start_daemon(hanging("nowhere"))
+    daemon.stop()
+    log = daemon.log_file
+    daemon.rewrite(hanging("start"))
+    with open(log, "ab") as out:
+        daemon.process = subprocess.Popen([program("omid"), "-f", daemon.conf], stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=out, env=daemon.environment, cwd=daemon.dir)
+    until(lambda: daemon.logged(HANGS % ("start", "reactor_")), what="the watchdog's line")
+    left_behind(daemon, "start\\(\\) does not return")
+
+
+def test_configure_never_returns_at_reload(start_daemon):
+    daemon = start_daemon({**hanging("nowhere"), "plugin echo": {}})
+    asking = reload_into(daemon, "configure")
+    try:
+        until(lambda: daemon.logged(HANGS % ("configure", "main")), what="the watchdog's line")
+        # Whoever is connected notices nothing: the main thread alone is held.
+        assert daemon.healthz() == 200
+        assert {p["name"]: p["state"] for p in daemon.status()["plugins"]}["bad_hang"] == "running"
+        left_behind(daemon, "asked to stop while a plugin holds the main thread.*bad_hang.*configure")
+    finally:
+        asking.kill()
+        asking.wait()
+
+
+def test_every_thread_has_its_lag(start_daemon, reactors):
+    daemon = start_daemon({"ingress": {"threads": 2}, **block("bad_hold")})
+    loops = {"lane", "ingress_0", "ingress_1"} | {"reactor_%d" % i for i in range(reactors)}
+    found = {dict(labels).get("loop") for name, labels in daemon.metrics() if name == "omid_loop_lag_seconds_count"}
+    assert found == loops
+    assert {loop["name"] for loop in daemon.status()["loops"]} == loops
+
+    def lags():
+        assert daemon.get("/hold?0") == (200, b"held")
+        return sum(daemon.metric("omid_loop_lag_seconds_count", loop="ingress_%d" % i) for i in range(2)) > 0
+    until(lags, what="an answer that went through an ingress thread")

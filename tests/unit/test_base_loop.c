@@ -136,7 +136,7 @@ static void on_post_turn(struct loop *from, struct loop_msg *msg)
 static uint64_t turn_run(unsigned loops, int how)
 {
     struct loop_msg go = {.fn = on_post_turn};
-    struct loop_lag lag;
+    struct pulse_lag lag;
     struct loop *from = loop_new("from");
     turn_loops = loops;
     disorder = next_of[0] = 0;
@@ -301,7 +301,7 @@ static void test_lag(void)
     atomic_uint entered = 0;
     struct blocker first = {.msg.fn = on_block, .entered = &entered, .ms = 30},
                    second = {.msg.fn = on_block, .entered = &entered};
-    struct loop_lag lag;
+    struct pulse_lag lag;
     struct loop *l = loop_new("lagging");
     CU_ASSERT_STRING_EQUAL(loop_name(l), "lagging");
     loop_lag_read(l, &lag);
@@ -315,9 +315,9 @@ static void test_lag(void)
     CU_ASSERT_EQUAL(lag.n, 2);
     CU_ASSERT(lag.max_ns > 10000000 && lag.sum_ns >= lag.max_ns);
     uint64_t all = 0, slow = 0;
-    for (unsigned i = 0; i < LOOP_LAG_BUCKETS; i++) {
+    for (unsigned i = 0; i < PULSE_LAG_BUCKETS; i++) {
         all += lag.count[i];
-        if (i > 0 && loop_lag_bounds[i - 1] >= 0.01)
+        if (i > 0 && pulse_lag_bounds[i - 1] >= 0.01)
             slow += lag.count[i];
     }
     CU_ASSERT_EQUAL(all, 2);
@@ -348,8 +348,8 @@ static void on_work(struct loop *l, struct loop_msg *msg)
 {
     struct worker *w = container_of(msg, struct worker, msg);
     while (!atomic_load(&w->enough)) {
-        struct loop_doing none = loop_doing_enter(l, owner_a, callback_a);
-        struct loop_doing outer = loop_doing_enter(l, owner_b, callback_b);
+        struct pulse_doing none = loop_doing_enter(l, owner_a, callback_a);
+        struct pulse_doing outer = loop_doing_enter(l, owner_b, callback_b);
         CU_ASSERT(none.owner == NULL && outer.owner == owner_a && outer.callback == callback_a);
         loop_doing_leave(l, outer);
         loop_doing_leave(l, none);
@@ -361,7 +361,7 @@ static void on_work(struct loop *l, struct loop_msg *msg)
 static void test_doing(void)
 {
     struct worker w = {.msg.fn = on_work};
-    struct loop_doing d;
+    struct pulse_doing d;
     struct loop *l = loop_new("doing");
     unsigned torn = 0, seen = 0;
     CU_ASSERT(!loop_doing_read(l, &d));
@@ -432,7 +432,7 @@ static void test_gather(void)
     enum { N = 200 };
     static struct note notes[N];
     struct loop_msg first = {.fn = on_gather};
-    struct loop_lag before, after;
+    struct pulse_lag before, after;
     struct loop *l = loop_new("gather");
     CU_ASSERT_EQUAL(loop_gather_us(0), 0);
     CU_ASSERT_EQUAL(loop_gather_us(7), 70);

@@ -331,6 +331,39 @@ static void test_lanes(void)
                          "found 17\n"));
 }
 
+/* Id tokens: what follows from the project, and the numbers of the auth lane. */
+static void test_auth(void)
+{
+    struct conf *c = load_fatal("");
+    CU_ASSERT_PTR_NULL(c->auth.jwt.project);
+    CU_ASSERT_PTR_NULL(c->auth.jwt.issuer);
+    CU_ASSERT_EQUAL(c->auth.jwt.leeway_ms, 60000);
+    CU_ASSERT_EQUAL(c->auth.jwt.refresh_min_ms, 60000);
+    CU_ASSERT_EQUAL(c->auth.lane.pool, 20);
+    CU_ASSERT_EQUAL(c->auth.lane.idle, 8);
+    CU_ASSERT_EQUAL(c->auth.lane.semaphore, 20);
+    CU_ASSERT_EQUAL(c->auth.lane.connect_timeout_ms, 2000);
+    CU_ASSERT_EQUAL(c->auth.lane.timeout_ms, 10000);
+    CU_ASSERT_EQUAL(c->auth.lane.breaker_failures, 5);
+    CU_ASSERT_EQUAL(c->auth.lane.breaker_window_ms, 30000);
+    CU_ASSERT_EQUAL(c->listen.auth_timeout_ms, 5000);
+    CU_ASSERT_EQUAL(c->ingress.trusted_proxies.n, 0);
+    conf_free(&c);
+    c = load_fatal("auth { jwt { project = \"p\" } lane { pool = 4 connect_timeout = 1s } }");
+    CU_ASSERT_EQUAL(faults.warnings, 0);
+    CU_ASSERT_STRING_EQUAL(c->auth.jwt.issuer, "https://securetoken.google.com/p");
+    CU_ASSERT_EQUAL(strncmp(c->auth.jwt.jwks_url, "https://www.googleapis.com/", 27), 0);
+    CU_ASSERT_EQUAL(c->auth.lane.semaphore, 4); /* a default gives way */
+    conf_free(&c);
+    c = load_fatal("auth { jwt { project = \"p\" issuer = \"https://i\" } }");
+    CU_ASSERT_STRING_EQUAL(c->auth.jwt.issuer, "https://i");
+    conf_free(&c);
+    c = load_fatal("auth { jwt { issuer = \"https://i\" } }");
+    CU_ASSERT_EQUAL(faults.warnings, 1);
+    CU_ASSERT_PTR_NOT_NULL(strstr(faults.text.data, "auth.jwt.issuer: means nothing without project"));
+    conf_free(&c);
+}
+
 static void test_left_out(void)
 {
     struct conf *c = load_fatal("plugin absent { whatever = 1 }\nplugin bare { }");
@@ -526,6 +559,7 @@ int main(void)
     CU_add_test(s, "include", test_include);
     CU_add_test(s, "secrets", test_secrets);
     CU_add_test(s, "lanes", test_lanes);
+    CU_add_test(s, "auth", test_auth);
     CU_add_test(s, "left out", test_left_out);
     CU_add_test(s, "directories", test_directories);
     CU_add_test(s, "directories of the service manager", test_service_manager);

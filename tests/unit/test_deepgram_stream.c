@@ -603,6 +603,58 @@ static void test_keepalive(void)
     finish(true);
 }
 
+static struct omid_stt_stats stats_of(void *of)
+{
+    struct omid_stt_stats stats = {.size = sizeof(stats)};
+    omid_plugin.stt->stats(of, &stats);
+    CU_ASSERT_EQUAL(stats.size, sizeof(stats));
+    return stats;
+}
+
+/* The gate is shut for hours: one KeepAlive every five seconds, and then audio goes as before. */
+static void test_hours_of_silence(void)
+{
+    opened();
+    speak(1600);
+    omid_plugin.stt->finalize(stream);
+    for (int minute = 1; minute <= 180; minute++) {
+        h.n_sent = 0;
+        advance(60000);
+        CU_ASSERT_EQUAL(h.n_sent, 12);
+        CU_ASSERT_EQUAL(stats_of(stream).keepalives, 12 * (unsigned)minute);
+    }
+    CU_ASSERT_EQUAL(speak(1600), OMID_OK);
+    omid_plugin.stt->finalize(stream);
+    struct omid_stt_stats stats = stats_of(stream);
+    CU_ASSERT_EQUAL(stats.finalizes, 2);
+    CU_ASSERT_EQUAL(stats.finalize_errors, 0);
+    CU_ASSERT_EQUAL(h.ended, 0);
+    omid_plugin.stt->close(stream);
+    finish(true);
+}
+
+/* What was asked for and never left is told, also when the stream is dead. */
+static void test_finalize_errors(void)
+{
+    opened();
+    h.accept = 0;
+    h.send_rc = OMID_EFULL;
+    omid_plugin.stt->finalize(stream);
+    CU_ASSERT_EQUAL(stats_of(stream).finalize_errors, 1); /* as long as it waits */
+    h.accept = UINT32_MAX;
+    h.ws.events->writable(h.ws.arg, &h.ws);
+    CU_ASSERT_EQUAL(stats_of(stream).finalize_errors, 0);
+    CU_ASSERT_EQUAL(stats_of(stream).finalizes, 1);
+    h.accept = 0;
+    h.send_rc = OMID_ECLOSED;
+    omid_plugin.stt->finalize(stream); /* fails */
+    omid_plugin.stt->finalize(stream); /* too late */
+    CU_ASSERT_EQUAL(stats_of(stream).finalizes, 1);
+    CU_ASSERT_EQUAL(stats_of(stream).finalize_errors, 2);
+    advance(0);
+    finish(true);
+}
+
 static void test_full(void)
 {
     opened();
@@ -809,6 +861,8 @@ int main(void)
                                         {"close while connecting", test_close_while_connecting},
                                         {"ends", test_ends},
                                         {"KeepAlive", test_keepalive},
+                                        {"hours of silence", test_hours_of_silence},
+                                        {"Finalize that fails", test_finalize_errors},
                                         {"full", test_full},
                                         {"large audio", test_large_audio},
                                         {"a send fails", test_send_fails},

@@ -3,6 +3,7 @@
 
 #include "base/json.h"
 #include "base/magic.h"
+#include "ingress/greeting.h"
 #include "ingress/jwt.h"
 #include "jwt_rig.h"
 #include "unit.h"
@@ -402,13 +403,48 @@ static void test_keys_unfit(void)
     CU_ASSERT_EQUAL(check_at(token, strlen(token), NOW, NULL, set), JWT_UNKNOWN_KEY);
 }
 
+/* ------------------------------------------------------------ the first message */
+
+static void test_greeting(void)
+{
+    static const struct {
+        const char *message, *fault, *token;
+    } table[] = {
+        {"{\"type\":\"auth\",\"token\":\"x\"}", NULL, "x"},
+        {" {\"more\":[1],\"token\":\"a.b.c\",\"type\":\"auth\"} ", NULL, "a.b.c"},
+        {"", "Expected JSON auth message", NULL},
+        {"auth", "Expected JSON auth message", NULL},
+        {"{\"type\":\"auth\"", "Expected JSON auth message", NULL},
+        {"\xff", "Expected JSON auth message", NULL},
+        {"[]", "First message must be auth", NULL},
+        {"{\"token\":\"x\"}", "First message must be auth", NULL},
+        {"{\"type\":\"auth\"}", "Missing token", NULL},
+        {"{\"type\":\"auth\",\"token\":\"\"}", "Missing token", NULL},
+        {"{\"type\":\"auth\",\"token\":null}", "Missing token", NULL},
+        {"{\"type\":\"auth\",\"token\":true}", "Invalid token", NULL},
+    };
+    struct greeting g;
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        const char *fault = greeting_parse(true, table[i].message, strlen(table[i].message), &g);
+        CU_ASSERT(table[i].fault == NULL ? fault == NULL : fault != NULL && strcmp(fault, table[i].fault) == 0);
+        CU_ASSERT(table[i].token == NULL || (g.token != NULL && strcmp(g.token, table[i].token) == 0));
+        greeting_free(&g);
+        greeting_free(&g);
+    }
+    CU_ASSERT_STRING_EQUAL(greeting_parse(false, table[0].message, strlen(table[0].message), &g),
+                           "Expected JSON auth message"); /* as a binary frame */
+    greeting_free(&g);
+}
+
 int main(void)
 {
     CU_TestInfo tokens[] = {
         {"good ones", test_good},      {"claims", test_claims},   {"header", test_header},       {"HMAC", test_hmac},
         {"signature", test_signature}, {"garbage", test_garbage}, {"base64url", test_base64url}, CU_TEST_INFO_NULL};
     CU_TestInfo sets[] = {{"sets", test_keys}, {"unfit keys", test_keys_unfit}, CU_TEST_INFO_NULL};
-    CU_SuiteInfo suites[] = {{"tokens", make_keys, drop_keys, NULL, NULL, tokens},
+    CU_TestInfo greetings[] = {{"first messages", test_greeting}, CU_TEST_INFO_NULL};
+    CU_SuiteInfo suites[] = {{"greeting", NULL, NULL, NULL, NULL, greetings},
+                             {"tokens", make_keys, drop_keys, NULL, NULL, tokens},
                              {"key sets", make_keys, drop_keys, NULL, NULL, sets},
                              CU_SUITE_INFO_NULL};
     return unit_run(suites);

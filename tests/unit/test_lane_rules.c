@@ -116,6 +116,57 @@ static void test_breaker_slow(void)
     CU_ASSERT_EQUAL(n, 20);
 }
 
+/* The window and the share of slow calls are settings; so is a change of the window while it is there. */
+static void test_breaker_window(void)
+{
+    struct breaker_config with = conf;
+    struct breaker b;
+    uint64_t now = 0;
+    unsigned n = 0;
+
+    with.slow_ms = 500;
+    with.slow_share = 0.3;
+    breaker_init(&b, 0);
+    for (; b.state == BREAKER_CLOSED && n < 100; n++) {
+        struct breaker_token t;
+        CU_ASSERT_FATAL(breaker_admit(&b, n, 1000, &t));
+        breaker_report(&b, &with, n, MIDDLE, &t, BREAKER_SUCCESS, n % 10 < 3 ? 600 : 100);
+    }
+    CU_ASSERT_TRUE(n == 20 && b.why == BREAKER_SLOW_CALLS);
+    /* Every second call fails, one a second: thirty of them are in 30 s, ten in 10 s, which are too few. */
+    for (unsigned period = 10000; period <= 30000; period += 20000) {
+        with = conf;
+        with.period_ms = period;
+        breaker_init(&b, 0);
+        for (n = 0; b.state == BREAKER_CLOSED && n < 300; n++) {
+            struct breaker_token t;
+            CU_ASSERT_FATAL(breaker_admit(&b, n * 1000, 1000, &t));
+            breaker_report(&b, &with, n * 1000, MIDDLE, &t, n % 2 ? BREAKER_FAILURE : BREAKER_SUCCESS, 0);
+        }
+        CU_ASSERT_EQUAL(n, period == 10000 ? 300 : 20);
+    }
+    /* Another window forgets what the old one counted; what came in a row, and the state, stay. */
+    breaker_init(&b, 0);
+    with.period_ms = 30000;
+    for (n = 0; n < 19; n++) {
+        struct breaker_token t;
+        CU_ASSERT_FATAL(breaker_admit(&b, now, 1000, &t));
+        breaker_report(&b, &with, now, MIDDLE, &t, n % 2 ? BREAKER_SUCCESS : BREAKER_FAILURE, 0);
+    }
+    CU_ASSERT_TRUE(b.state == BREAKER_CLOSED && b.consecutive == 1);
+    with.period_ms = 60000;
+    for (n = 0; n < 4; n++) {
+        struct breaker_token t;
+        CU_ASSERT_EQUAL(b.state, BREAKER_CLOSED);
+        CU_ASSERT_FATAL(breaker_admit(&b, now, 1000, &t));
+        breaker_report(&b, &with, now, MIDDLE, &t, BREAKER_FAILURE, 0);
+    }
+    CU_ASSERT_TRUE(b.state == BREAKER_OPEN && b.why == BREAKER_CONSECUTIVE);
+    with.period_ms = 1000;
+    CU_ASSERT_FALSE(breaker_ready(&b, 29999));
+    CU_ASSERT_TRUE(breaker_ready(&b, 30000));
+}
+
 /* The share and the number that it needs are settings. */
 static void test_breaker_rate(void)
 {
@@ -554,6 +605,7 @@ int main(void)
     CU_add_test(s, "jitter stays within 20 %", test_breaker_jitter);
     CU_add_test(s, "every second call fails", test_breaker_every_second);
     CU_add_test(s, "slow calls", test_breaker_slow);
+    CU_add_test(s, "the window is a setting", test_breaker_window);
     CU_add_test(s, "4xx never trips", test_breaker_4xx);
     CU_add_test(s, "one probe at a time", test_breaker_probe);
     CU_add_test(s, "cancelled and late probes leak no place", test_breaker_probe_leak);

@@ -260,6 +260,42 @@ static void test_ramp(void)
     peer_stop(&p);
 }
 
+/* Probes that are cancelled, or too late for anybody to ask: each gives its slot and its place back. */
+static void test_probe_slots(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256];
+
+    conf.breaker_failures = 1;
+    conf.breaker_open_ms = conf.breaker_open_max_ms = 1;
+    conf.semaphore = conf.pool = 2;
+    atomic_store(&held, 0);
+    atomic_store(&released, 0);
+    peer_start(&p, serve_by_mode);
+    rig_start(&r, &conf);
+    atomic_store(&p.mode, MODE_FAIL);
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
+    call_free(&c);
+    atomic_store(&p.mode, MODE_HOLD);
+    pause_ms(5); /* the breaker is open for 1 ms */
+    for (unsigned i = 0; i < 300; i++) {
+        call_init(&c, &r, url);
+        call_start(&c);
+        if (i % 10 == 0)
+            CU_ASSERT_TRUE(counts_reach(1, 0));
+        call_cancel(&c);
+        CU_ASSERT_EQUAL(atomic_load(&c.answers), 0);
+    }
+    CU_ASSERT_TRUE(counts_reach(0, 0));
+    atomic_store(&p.mode, MODE_OK);
+    CU_ASSERT_TRUE(rig_until(answers_again, &(struct probing){&r, url}));
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 /* ------------------------------------------------------------ what others see */
 
 static yajl_val breakers(struct rig *r, const char *lane)
@@ -491,6 +527,7 @@ int main(void)
     CU_add_test(s, "a slow target leaves room for others", test_slow_leaves_room);
     CU_add_test(s, "slow calls open a breaker", test_slow_calls);
     CU_add_test(s, "ramp after a recovery", test_ramp);
+    CU_add_test(s, "probes leak no slot", test_probe_slots);
     CU_add_test(s, "the table of breakers", test_table);
     CU_add_test(s, "the table's bound", test_table_bound);
     CU_add_test(s, "reset", test_reset);

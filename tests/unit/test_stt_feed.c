@@ -736,6 +736,63 @@ static void test_boastful_result(void)
     released_once();
 }
 
+/* A provider that tells words and not how far it is: they are not told again after a loss. */
+static void test_words_are_final(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 2 * RATE));
+    turns(3);
+    result(provider[0].live, "told", 0.5, 1.0, -1);
+    stream_closed(provider[0].live, OMID_STT_LOST);
+    UNTIL(seen.ready == 2 && provider[0].live->n == RATE);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, RATE));
+    result(provider[0].live, "too far", 0.5, 77.0, 1e9); /* no further than what it got */
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 1.5, 1e-9);
+    CU_ASSERT_DOUBLE_EQUAL(seen.end, 2.0, 1e-9);
+    result(provider[0].live, "before its time", -3.0, NAN, NAN);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 1.0, 1e-9);
+    CU_ASSERT_TRUE(seen.end >= seen.start);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* What waited for the connection, the first or a later one, is caught up with at the rate of the setting. */
+static void test_catch_up(void)
+{
+    for (unsigned later = 0; later < 2; later++) {
+        bool served;
+        providers_reset();
+        provider[0].script[0] = later ? S_READY : S_HANG;
+        provider[0].script[1] = S_HANG;
+        struct stt_feed *f = feed_make(1, "en", "", &served);
+        conf.stt.catch_up = 4;
+        stt_feed_start(f);
+        if (later) {
+            UNTIL(seen.ready == 1);
+            stream_closed(provider[0].live, OMID_STT_LOST);
+        }
+        UNTIL(provider[0].opens == 1 + later && provider[0].live);
+        CU_ASSERT_TRUE(speak(f, 2 * RATE));
+        turns(3);
+        uint64_t began = clock_mono_ms();
+        struct stream *s = provider[0].live;
+        session_stt_ready(s->stt);
+        while (s->n < 2 * RATE && clock_mono_ms() - began < DEADLINE_MS) {
+            ev_run(loop_ev(loop), EVRUN_NOWAIT);
+            if (s->n > 4 * (clock_mono_ms() - began + 51) * RATE / 1000)
+                CU_FAIL("too fast");
+        }
+        CU_ASSERT_EQUAL(s->n, 2 * RATE);
+        CU_ASSERT_TRUE(holds_from(s, 0));
+        stt_feed_free(&f);
+        released_once();
+    }
+}
+
 /* ------------------------------------------------------------------------- the gate */
 
 /* Milliseconds of audio, with voice or without. */
@@ -1118,6 +1175,8 @@ int main(void)
     CU_add_test(s, "a plugin stops under its stream", test_plugin_stops);
     CU_add_test(s, "a plugin stops while the session closes", test_plugin_stops_while_closing);
     CU_add_test(s, "a message larger than the buffer", test_message_larger_than_buffer);
+    CU_add_test(s, "words are final", test_words_are_final);
+    CU_add_test(s, "what waited is caught up with", test_catch_up);
     CU_add_test(s, "gate: what is sent, and when it was", test_gate);
     CU_add_test(s, "gate: the rest is not kept back", test_gate_flushes);
     CU_add_test(s, "gate: modes, and the client's choice", test_gate_modes);

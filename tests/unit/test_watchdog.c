@@ -63,9 +63,9 @@ static void hold(void)
 static void on_nested(struct loop *l, struct loop_msg *msg)
 {
     (void)msg;
-    struct loop_doing none = loop_doing_enter(l, "outer", "event");
+    struct pulse_doing none = loop_doing_enter(l, "outer", "event");
     hold();
-    struct loop_doing outer = loop_doing_enter(l, "inner", "done");
+    struct pulse_doing outer = loop_doing_enter(l, "inner", "done");
     hold();
     loop_doing_leave(l, outer);
     hold();

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "base/log.h"
 #include "base/magic.h"
 #include "conf/lane.h"
 
@@ -46,6 +47,10 @@ static pthread_once_t global_once = PTHREAD_ONCE_INIT;
 static void global_init(void)
 {
     omid_assert(curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK);
+    if (!(curl_version_info(CURLVERSION_NOW)->features & CURL_VERSION_ASYNCHDNS))
+        log_error(
+            "lane",
+            "this libcurl looks up names on the loop, which stands meanwhile: use one with a resolver of its own");
 }
 
 static void read_results(struct curlev *c)

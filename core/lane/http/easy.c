@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 #include <unistd.h>
 
 #include "base/magic.h"
@@ -39,14 +40,53 @@ static size_t on_body(char *data, size_t size, size_t n, void *arg)
     return len;
 }
 
+/* Compressions that a header line names: "gzip, deflate" are two; chunked and identity are none. */
+static unsigned count_codings(const char *at, const char *end)
+{
+    unsigned n = 0;
+
+    while (at < end) {
+        size_t len = 0;
+        while (at < end && memchr(" \t,\r\n", *at, 5))
+            at++;
+        while (at + len < end && !memchr(" \t,;\r\n", at[len], 6))
+            len++;
+        bool none = len == 0 || (len == 7 && strncasecmp(at, "chunked", 7) == 0) ||
+                    (len == 8 && strncasecmp(at, "identity", 8) == 0);
+        n += !none;
+        at += len;
+        while (at < end && *at != ',')
+            at++;
+    }
+    return n;
+}
+
+/* What is compressed in what is compressed can hold the loop without end: sixteen kilobytes of input are gigabytes in
+ * between, though not one of them comes out and would count. One compression is enough for anybody. */
+static unsigned line_codings(const char *line, size_t len)
+{
+    static const char content[] = "Content-Encoding:", transfer[] = "Transfer-Encoding:";
+
+    if (len > sizeof content && strncasecmp(line, content, sizeof content - 1) == 0)
+        return count_codings(line + sizeof content - 1, line + len);
+    if (len > sizeof transfer && strncasecmp(line, transfer, sizeof transfer - 1) == 0)
+        return count_codings(line + sizeof transfer - 1, line + len);
+    return 0;
+}
+
 static size_t on_head(char *data, size_t size, size_t n, void *arg)
 {
     struct lane_http *r = ((struct lane_easy *)arg)->r;
+    size_t len = size * n;
 
-    (void)data;
-    r->head_seen += size * n;
-    r->bad_head = r->head_seen > MAX_HEAD;
-    return r->bad_head ? 0 : size * n;
+    r->head_seen += len;
+    if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
+        r->codings = 0; /* another answer, after a 1xx */
+    r->codings += line_codings(data, len);
+    r->bad_head = r->head_seen > MAX_HEAD ? "the answer's headers are too long"
+                  : r->codings > 1        ? "the answer is compressed more than once"
+                                          : NULL;
+    return r->bad_head ? 0 : len;
 }
 
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)

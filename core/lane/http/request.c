@@ -264,7 +264,9 @@ static void request_hop(struct lane_http *r, const char *key)
     metric_add(l->m.redirects, 1);
     buf_free(&r->in);
     r->seen = r->head_seen = 0;
-    r->enough = r->bad_head = false;
+    r->codings = 0;
+    r->enough = false;
+    r->bad_head = NULL;
     r->res = (struct omid_http_response){0};
     target_put(l, &r->w.target);
     r->w.target = target_get(l, key);
@@ -318,7 +320,7 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     if (error == OMID_HTTP_OK && status < 200)
         error = OMID_HTTP_PROTOCOL;
     if (error != OMID_HTTP_OK) /* now: the handle, with its text, may be another's when the slot is given back */
-        request_set_text(r, r->bad_head                  ? "the answer's headers are too long"
+        request_set_text(r, r->bad_head                  ? r->bad_head
                             : error == OMID_HTTP_BLOCKED ? "the address is not allowed for this URL"
                             : e->text[0] != 0            ? e->text
                             : rc != CURLE_OK             ? curl_easy_strerror(rc)

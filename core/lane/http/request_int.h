@@ -61,7 +61,9 @@ struct lane_http {
     bool bodyless;        /* a redirect has made it a GET */
     struct buf in;
     size_t seen, head_seen;
-    bool blocked, local, enough, bad_head;
+    unsigned codings; /* compressions of the answer */
+    bool blocked, local, enough;
+    const char *bad_head; /* what is wrong with the answer's; NULL: nothing */
 
     /* the answer: the lane's until posted, then the caller's */
     struct omid_http_response res;

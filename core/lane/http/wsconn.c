@@ -2,6 +2,8 @@
 
 #include <curl/curl.h>
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <omid/plugin.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -22,10 +24,11 @@
 #define READ_TURN (256u << 10) /* bytes read from one connection before others have their turn */
 #define TLS_CHUNK 16384u       /* a TLS record; a retry must offer the same bytes again */
 #define CLOSE_S 3.
+#define UNACKED_MS 15000u /* TCP_USER_TIMEOUT */
 #define MAX_REQUEST TLS_CHUNK
 #define MAX_SEND (16u << 20)     /* bytes of one message */
 #define CONTROL_ROOM (64u << 10) /* Pongs may wait in this beyond the send buffer */
-#define KEEP_BUFFER (64u << 10)  /* an emptied send buffer larger than this is given back */
+#define KEEP_BUFFER 512u         /* an emptied send buffer larger than this is given back: it is empty nearly always */
 
 struct wsloop {
     uint32_t magic;
@@ -461,6 +464,11 @@ static curl_socket_t conn_on_socket(void *arg, curlsocktype purpose, struct curl
     int fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
     if (fd < 0 && (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM))
         c->own_fault = true;
+    /* A peer that has vanished says nothing, and takes nothing: without this the kernel tries for a quarter of an hour
+     * while audio goes to nobody. Well within what stt.replay keeps. */
+    unsigned unacked_ms = UNACKED_MS;
+    if (fd >= 0)
+        setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
@@ -472,7 +480,8 @@ static bool conn_unresolved(const struct wsconn *c, CURLcode rc)
 
     curl_easy_getinfo(c->easy, CURLINFO_NAMELOOKUP_TIME_T, &resolved);
     curl_easy_getinfo(c->easy, CURLINFO_PRIMARY_IP, &ip);
-    return rc == CURLE_COULDNT_RESOLVE_HOST || (rc == CURLE_OPERATION_TIMEDOUT && resolved == 0 && (!ip || !*ip));
+    return rc == CURLE_COULDNT_RESOLVE_HOST || rc == CURLE_COULDNT_RESOLVE_PROXY ||
+           (rc == CURLE_OPERATION_TIMEDOUT && resolved == 0 && (!ip || !*ip));
 }
 
 /* The first write goes through curl: it ties the connection to the handle again, so that curl neither prunes it as an
@@ -502,7 +511,8 @@ static bool conn_take_socket(struct wsconn *c, const char **why)
     *why = "no memory for TLS";
     if (SSL_set_fd(c->ssl, fd) != 1)
         return false;
-    SSL_set_mode(c->ssl, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_set_mode(c->ssl,
+                 SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER | SSL_MODE_RELEASE_BUFFERS);
     if (rc == CURLE_AGAIN)
         c->tls_retry = c->out.len;
     return true;
@@ -520,7 +530,10 @@ static void conn_on_connected(void *arg, CURL *easy, CURLcode rc)
     if (c->end_pending) {
         /* closed meanwhile: told by its own turn */
     } else if (rc != CURLE_OK) {
-        c->own_fault |= conn_unresolved(c, rc) || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT;
+        long connect_code = 0; /* 407: our own credentials for the proxy */
+        curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_code);
+        c->own_fault |=
+            conn_unresolved(c, rc) || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT || connect_code == 407;
         conn_lost(c, c->blocked        ? "the address is not allowed for this URL"
                      : c->curl_text[0] ? c->curl_text
                                        : curl_easy_strerror(rc));

@@ -70,6 +70,7 @@ class Daemon:
         self.log_file = self.dir / "omid.log"
         self.run_dir = Path(tempfile.mkdtemp(prefix="omid-"))  # short: a socket's path has little room
         self.process = None
+        self.prefix = []  # before the command: where it runs
         self.address = self.control = None
         self.base = {
             "log": {"level": "debug", "format": "text", "target": "stderr"},
@@ -99,6 +100,7 @@ class Daemon:
         if VALGRIND:
             command = ["valgrind", "-q", "--error-exitcode=99", "--leak-check=full", "--errors-for-leak-kinds=definite",
                        "--num-callers=30"] + command
+        command = self.prefix + command
         self.ready_file.unlink(missing_ok=True)
         with open(self.log_file, "ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,

@@ -93,7 +93,8 @@ class Stream:
 
 
 class Deepgram:
-    def __init__(self, context=None):
+    def __init__(self, context=None, host="127.0.0.1"):
+        self._host = host
         self.default = Mode()
         self.attempts = []
         self.streams = []
@@ -131,7 +132,7 @@ class Deepgram:
             async def process_request(self, path, headers):
                 return await peer._upgrade(self, path, headers)
 
-        return await websockets.serve(self._talk, "127.0.0.1", 0, ssl=self._context, create_protocol=Protocol,
+        return await websockets.serve(self._talk, self._host, 0, ssl=self._context, create_protocol=Protocol,
                                       compression=None, max_size=None, ping_interval=None,
                                       close_timeout=2)
 

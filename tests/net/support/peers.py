@@ -67,6 +67,16 @@ def _bomb():
     return head, z.compress(bytes(1 << 20)) + z.flush(zlib.Z_FULL_FLUSH)
 
 
+def _nested():
+    empty = b"\0\0\0\xff\xff" * (1 << 20)  # stored blocks of no bytes
+    inner = zlib.compress(b"\x78\x9c" + empty, 9)
+    middle = zlib.compressobj(9)
+    return middle.compress(inner) + middle.flush()
+
+
+NESTED = _nested()
+
+
 class Peer(Server):
     """What it does stands in the path: /KIND/anything. requests: (line, headers, client certificate's subject)."""
 
@@ -171,11 +181,8 @@ class Peer(Server):
         await self._flood(writer, more)
 
     async def do_nested(self, writer, path):
-        """gzip in gzip in gzip: a few bytes that want to be terabytes."""
-        data = bytes(1 << 20)
-        for _ in range(3):
-            data = zlib.compress(data * 8, 9)
-        writer.write(answer(200, data, Content_Encoding="deflate, deflate, deflate"))
+        """Compressed in compressed: kilobytes that are gigabytes of empty blocks in between, and not one byte in the end."""
+        writer.write(answer(200, NESTED, Content_Encoding="deflate, deflate, deflate"))
         return True
 
     async def do_informs(self, writer, path):
