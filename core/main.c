@@ -330,7 +330,8 @@ static struct routes *routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) || !plugin_routes_add(d->host, routes)))
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
+                   !sessions_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }

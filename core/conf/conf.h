@@ -66,6 +66,10 @@ struct conf {
         uint64_t up_buffer, down_buffer, audio_buffer; /* bytes per session */
         uint32_t up_stall_ms, down_stall_ms;
         unsigned max_segments; /* waiting for a flush */
+        unsigned max_photos;   /* waiting for the store */
+        unsigned max_partial_photos;
+        uint64_t max_photo, photo_buffer; /* bytes in base64: of one; of all that wait for pieces */
+        uint32_t photo_timeout_ms, process_wait_ms;
         unsigned max_sessions; /* of the whole daemon */
         uint32_t auth_timeout_ms;
     } listen;

@@ -109,6 +109,18 @@
       "A session whose way down stays full for so long is closed with 1013.") \
     R("listen", "max_segments", INT, "1000", 1, 100000, NULL, RELOAD, listen.max_segments, \
       "Segments of one session that wait for a flush.") \
+    R("listen", "max_photos", INT, "100", 1, 10000, NULL, RELOAD, listen.max_photos, \
+      "Photos of one conversation that wait for the store.") \
+    R("listen", "max_photo", SIZE, "2MiB", 1 KIB, 16 MIB, NULL, RELOAD, listen.max_photo, \
+      "The largest photo, in base64.") \
+    R("listen", "max_partial_photos", INT, "50", 1, 10000, NULL, RELOAD, listen.max_partial_photos, \
+      "Photos of one session of which pieces are missing; the oldest is dropped for one more.") \
+    R("listen", "photo_buffer", SIZE, "10MiB", 64 KIB, 1 GIB, NULL, RELOAD, listen.photo_buffer, \
+      "Bytes of one session's photos of which pieces are missing; the oldest is dropped for more.") \
+    R("listen", "photo_timeout", DURATION, "60s", 100, 1 HOUR, NULL, RELOAD, listen.photo_timeout_ms, \
+      "The longest time from a photo's first piece to its last.") \
+    R("listen", "process_wait", DURATION, "50s", 10, 55 SEC, NULL, RELOAD, listen.process_wait_ms, \
+      "How long POST /v1/conversations waits for the processing before it answers 202.") \
     R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \

@@ -26,6 +26,9 @@ enum listen_codec {
 #define CODEC_RATE 16000
 /* What one packet of a compressed codec may decode to; the rest of it is dropped. */
 #define CODEC_MAX_SECONDS 5
+/* So many damaged frames in one packet, and the rest of it is not looked at: a large one of rubbish must not hold up
+ * the reactor. */
+#define CODEC_MAX_DAMAGED 100
 
 /* Samples in a buffer that grows and is used again. Zero it before the first use. */
 struct pcm {

@@ -144,22 +144,24 @@ static bool aac_unit(struct decoder *d, uint8_t *data, int len)
     /* Without its header it would be taken for a bare frame of the stream so far. */
     if (len < ADTS_HEADER || data[0] != 0xff || (data[1] & 0xf6) != 0xf0 || !((data[2] & 1) << 2 | data[3] >> 6)) {
         d->drops.malformed++;
-        return true;
+        return d->drops.malformed < CODEC_MAX_DAMAGED;
     }
     a->packet->data = data;
     a->packet->size = len;
     int rc = avcodec_send_packet(a->ctx, a->packet);
-    bool more = true;
+    bool more = true, heard = false;
     if (rc == 0) {
-        while (more && (rc = avcodec_receive_frame(a->ctx, a->frame)) == 0)
+        while (more && (rc = avcodec_receive_frame(a->ctx, a->frame)) == 0) {
+            heard = true;
             more = aac_frame(d);
+        }
         av_frame_unref(a->frame);
     }
     if (rc == AVERROR(ENOMEM))
         d->drops.memory++;
-    else if (rc != 0 && rc != AVERROR(EAGAIN))
+    else if (!heard || (rc != 0 && rc != AVERROR(EAGAIN))) /* one of no elements is valid, and of no use */
         d->drops.malformed++;
-    return more;
+    return more && d->drops.malformed < CODEC_MAX_DAMAGED;
 }
 
 static void aac_packet(struct decoder *d, const unsigned char *data, size_t len)

@@ -26,7 +26,7 @@ static void lc3_packet(struct decoder *d, const unsigned char *data, size_t len)
         d->drops.malformed++;
         return;
     }
-    for (size_t at = 0; at < len; at += frame) {
+    for (size_t at = 0; at < len && d->drops.malformed < CODEC_MAX_DAMAGED; at += frame) {
         /* 1: a damaged frame was concealed; what libraries make up is not heard. */
         if (lc3_decode(d->state, data + at, (int)frame, LC3_PCM_FORMAT_S16, pcm, 1) != 0)
             d->drops.malformed++;

@@ -16,13 +16,14 @@
 
 static void conversation_store_flush(struct conversation *c);
 static void conversation_settle(struct conversation *c);
-static void conversation_end(struct conversation *c);
 
 static void conversation_set_state(struct conversation *c, enum conversation_state to)
 {
     omid_assert((c->state == CONVERSATION_OPEN && to != CONVERSATION_OPEN) ||
                 (c->state == CONVERSATION_ENDING && to == CONVERSATION_GONE));
     c->state = to;
+    if (map_get(c->ss->open_of, c->uid) == c)
+        map_remove(c->ss->open_of, c->uid);
 }
 
 static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
@@ -86,13 +87,31 @@ static size_t unseen_json(struct conversation *c, unsigned who, struct buf *out)
     return json_w_end(&w) ? n : 0;
 }
 
+/* Its silence begins now. */
+static void conversation_touch(struct conversation *c)
+{
+    int64_t now = clock_wall_ms();
+    if (now > c->finished_ms)
+        c->finished_ms = now;
+    c->times_dirty = true;
+}
+
+void conversation_changed(struct conversation *c)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    c->changed = true;
+    timer_arm(c, &c->client_flush, c->ss->env.conf->listen.transcript_flush_ms);
+}
+
 void conversation_flush_client(struct conversation *c)
 {
     CHECK_MAGIC(c, CONVERSATION_MAGIC);
     timer_stop(c, &c->client_flush);
-    if (c->fresh.n == 0)
+    if (c->fresh.n == 0 && !c->changed)
         return;
     struct id_list deleted = {0};
+    bool heard = c->fresh.n > 0; /* not only renamed: that is no sign of life */
+    c->changed = false;
     if (!segments_merge(&c->segments, &c->fresh, &deleted))
         log_error(MODULE, "no memory to combine segments", LS("conversation", c->id));
     if (c->fresh.n > 0)
@@ -101,10 +120,8 @@ void conversation_flush_client(struct conversation *c)
         id_list_push(&c->gone_consumers, deleted.id[i]);
         id_list_push(&c->gone_store, deleted.id[i]);
     }
-    int64_t now = clock_wall_ms();
-    if (now > c->finished_ms)
-        c->finished_ms = now;
-    c->times_dirty = true;
+    if (heard)
+        conversation_touch(c);
 
     struct buf gone = BUF_INIT(0), changed = BUF_INIT(0);
     if (deleted.n > 0 && ids_json(&deleted, "segments_deleted", &gone)) {
@@ -196,13 +213,42 @@ static struct conversation *store_answer_take(struct store_answer *a)
 
 static bool conversation_dirty(const struct conversation *c)
 {
-    if (!c->stored || c->gone_store.n > 0 || c->times_dirty)
+    if (!c->stored || c->gone_store.n > 0 || c->times_dirty || content_dirty(&c->content))
         return true;
     for (size_t i = c->segments.n; i-- > 0;) {
         if (c->segments.item[i]->unseen & SEGMENT_STORE)
             return true;
     }
     return false;
+}
+
+/* The name is on disk, its sample of the voice too: whoever takes samples is told. */
+static void naming_tell(void *arg, const struct naming *n)
+{
+    struct conversation *c = arg;
+    struct buf b = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '{');
+    json_w_kstr(&w, "sample_id", n->sample_id);
+    json_w_kint(&w, "speaker_id", n->speaker_id);
+    json_w_kstr(&w, "person_id", n->person_id ? n->person_id : "user");
+    json_w_kstr(&w, "person_name", n->name);
+    json_w_key(&w, "segment_ids");
+    json_w_raw(&w, n->segments, strlen(n->segments));
+    json_w_close(&w, '}');
+    if (json_w_end(&w)) {
+        struct omid_event ev = {.size = sizeof ev,
+                                .type = OMID_EVENT_SPEAKER_ASSIGNED,
+                                .uid = c->uid,
+                                .session_id = n->session_id,
+                                .conversation_id = c->id,
+                                .json = b.data,
+                                .json_len = b.len,
+                                .time_ms = n->created_ms};
+        bus_publish(c->ss->env.bus, &ev);
+    }
+    buf_free(&b);
 }
 
 static void on_put(void *arg, int result)
@@ -214,15 +260,19 @@ static void on_put(void *arg, int result)
     if (result != OMID_OK) {
         /* Upserts are idempotent: the whole conversation goes again, with the ids that were to be deleted. */
         c->gone_sent = 0;
+        content_stored(&c->content, NULL, NULL);
         for (size_t i = 0; i < c->segments.n; i++)
             c->segments.item[i]->unseen |= SEGMENT_STORE;
         c->times_dirty = true;
+        if (result == OMID_ENOTSUP)
+            c->stored = false; /* somebody took it out of the file: it is begun there anew */
         log_error(MODULE, "the store did not take segments, trying again", LS("conversation", c->id));
         store_flush_arm(c);
         return;
     }
     id_list_drop_first(&c->gone_store, c->gone_sent);
     c->gone_sent = 0;
+    content_stored(&c->content, naming_tell, c);
     if (conversation_dirty(c))
         store_flush_arm(c);
     conversation_settle(c);
@@ -261,8 +311,16 @@ static void conversation_store_put(struct conversation *c)
     struct store_segment *segment = calloc(c->segments.n + 1, sizeof *segment);
     char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
     const char **deleted = calloc(c->gone_store.n + 1, sizeof *deleted);
+    struct store_photo *photo = NULL;
+    struct store_naming *naming = NULL;
     struct store_answer *a = store_answer_new(c);
-    if (!segment || !speaker || !deleted || !a)
+    struct store_update u = {.conversation_id = c->id,
+                             .segment = segment,
+                             .deleted = deleted,
+                             .n_deleted = c->gone_store.n,
+                             .started_ms = c->started_ms,
+                             .finished_ms = c->finished_ms};
+    if (!segment || !speaker || !deleted || !a || !content_fill(&c->content, &u, &photo, &naming))
         goto out;
     for (size_t i = 0; i < c->segments.n; i++) {
         const struct segment *s = c->segments.item[i];
@@ -282,13 +340,7 @@ static void conversation_store_put(struct conversation *c)
     }
     for (size_t i = 0; i < c->gone_store.n; i++)
         deleted[i] = c->gone_store.id[i];
-    struct store_update u = {.conversation_id = c->id,
-                             .segment = segment,
-                             .n_segments = n,
-                             .deleted = deleted,
-                             .n_deleted = c->gone_store.n,
-                             .started_ms = c->started_ms,
-                             .finished_ms = c->finished_ms};
+    u.n_segments = n;
     if (store_segments_put(c->ss->env.store, &u, c->ss->env.loop, on_put, a) == OMID_OK) {
         a = NULL;
         c->store_busy = true;
@@ -296,6 +348,7 @@ static void conversation_store_put(struct conversation *c)
         for (size_t i = 0; i < c->segments.n; i++)
             c->segments.item[i]->unseen &= ~(unsigned)SEGMENT_STORE;
         c->gone_sent = c->gone_store.n;
+        content_sent(&c->content, &u);
     } else {
         store_flush_arm(c);
     }
@@ -303,6 +356,8 @@ out:
     free(segment);
     free(speaker);
     free(deleted);
+    free(photo);
+    free(naming);
     free(a);
 }
 
@@ -392,7 +447,8 @@ struct conversation *conversation_new(struct sessions *ss, const struct store_co
         store_flush_arm(c);
     }
     if (!c->uid || !c->language || !c->source || (from && !segments_load(c, from)) ||
-        !map_put(ss->conversation, c->id, c, NULL)) {
+        (from && !content_load(&c->content, from)) || !map_put(ss->conversation, c->id, c, NULL) ||
+        !map_put(ss->open_of, c->uid, c, NULL)) {
         conversation_free(c);
         return NULL;
     }
@@ -406,6 +462,8 @@ void conversation_free(struct conversation *c)
     omid_assert(list_empty(&c->session));
     if (map_get(c->ss->conversation, c->id) == c)
         map_remove(c->ss->conversation, c->id);
+    if (c->uid && map_get(c->ss->open_of, c->uid) == c)
+        map_remove(c->ss->open_of, c->uid);
     timer_stop(c, &c->client_flush);
     timer_stop(c, &c->consumer_flush);
     timer_stop(c, &c->store_flush);
@@ -414,6 +472,7 @@ void conversation_free(struct conversation *c)
     budget_add(-(int64_t)c->bytes);
     id_list_free(&c->gone_consumers);
     id_list_free(&c->gone_store);
+    content_free(&c->content);
     free(c->uid);
     free(c->language);
     free(c->source);
@@ -449,7 +508,9 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
     memcpy(sc.id, c->id, sizeof sc.id);
     char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
     sc.segment = calloc(c->segments.n + 1, sizeof *sc.segment);
-    bool ok = speaker && sc.segment;
+    sc.photo = content_photos(&c->content);
+    sc.n_photos = c->content.n_photos;
+    bool ok = speaker && sc.segment && sc.photo;
     for (size_t i = 0; ok && i < c->segments.n; i++) {
         const struct segment *s = c->segments.item[i];
         segment_speaker_name(s->speaker_id, speaker[i]);
@@ -472,6 +533,7 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
     }
     free(speaker);
     free(sc.segment);
+    free(sc.photo);
     return ok;
 }
 
@@ -546,6 +608,9 @@ void conversation_add(struct conversation *c, struct session *s, struct segment_
         double shift = first - (double)c->started_ms / 1000.;
         seg->start = fmax(0., round((seg->start + shift) * 1000.) / 1000.);
         seg->end = fmax(seg->start, round((seg->end + shift) * 1000.) / 1000.);
+        const struct speaker_name *named = content_speaker(&c->content, seg->speaker_id);
+        if (named)
+            conversation_segment_name(c, seg, named->person_id);
         if (c->fresh.n >= c->ss->env.conf->listen.max_segments)
             conversation_flush_client(c);
         if (c->bytes > 2 * MAX_BYTES || !segment_list_push(&c->fresh, seg)) {
@@ -559,6 +624,43 @@ void conversation_add(struct conversation *c, struct session *s, struct segment_
     batch->n = 0;
     if (c->fresh.n > 0)
         timer_arm(c, &c->client_flush, c->ss->env.conf->listen.transcript_flush_ms);
+}
+
+/* ------------------------------------------------------------ photos and names */
+
+void conversation_segment_name(struct conversation *c, struct segment *seg, const char *person_id)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    char *person = person_id ? strdup(person_id) : NULL;
+    if (person_id && !person) {
+        metric_add(session_metrics()->dropped, 1);
+        return;
+    }
+    free(seg->person_id);
+    seg->person_id = person;
+    seg->is_user = !person_id;
+    seg->unseen = SEGMENT_ALL;
+}
+
+bool conversation_name(struct conversation *c, const struct session *s, int speaker_id, const char *person_id,
+                       const char *name, const char *segments)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    if (!content_name(&c->content, speaker_id, person_id, name, segments, s->id, clock_wall_ms()))
+        return false;
+    store_flush_arm(c);
+    return true;
+}
+
+const char *conversation_photo(struct conversation *c, unsigned char *data, size_t len)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    const char *id = content_photo_add(&c->content, data, len, clock_wall_ms(), c->ss->env.conf->listen.max_photos);
+    if (!id)
+        return NULL;
+    conversation_touch(c);
+    store_flush_arm(c);
+    return id;
 }
 
 /* -------------------------------------------------------------------- the end */
@@ -594,9 +696,36 @@ static void conversation_delete(struct conversation *c)
     char *id = strdup(c->id);
     if (!id || store_conversation_delete(c->ss->env.store, c->id, NULL, c->ss->env.loop, on_deleted, id) != OMID_OK)
         free(id);
+    struct sessions *ss = c->ss;
+    conversation_set_state(c, CONVERSATION_GONE); /* first: or its sessions would find it open */
     sessions_move_on(c);
-    conversation_set_state(c, CONVERSATION_GONE);
     conversation_free(c);
+    sessions_check_drained(ss);
+}
+
+void conversation_discard(struct conversation *c, void (*done)(void *arg, int result), void *arg)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    omid_assert(c->state == CONVERSATION_OPEN);
+    struct sessions *ss = c->ss;
+    list_each (it, &c->session) /* what it would have been told of segments that are no more */
+        id_list_clear(&list_entry(it, struct session, conversation_link)->unsent);
+    int rc = store_conversation_delete(ss->env.store, c->id, NULL, ss->env.loop, done, arg);
+    conversation_set_state(c, CONVERSATION_GONE);
+    sessions_move_on(c);
+    conversation_free(c);
+    if (rc != OMID_OK && done)
+        done(arg, rc);
+    sessions_check_drained(ss);
+}
+
+struct conversation *conversation_live(struct sessions *ss, const char *uid)
+{
+    struct conversation *c = map_get(ss->open_of, uid);
+    if (!c)
+        return NULL;
+    conversation_check(c, clock_wall_ms());
+    return map_get(ss->open_of, uid);
 }
 
 static void conversation_tell_processing(struct conversation *c)
@@ -621,14 +750,22 @@ static void conversation_tell_processing(struct conversation *c)
 
 static bool conversation_over(const struct conversation *c, int64_t now_ms)
 {
-    return now_ms - c->finished_ms >= c->timeout_ms || c->bytes > MAX_BYTES;
+    return now_ms - c->finished_ms >= c->timeout_ms || c->bytes > MAX_BYTES ||
+           c->content.n_photos >= CONTENT_MAX_PHOTOS;
 }
 
-/* It leaves memory: c is not to be used afterwards. */
-static void conversation_end(struct conversation *c)
+bool conversation_empty(const struct conversation *c)
 {
-    log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n));
-    if (c->segments.n == 0) {
+    return c->segments.n == 0 && c->content.n_photos == 0;
+}
+
+void conversation_end(struct conversation *c)
+{
+    CHECK_MAGIC(c, CONVERSATION_MAGIC);
+    omid_assert(c->state == CONVERSATION_OPEN);
+    log_info(MODULE, "ends", LS("conversation", c->id), LU("segments", c->segments.n),
+             LU("photos", c->content.n_photos));
+    if (conversation_empty(c)) {
         conversation_delete(c);
         return;
     }

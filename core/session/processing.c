@@ -59,6 +59,7 @@ static void processing_free(struct processing *p)
 {
     CHECK_MAGIC(p, PROCESSING_MAGIC);
     map_remove(p->ss->processing, p->id);
+    rest_processed(p->ss, p->id, NULL, NULL); /* whoever still waits for it */
     list_remove(&p->link);
     ev_timer_stop(loop_ev(p->ss->env.loop), &p->retry);
     store_conversation_free(&p->conversation);
@@ -98,7 +99,7 @@ static void processing_again(struct processing *p, const char *what)
 
 /* --------------------------------------------------------------- telling the client */
 
-static void processing_tell_clients(struct processing *p, const struct buf *memory)
+static void processing_tell_clients(struct processing *p, const struct buf *memory, const struct buf *messages)
 {
     struct buf b = BUF_INIT(0);
     struct json_w w;
@@ -108,8 +109,7 @@ static void processing_tell_clients(struct processing *p, const struct buf *memo
     json_w_key(&w, "memory");
     json_w_raw(&w, memory->data, memory->len);
     json_w_key(&w, "messages");
-    json_w_open(&w, '[');
-    json_w_close(&w, ']');
+    json_w_raw(&w, messages->data, messages->len);
     json_w_close(&w, '}');
     if (json_w_end(&w)) {
         list_each (it, &p->ss->session) {
@@ -147,10 +147,21 @@ static void on_completed(void *arg, int result)
         processing_again(p, "complete");
         return;
     }
-    struct buf memory = BUF_INIT(0);
-    if (result == OMID_OK && processing_json(p, &memory))
-        processing_tell_clients(p, &memory);
+    if (result != OMID_OK) {
+        log_info(MODULE, "deleted while it was processed", LS("conversation", p->id));
+        processing_finish(p);
+        return;
+    }
+    struct buf memory = BUF_INIT(0), messages = BUF_INIT(0);
+    struct json_w w;
+    json_w_start(&w, &messages);
+    store_messages_json(&w, p->conversation);
+    if (json_w_end(&w) && processing_json(p, &memory)) {
+        processing_tell_clients(p, &memory, &messages);
+        rest_processed(p->ss, p->id, &memory, &messages);
+    }
     buf_free(&memory);
+    buf_free(&messages);
     metric_add(session_metrics()->processed, 1);
     log_info(MODULE, "completed", LS("conversation", p->id), LU("segments", p->conversation->n_segments));
     processing_finish(p);
@@ -239,7 +250,7 @@ static void on_read(void *arg, struct store_conversation *c)
         processing_finish(p); /* done before a crash, or deleted */
         return;
     }
-    if (c->n_segments == 0) {
+    if (c->n_segments == 0 && c->n_photos == 0) {
         /* Nothing was ever said into it: its session left before its first word. */
         if (store_conversation_delete(p->ss->env.store, p->id, NULL, p->ss->env.loop, on_deleted, p) != OMID_OK)
             processing_again(p, "delete");

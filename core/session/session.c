@@ -14,6 +14,9 @@
 /* A store that has not answered by then is not waited for: the transcript begins in memory. */
 #define STORE_PATIENCE_MS 2000
 #define CHECK_MS 1000
+/* Sessions whose clients are gone wait for their providers at most listen.drain; with clients that come and go all the
+ * time, and a provider that hangs, there may be this many times listen.max_sessions, those that live included. */
+#define LEAVING_FACTOR 2u
 
 void session_set_state(struct session *s, enum session_state to)
 {
@@ -90,10 +93,12 @@ void session_destroy(struct session *s)
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
     map_remove(ss->by_id, s->id);
+    sessions_held_add(-1);
     list_remove(&s->link);
     loop_gather(ss->env.loop, map_count(ss->by_id));
     session_outbound_free(s);
     session_audio_free(s);
+    session_photos_free(s);
     if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
         metric_add(session_metrics()->dropped, (int64_t)s->early.n);
     segment_list_free(&s->early);
@@ -129,6 +134,8 @@ void session_attach(struct session *s, struct conversation *c)
         conversation_attach(c, s);
     else
         session_close(s, WS_CODE_INTERNAL, "out of memory");
+    if (s->channel)
+        channel_resume(s->channel); /* of messages that waited for a conversation */
     task_end(&s->open, TASK_DONE, NULL);
     session_show(s, false);
 }
@@ -146,13 +153,16 @@ static void on_opened(void *arg, struct store_opened *opened)
     }
     if (!s || !session_opening(s))
         return; /* it has left, or has begun without the store */
-    struct conversation *c = NULL;
+    /* Another session of the uid may have begun one meanwhile, in memory alone: two sessions, one conversation. */
+    struct conversation *c = conversation_live(ss, s->uid);
+    if (c) {
+        session_attach(s, c);
+        return;
+    }
     if (opened->result == OMID_OK && opened->conversation) {
-        c = map_get(ss->conversation, opened->conversation->id);
-        if (!c)
-            c = conversation_new(ss, opened->conversation, s);
-        else if (c->state != CONVERSATION_OPEN) /* it ended meanwhile, and is not to begin a second time */
-            c = conversation_new(ss, NULL, s);
+        /* It ended meanwhile, and is not to begin a second time? */
+        bool ended = map_get(ss->conversation, opened->conversation->id) != NULL;
+        c = conversation_new(ss, ended ? NULL : opened->conversation, s);
     } else {
         log_error(MODULE, "the store opened no conversation: beginning in memory", LS("session", s->id));
         c = conversation_new(ss, NULL, s);
@@ -167,7 +177,8 @@ static void on_open_wait(struct ev_loop *ev, ev_timer *w, int revents)
     struct session *s = w->data;
     CHECK_MAGIC(s, SESSION_MAGIC);
     log_error(MODULE, "the store does not answer: beginning in memory", LS("session", s->id));
-    session_attach(s, conversation_new(s->ss, NULL, s));
+    struct conversation *live = conversation_live(s->ss, s->uid);
+    session_attach(s, live ? live : conversation_new(s->ss, NULL, s));
 }
 
 void session_conversation_request(struct session *s)
@@ -187,6 +198,14 @@ void session_conversation_request(struct session *s)
     if (!session_open_begin(s)) {
         free(a);
         return; /* it is being cancelled: it needs none any more */
+    }
+    /* The one in memory is ahead of its copy on disk; and the uid has no other while it is open. */
+    struct conversation *live = conversation_live(s->ss, s->uid);
+    if (live) {
+        free(a);
+        s->params.resume_id[0] = 0;
+        session_attach(s, live);
+        return;
     }
     if (a) {
         a->ss = s->ss;
@@ -308,6 +327,7 @@ static void on_check(struct ev_loop *ev, ev_timer *w, int revents)
     struct session *s = w->data;
     CHECK_MAGIC(s, SESSION_MAGIC);
     session_show(s, true);
+    session_photos_expire(s);
     uint64_t now = loop_now_ms(s->ss->env.loop);
     uint32_t inactivity = session_conf(s)->listen.inactivity_ms;
     if (inactivity && now - s->last_data_ms >= inactivity)
@@ -341,7 +361,8 @@ static uint16_t refusal(const struct sessions *ss, const struct listen_params *p
         snprintf(why, len, "server going away");
         return WS_CODE_GOING_AWAY;
     }
-    if (sessions_live() >= ss->env.conf->listen.max_sessions || budget_exhausted()) {
+    unsigned max = ss->env.conf->listen.max_sessions;
+    if (sessions_live() >= max || sessions_held() >= LEAVING_FACTOR * max || budget_exhausted()) {
         snprintf(why, len, "overloaded, try again later");
         return WS_CODE_TRY_LATER;
     }
@@ -374,6 +395,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
+    sessions_held_add(1);
     loop_gather(ss->env.loop, map_count(ss->by_id));
     s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;
@@ -422,6 +444,7 @@ static void session_begin(struct session *s)
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_START);
     bus_publish(s->ss->env.bus, &ev);
     session_conversation_request(s);
+    session_last_memory(s);
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
     session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
     for (unsigned i = 0; i < s->n_streams; i++) {
@@ -439,14 +462,7 @@ static void session_begin(struct session *s)
 
 static void session_on_opened(struct channel *ch)
 {
-    struct sessions *const *all = channel_route(ch)->arg;
-    struct sessions *ss = NULL;
-    for (unsigned i = 0; !ss; i++) {
-        omid_assert(all[i]); /* one of them has this loop */
-        if (all[i]->env.loop == channel_loop(ch))
-            ss = all[i];
-    }
-    CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    struct sessions *ss = sessions_of_channel(ch);
     struct listen_params params;
     char why[160];
     bool memory = true;

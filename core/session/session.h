@@ -45,6 +45,9 @@ void sessions_free(struct sessions **ss); /* loop stopped */
 extern const struct channel_handler session_channel_handler;
 bool session_precheck(const struct channel_request *req, char *err, size_t errlen);
 
+/* The REST routes of conversations (omid-api(7)), with the same arg. false: no memory. */
+bool sessions_routes_add(struct routes *r, struct sessions **all);
+
 /* host_services' part: results of providers. */
 struct omid_stt;
 void session_stt_ready(struct omid_stt *stt);

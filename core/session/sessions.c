@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
 #include "host/host.h"
@@ -14,7 +15,17 @@
 
 /* ---------------------------------------------------------------- process-wide */
 
-static atomic_int live;
+static atomic_int live, held;
+
+unsigned sessions_held(void)
+{
+    return (unsigned)atomic_load_explicit(&held, memory_order_relaxed);
+}
+
+void sessions_held_add(int n)
+{
+    atomic_fetch_add_explicit(&held, n, memory_order_relaxed);
+}
 
 unsigned sessions_live(void)
 {
@@ -42,15 +53,16 @@ static void metrics_make(void)
         .mix_rejoins = metric_counter("omid_listen_mix_rejoins_total",
                                       "Channels that fell behind in the mixed audio and joined it anew."),
         .messages_ignored = metric_counter("omid_listen_messages_ignored_total",
-                                           "Client texts that are no JSON object or of no known type."),
+                                           "Client texts that are no JSON object, of no known type or not usable."),
         .segments = metric_counter("omid_listen_segments_total", "Transcript segments taken from providers."),
+        .photos = metric_counter("omid_listen_photos_total", "Photos taken from clients, whole."),
         .conversations = metric_counter("omid_conversations_opened_total", "Conversations begun or resumed."),
         .processed = metric_counter("omid_conversations_completed_total", "Conversations processed to their end."),
         .processing_retries =
             metric_counter("omid_conversation_retries_total", "Processing steps that failed and were repeated."),
         .coalesced = metric_counter("omid_listen_coalesced_total",
                                     "Transcript updates held back and merged for clients that read slowly."),
-        .dropped = metric_counter("omid_listen_dropped_total", "Messages and segments dropped at a bound."),
+        .dropped = metric_counter("omid_listen_dropped_total", "Messages, segments and photos dropped at a bound."),
     };
     audio_ring_metrics();
 }
@@ -67,6 +79,18 @@ unsigned session_reactor_of(const char *uid, unsigned reactors)
     if (!uid)
         return atomic_fetch_add_explicit(&round, 1, memory_order_relaxed) % reactors;
     return (unsigned)(map_hash(uid, strlen(uid)) % reactors);
+}
+
+struct sessions *sessions_of_channel(const struct channel *ch)
+{
+    struct sessions *const *all = channel_route(ch)->arg;
+    for (unsigned i = 0;; i++) {
+        omid_assert(all[i]); /* one of them has this loop */
+        if (all[i]->env.loop != channel_loop(ch))
+            continue;
+        CHECK_MAGIC(all[i], SESSIONS_MAGIC);
+        return all[i];
+    }
 }
 
 void sessions_status(struct json_w *w)
@@ -143,6 +167,26 @@ static void on_lifecycle(struct ev_loop *ev, ev_timer *w, int revents)
 
 /* ------------------------------------------------------------------------- life */
 
+/* With the conversation it is about, else with the one the uid speaks into. */
+static void app_message_keep(struct sessions *ss, const struct omid_event *ev, const char *app_id, const char *app_name,
+                             const char *text)
+{
+    const struct session *s = ev->session_id ? map_get(ss->by_id, ev->session_id) : NULL;
+    const struct conversation *c = s ? s->conversation : map_get(ss->open_of, ev->uid);
+    const char *id = ev->conversation_id && ev->conversation_id[0] ? ev->conversation_id : c ? c->id : NULL;
+    char message_id[37];
+    id_uuid4(message_id);
+    struct store_message m = {.id = message_id,
+                              .app_id = app_id ? app_id : "",
+                              .app_name = app_name ? app_name : "",
+                              .text = text,
+                              .created_ms = clock_wall_ms()};
+    if (id && store_message_add(ss->env.store, id, &m, ss->env.loop, NULL, NULL) != OMID_OK) {
+        metric_add(session_metrics()->dropped, 1);
+        log_warning(MODULE, "an app's message is not kept", LS("conversation", id));
+    }
+}
+
 static void on_event(void *arg, const struct omid_event *ev)
 {
     struct sessions *ss = arg;
@@ -160,6 +204,7 @@ static void on_event(void *arg, const struct omid_event *ev)
         json_w_kstr(&w, "app_name", json_str(v, "app_name"));
         json_w_kstr(&w, "message", message);
         json_w_close(&w, '}');
+        app_message_keep(ss, ev, json_str(v, "app_id"), json_str(v, "app_name"), message);
         if (json_w_end(&w)) {
             list_each (it, &ss->session) {
                 struct session *s = list_entry(it, struct session, link);
@@ -206,11 +251,13 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->env.conf = ss->conf = conf_ref(env->conf);
     list_init(&ss->session);
     list_init(&ss->waiting);
+    list_init(&ss->rest);
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
     ss->by_id = map_new();
     ss->conversation = map_new();
     ss->processing = map_new();
-    if (!ss->by_id || !ss->conversation || !ss->processing) {
+    ss->open_of = map_new();
+    if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -313,6 +360,7 @@ void sessions_free(struct sessions **ssp)
     }
     if (ss->processing)
         processing_free_all(ss);
+    rest_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);
@@ -320,6 +368,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->by_id);
     map_free(&ss->conversation);
     map_free(&ss->processing);
+    map_free(&ss->open_of);
     pcm_free(&ss->scratch);
     pcm_free(&ss->mixed);
     roster_free(&ss->roster);

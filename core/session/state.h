@@ -18,8 +18,10 @@
 #include "base/map.h"
 #include "base/metrics.h"
 #include "session/codec.h"
+#include "session/content.h"
 #include "session/mixer.h"
 #include "session/params.h"
+#include "session/photos.h"
 #include "session/roster.h"
 #include "session/segments.h"
 #include "session/session.h"
@@ -34,6 +36,8 @@ struct sessions {
     struct list session;      /* all of them */
     struct map *by_id;        /* session id -> struct session */
     struct map *conversation; /* id -> struct conversation */
+    struct map *open_of;      /* uid -> its open struct conversation */
+    struct list rest;         /* requests of the REST routes under way */
     struct map *processing;   /* id -> struct processing */
     struct list waiting;      /* processings not yet begun */
     unsigned running;         /* processings begun */
@@ -60,7 +64,8 @@ struct conversation {
     struct sessions *ss;
     char id[37];
     char *uid, *language, *source;
-    char *call_id; /* or NULL */
+    char *call_id;          /* or NULL */
+    struct content content; /* photos, names of speakers */
     int64_t created_ms, started_ms, finished_ms, timeout_ms;
     struct segment_list segments;              /* combined */
     struct segment_list fresh;                 /* not yet combined: waits for the transcript flush */
@@ -72,6 +77,7 @@ struct conversation {
     bool stored;      /* the store knows it */
     bool store_busy;  /* an operation is under way */
     bool times_dirty; /* started or finished moved since the last put */
+    bool changed;     /* segments that are there have changed, and the client is to hear of it */
 };
 #define CONVERSATION_MAGIC UINT32_C(0x636f6e76)
 
@@ -120,6 +126,7 @@ struct session {
     bool undecoded_told;               /* that packets do not decode: said once */
     struct conversation *conversation; /* NULL until the store has answered */
     bool begun;                        /* plugins know of it */
+    struct photo_parts *photos;        /* pieces that wait for the others; NULL: none has come yet */
     struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
     int64_t first_audio_ms;            /* wall clock of its first sample; 0: none yet */
     uint64_t samples;                  /* taken so far */
@@ -176,6 +183,14 @@ void session_show(struct session *s, bool tick);
 
 /* ---- inbound.c: the channel's message() ---- */
 bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
+
+/* ---- messages.c: what the client's texts say ---- */
+/* false: it is to come again when there is a conversation. */
+bool session_text(struct session *s, const unsigned char *data, size_t len);
+/* Tells the client of the uid's last completed conversation, when the store has answered. */
+void session_last_memory(struct session *s);
+void session_photos_expire(struct session *s);
+void session_photos_free(struct session *s);
 
 /* ---- audio.c: from a packet to speech-to-text and to consumers ---- */
 /* Decoders and mixer for its parameters. false: no memory. */
@@ -234,6 +249,22 @@ void conversation_add(struct conversation *c, struct session *s, struct segment_
 void conversation_flush_client(struct conversation *c);
 /* Has its silence lasted long enough? Then ends it. */
 void conversation_check(struct conversation *c, int64_t now_ms);
+/* Ends it now, whatever its silence: it is processed, or deleted when it holds nothing. c is gone afterwards, its
+ * sessions move on. Only while it is open. */
+void conversation_end(struct conversation *c);
+bool conversation_empty(const struct conversation *c); /* nothing that was combined, and no photo */
+/* It leaves memory and the store with all it holds, and its sessions move on; done (may be NULL) when the store has
+ * answered. Only while it is open. */
+void conversation_discard(struct conversation *c, void (*done)(void *arg, int result), void *arg);
+/* The uid's open one, or NULL. One whose time is over is ended instead. */
+struct conversation *conversation_live(struct sessions *ss, const char *uid);
+/* A whole photo, which is taken; its id, or NULL (dropped). */
+const char *conversation_photo(struct conversation *c, unsigned char *data, size_t len);
+/* The speaker is this person (NULL: the owner) from now on. false: not kept. */
+bool conversation_name(struct conversation *c, const struct session *s, int speaker_id, const char *person_id,
+                       const char *name, const char *segments);
+void conversation_segment_name(struct conversation *c, struct segment *seg, const char *person_id);
+void conversation_changed(struct conversation *c); /* segments did: tells, with the next flush */
 void conversation_free(struct conversation *c);
 bool conversation_json(const struct conversation *c, enum store_status status, struct buf *out);
 
@@ -244,14 +275,23 @@ void processing_start(struct sessions *ss, const char *id, const char *uid);
 void processing_drain(struct sessions *ss);
 void processing_free_all(struct sessions *ss);
 
+/* ---- rest.c ---- */
+/* The conversation's processing has ended: with these JSON texts, or (memory NULL) without becoming completed. */
+void rest_processed(struct sessions *ss, const char *id, const struct buf *memory, const struct buf *messages);
+void rest_free_all(struct sessions *ss);
+
 /* ---- sessions.c ---- */
 struct session_metrics {
     struct metric *active, *sessions, *refused, *audio_bytes, *audio_channel, *mix_rejoins, *messages_ignored,
-        *segments, *conversations, *processed, *processing_retries, *coalesced, *dropped;
+        *segments, *photos, *conversations, *processed, *processing_retries, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
-unsigned sessions_live(void);  /* of the whole process */
+unsigned sessions_live(void); /* of the whole process */
+unsigned sessions_held(void); /* the same, those without a client included */
+void sessions_held_add(int n);
 void sessions_live_add(int n); /* the client's task alone: see task_ops.count */
 void sessions_check_drained(struct sessions *ss);
+/* Of a route whose arg is the array of all reactors' sessions. */
+struct sessions *sessions_of_channel(const struct channel *ch);
 
 #endif

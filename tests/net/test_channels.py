@@ -99,11 +99,14 @@ def test_mix_is_clamped_and_whole(start_daemon, deepgram, phone, receiver):
     daemon = start_daemon(merge(with_deepgram(deepgram), {"plugin webhooks": {
         "audio_bytes": [receiver.url("/audio") + ",1"]}}))
     p = phone(daemon, channels=2, sample_rate=16000).wait_ready()
-    talk(p, both(20000, 20000, 1100) + both(-20000, -20000, 1100) + both(20000, -5000, 1100))
-    until(lambda: sum(len(d.body) for d in receiver.at("/audio")) >= 3 * 32000, what="mixed audio")
+    whole = b""
+    # One by one: what waits too long for the receiver gives way to what is newer.
+    for n, (a, b, mix) in enumerate([(20000, 20000, 32767), (-20000, -20000, -32768), (20000, -5000, 15000)]):
+        talk(p, both(a, b, 1100))
+        whole += value(mix, 1100)
+        until(lambda: len(receiver.at("/audio")) > n, what="mixed audio")
     mixed = b"".join(d.body for d in receiver.at("/audio"))
-    whole = value(32767, 1100) + value(-32768, 1100) + value(15000, 1100)
-    assert whole.startswith(mixed)
+    assert len(mixed) >= 3 * 32000 and whole.startswith(mixed)
 
 
 @pytest.mark.parametrize("silent", [MIC, REMOTE])
@@ -114,11 +117,11 @@ def test_one_channel_is_silent(start_daemon, deepgram, phone, receiver, silent):
     speaking = MIC + REMOTE - silent
     talk(p, [(speaking, value(500, 100)) for _ in range(45)])
     # It is waited for, a second; then the mix goes on without it.
-    until(lambda: sum(len(d.body) for d in receiver.at("/audio")) >= 3 * 32000, what="mixed audio")
+    until(lambda: receiver.at("/audio"), what="mixed audio")
     assert all(value(500, 5000).startswith(d.body) for d in receiver.at("/audio"))
     # Back again, it is heard beside what comes now, and its words are told at their time.
     talk(p, [(c, value(v, 100)) for _ in range(20) for c, v in ((speaking, 500), (silent, 40))])
-    until(lambda: value(540, 500) in b"".join(d.body for d in receiver.at("/audio")), what="both in the mix")
+    until(lambda: any(value(540, 500) in d.body for d in receiver.at("/audio")), what="both in the mix")
     until(lambda: len({s["speaker"] for s in p.segments.values()}) == 2, what="both speakers")
     late, = [s for s in p.segments.values() if "v40" in s["text"]][:1]
     assert abs(late["start"] - 4.5) < 0.25, late
@@ -234,5 +237,5 @@ def test_custom_stt(start_daemon, phone, receiver):
     daemon = start_daemon({"plugin webhooks": {"audio_bytes": [receiver.url("/audio") + ",1"]}})
     p = phone(daemon, channels=8, sample_rate=16000, custom_stt="enabled").wait_ready()
     talk(p, both(10, 20, 2500))
-    until(lambda: sum(len(d.body) for d in receiver.at("/audio")) >= 2 * 32000, what="mixed audio")
+    until(lambda: receiver.at("/audio"), what="mixed audio")
     assert all(value(30, 3000).startswith(d.body) for d in receiver.at("/audio"))

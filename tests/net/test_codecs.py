@@ -56,9 +56,10 @@ def test_speech(start_daemon, deepgram, phone, receiver, encoder, speech, codec)
     assert likeness(speech, stream.pcm, DELAY[codec]) > 0.9
     heard = [s for s in p.segments.values()]
     assert all(0 <= s["start"] <= s["end"] <= want / 32000 + 0.01 for s in heard)
-    until(lambda: sum(len(d.body) for d in receiver.at("/audio")) >= want - 32000 - 4096, what="the audio's webhook")
-    first = receiver.at("/audio")[0]
-    assert first.query["sample_rate"] == ["16000"] and stream.pcm.startswith(first.body)
+    # In any order, and when the receiver is slow not all of it: audio that comes late is of no use.
+    until(lambda: receiver.at("/audio"), what="the audio's webhook")
+    for d in receiver.at("/audio"):
+        assert d.query["sample_rate"] == ["16000"] and d.body in stream.pcm
     assert daemon.metric("omid_listen_audio_bytes_total") == want
     assert undecoded(daemon, codec, "malformed") == 0 == undecoded(daemon, codec, "too_long")
 

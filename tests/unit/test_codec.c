@@ -552,6 +552,33 @@ static void test_aac_bounds(void)
     CU_ASSERT_EQUAL(budget_used(), 0);
 }
 
+/* A large message of nothing but damaged frames is given up before long. */
+static void test_rubbish(void)
+{
+    static unsigned char rubbish[1 << 20];
+    struct pcm out = {0};
+    struct decoder *d = make(CODEC_LC3_FS1030);
+    memset(rubbish, 0xff, sizeof rubbish);
+    CU_ASSERT_EQUAL(feed(d, rubbish, 30 * 30000, &out).malformed, CODEC_MAX_DAMAGED);
+    decoder_free(&d);
+    static const unsigned char frame[] = {0xff, 0xf1, 0x60, 0x40, 0x01, 0x3f, 0xfc, 0xff, 0xff}; /* nine bytes, mono */
+    for (size_t i = 0; i < sizeof rubbish; i++)
+        rubbish[i] = frame[i % sizeof frame];
+    d = make(CODEC_AAC);
+    for (int i = 0; i < 3; i++)
+        CU_ASSERT_EQUAL(feed(d, rubbish, sizeof rubbish, &out).malformed, CODEC_MAX_DAMAGED);
+    struct packets p = {0};
+    out.n = 0;
+    voice(in, N, RATE);
+    aac_make(&p, in, N, RATE, 1);
+    for (size_t i = 0; i < 5; i++)
+        feed(d, p.data[i], p.len[i], &out);
+    CU_ASSERT(out.n >= 3 * 1024); /* and what comes after it is decoded */
+    decoder_free(&d);
+    packets_free(&p);
+    pcm_free(&out);
+}
+
 /* --------------------------------------------------------------------- hostile packets */
 
 static void random_packets(enum listen_codec codec)
@@ -654,6 +681,7 @@ int main(void)
         {"aac splits", test_aac_splits},
         {"aac goes on", test_aac_goes_on},
         {"aac bounds", test_aac_bounds},
+        {"rubbish", test_rubbish},
         {"random", test_random},
         {"damaged", test_damaged},
         CU_TEST_INFO_NULL,
