@@ -15,15 +15,28 @@ static const char *str(yajl_val v, const char *key)
     return s ? s : "-";
 }
 
+/* All that it has open, whatever the kind. */
+static long long open_of(yajl_val plugin)
+{
+    yajl_val v = json_object(plugin, "in_flight");
+    long long n = 0;
+    for (size_t i = 0; v && i < YAJL_GET_OBJECT(v)->len; i++) {
+        yajl_val kind = YAJL_GET_OBJECT(v)->values[i];
+        n += YAJL_IS_INTEGER(kind) ? YAJL_GET_INTEGER(kind) : 0;
+    }
+    return n;
+}
+
 static void plugins_print(yajl_val plugins)
 {
-    printf("%-12s %-10s %-9s %10s %8s %10s  %s\n", "PLUGIN", "STATE", "VERSION", "CALLBACKS", "ERRORS", "TIME",
-           "REMARK");
+    printf("%-12s %-10s %-9s %10s %8s %6s %10s %9s %9s %10s  %s\n", "PLUGIN", "STATE", "VERSION", "CALLBACKS", "ERRORS",
+           "SLOW", "TIME", "LONGEST", "IN FLIGHT", "MEMORY", "REMARK");
     for (size_t i = 0; i < json_len(plugins); i++) {
         yajl_val p = json_at(plugins, i);
         const char *reason = json_str(p, "reason");
-        printf("%-12s %-10s %-9s %10lld %8lld %9.3fs  %s\n", str(p, "name"), str(p, "state"), str(p, "version"),
-               num(p, "callbacks"), num(p, "errors"), json_num(p, "seconds", 0), reason ? reason : "");
+        printf("%-12s %-10s %-9s %10lld %8lld %6lld %9.3fs %7.1fms %9lld %9.1fK  %s\n", str(p, "name"), str(p, "state"),
+               str(p, "version"), num(p, "callbacks"), num(p, "errors"), num(p, "slow"), json_num(p, "seconds", 0),
+               json_num(p, "max_ms", 0), open_of(p), json_num(p, "memory", 0) / 1024, reason ? reason : "");
     }
 }
 

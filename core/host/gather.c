@@ -132,6 +132,7 @@ static void let_go(struct omid_gather *g)
 {
     if (g->busy || g->turn_asked)
         return;
+    module_account_memory(g->inst->module, -(int64_t)(sizeof(*g) + g->req.n * sizeof(g->item[0])));
     g->magic = OMID_MAGIC_DEAD;
     free(g);
 }
@@ -177,6 +178,7 @@ int gather_start(struct omid_instance *inst, const struct omid_gather_request *r
     g->timer.data = g;
     inst->gather[place] = g;
     inst->n_gather_items += req->n;
+    module_account_memory(inst->module, (int64_t)(sizeof(*g) + req->n * sizeof(g->item[0])));
     instance_link(inst, HANDLE_GATHER, &g->link);
     ask_turn(g);
     if (out != NULL)

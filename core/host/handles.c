@@ -1,5 +1,6 @@
 /* Timers, requests and outgoing WebSockets of an instance. Everything on its reactor. */
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/clock.h"
 #include "host/module.h"
@@ -45,6 +46,7 @@ struct omid_timer *timer_start(struct omid_instance *inst, uint32_t delay_ms, ui
     ev_now_update(loop_ev(inst->loop));
     ev_timer_start(loop_ev(inst->loop), &t->watcher);
     inst->n_timers++;
+    module_account_memory(inst->module, sizeof(*t));
     instance_link(inst, HANDLE_TIMER, &t->link);
     return t;
 }
@@ -61,6 +63,7 @@ void timer_stop(struct omid_timer **tp)
     CHECK_MAGIC(t, TIMER_MAGIC);
     ev_timer_stop(loop_ev(t->inst->loop), &t->watcher);
     t->inst->n_timers--;
+    module_account_memory(t->inst->module, -(int64_t)sizeof(*t));
     instance_unlink(t->inst, HANDLE_TIMER, &t->link);
     t->magic = OMID_MAGIC_DEAD;
     free(t);
@@ -86,6 +89,7 @@ struct omid_http {
     omid_http_cb cb;
     void *arg;
     bool answering; /* within cb: cancelling changes nothing any more */
+    int64_t bytes;  /* with the copies that its lane holds */
 };
 
 static void on_answer(void *arg, const struct omid_http_response *res)
@@ -99,6 +103,7 @@ static void on_answer(void *arg, const struct omid_http_response *res)
     host_enter(&call, inst, "http");
     r->cb(r->arg, res);
     (void)host_leave(&call, OMID_OK);
+    module_account_memory(inst->module, -r->bytes);
     instance_unlink(inst, HANDLE_HTTP, &r->link);
     r->magic = OMID_MAGIC_DEAD;
     free(r);
@@ -127,6 +132,8 @@ int http_start(struct omid_instance *inst, const struct omid_http_request *req, 
         free(r);
         return rc;
     }
+    r->bytes = (int64_t)(sizeof(*r) + strlen(req->url) + req->body_len);
+    module_account_memory(inst->module, r->bytes);
     instance_link(inst, HANDLE_HTTP, &r->link);
     if (out != NULL)
         *out = r;
@@ -146,6 +153,7 @@ void http_cancel(struct omid_http **rp)
     if (r->answering)
         return;
     lane_http_cancel(&r->lane);
+    module_account_memory(r->inst->module, -r->bytes);
     instance_unlink(r->inst, HANDLE_HTTP, &r->link);
     r->magic = OMID_MAGIC_DEAD;
     free(r);
@@ -244,6 +252,7 @@ int ws_connect(struct omid_instance *inst, const struct omid_ws_request *req, co
         free(ws);
         return rc;
     }
+    module_account_memory(inst->module, sizeof(*ws));
     instance_link(inst, HANDLE_WS, &ws->link);
     *out = ws;
     return OMID_OK;
@@ -283,6 +292,7 @@ void ws_release(struct omid_ws **wsp)
         return;
     *wsp = NULL;
     lane_ws_release(&ws->lane);
+    module_account_memory(ws->inst->module, -(int64_t)sizeof(*ws));
     instance_unlink(ws->inst, HANDLE_WS, &ws->link);
     ws->magic = OMID_MAGIC_DEAD;
     free(ws);

@@ -79,6 +79,11 @@ void module_account_open(struct omid_module *mod, enum handle_kind kind, int n)
     atomic_fetch_add_explicit(&mod->account.open[kind], n, memory_order_relaxed);
 }
 
+void module_account_memory(struct omid_module *mod, int64_t bytes)
+{
+    atomic_fetch_add_explicit(&mod->account.memory, bytes, memory_order_relaxed);
+}
+
 /* ------------------------------------------------------------ life */
 
 struct omid_module *module_new(struct host *h, const struct conf *owner, const struct conf_plugin *conf)

@@ -90,6 +90,7 @@ struct omid_counter {
 struct account {
     _Atomic uint64_t callbacks, ns, max_ns, errors, slow, events, misuse, leaked, log_dropped, late;
     _Atomic int64_t open[HANDLE_KINDS];
+    _Atomic int64_t memory; /* bytes of handles and of what they hold for the plugin, buried ones included */
 };
 
 /* Of fan-outs: their metrics. */
@@ -224,6 +225,7 @@ void module_unref(struct omid_module **mod); /* the last: closes the file */
 bool module_configure(struct omid_module *mod, struct conf_faults *faults);
 void module_unconfigure(struct omid_module *mod);
 void module_account_open(struct omid_module *mod, enum handle_kind kind, int n);
+void module_account_memory(struct omid_module *mod, int64_t bytes);
 
 /* instance.c */
 enum instance_state instance_phase(const struct omid_instance *inst);

@@ -100,6 +100,7 @@ void account_add(struct account *to, const struct account *from)
     to->leaked += atomic_load(&from->leaked);
     to->log_dropped += atomic_load(&from->log_dropped);
     to->late += atomic_load(&from->late);
+    to->memory += atomic_load(&from->memory);
     for (unsigned i = 0; i < HANDLE_KINDS; i++)
         to->open[i] += atomic_load(&from->open[i]);
 }
@@ -441,6 +442,7 @@ static void bury(struct host *h, struct omid_module *mod)
     pthread_mutex_lock(&h->lock);
     list_remove(&mod->link);
     struct past *p = past_of(h, mod->name);
+    atomic_store(&mod->account.memory, 0); /* goes with it */
     if (p != NULL)
         account_add(&p->account, &mod->account);
     pthread_mutex_unlock(&h->lock);

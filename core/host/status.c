@@ -38,6 +38,7 @@ static void write_account(const struct account *a, struct json_w *w)
     json_w_kint(w, "misuse", (int64_t)counted(&a->misuse));
     json_w_kint(w, "leaked", (int64_t)counted(&a->leaked));
     json_w_kint(w, "late", (int64_t)counted(&a->late));
+    json_w_kint(w, "memory", atomic_load_explicit(&a->memory, memory_order_relaxed));
     json_w_knum(w, "seconds", (double)counted(&a->ns) / 1e9);
     json_w_knum(w, "max_ms", (double)counted(&a->max_ns) / 1e6);
     json_w_key(w, "in_flight");
@@ -181,6 +182,15 @@ static void collect_gauges(struct host *h, struct buf *out)
         for (unsigned i = 0; i < HANDLE_KINDS; i++)
             buf_printf(out, "omid_plugin_in_flight{plugin=\"%s\",kind=\"%s\"} %lld\n", mod->name, handle_names[i],
                        (long long)atomic_load(&sum.open[i]));
+    }
+    family(out, "omid_plugin_memory_bytes", "Memory that the host holds for a plugin: its handles and their contents.",
+           "gauge");
+    for (struct omid_module *mod = host_next(h, NULL); mod != NULL; mod = host_next(h, mod)) {
+        if (!is_first(h, mod))
+            continue;
+        struct account sum = account_of(h, mod->name, &up);
+        buf_printf(out, "omid_plugin_memory_bytes{plugin=\"%s\"} %lld\n", mod->name,
+                   (long long)atomic_load(&sum.memory));
     }
     unsigned retired = 0;
     list_each (it, &h->retired)

@@ -65,6 +65,7 @@ static void on_work_done(void *arg, bool ran)
         atomic_store(&w->stage, WORK_OVER);
         work_tell_done(w, ran);
     }
+    module_account_memory(w->module, -(int64_t)sizeof(*w));
     module_unref(&w->module);
     w->magic = OMID_MAGIC_DEAD;
     free(w);
@@ -98,10 +99,12 @@ int work_submit(struct omid_instance *inst, const struct omid_work *work)
     };
     /* Linked first: done() can't come before this callback has ended, but the list is the reactor's alone anyway. */
     instance_link(inst, HANDLE_WORK, &w->link);
+    module_account_memory(inst->module, sizeof(*w));
     rc = exec_submit_ticket(exec, inst->module->name, inst->loop, &outer, &w->ticket);
     if (rc == OMID_OK)
         return OMID_OK;
     instance_unlink(inst, HANDLE_WORK, &w->link);
+    module_account_memory(inst->module, -(int64_t)sizeof(*w));
     module_unref(&w->module);
     free(w);
     return rc;
@@ -142,6 +145,7 @@ struct enqueue {
     struct omid_instance *inst; /* NULL: stopped meanwhile */
     omid_enqueued_cb cb;
     void *arg;
+    int64_t bytes; /* with the copy that the queue holds */
 };
 
 static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
@@ -156,6 +160,7 @@ static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
             e->cb(e->arg, result, id);
             (void)host_leave(&call, OMID_OK);
         }
+        module_account_memory(inst->module, -e->bytes);
         instance_unlink(inst, HANDLE_ENQUEUE, &e->link);
     }
     e->magic = OMID_MAGIC_DEAD;
@@ -184,15 +189,17 @@ int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enq
         free(e);
         return rc;
     }
+    e->bytes = (int64_t)(sizeof(*e) + job->payload_len);
+    module_account_memory(mod, e->bytes);
     instance_link(inst, HANDLE_ENQUEUE, &e->link);
     return OMID_OK;
 }
 
 void enqueue_abandon(struct list *link, struct omid_instance *inst)
 {
-    (void)inst;
     struct enqueue *e = list_entry(link, struct enqueue, link);
     CHECK_MAGIC(e, ENQUEUE_MAGIC);
+    module_account_memory(inst->module, -e->bytes);
     e->inst = NULL;
 }
 
@@ -204,6 +211,7 @@ struct omid_job_run {
     struct omid_instance *inst;
     struct queue_claim *claim;
     bool in_callback, finished;
+    int64_t bytes; /* with the payload */
 };
 
 struct dispatch {
@@ -233,6 +241,8 @@ static void run_job(struct omid_instance *inst, struct queue_claim *claim)
     run->inst = inst;
     run->claim = claim;
     run->in_callback = true;
+    run->bytes = (int64_t)(sizeof(*run) + queue_claim_view(claim)->payload_len);
+    module_account_memory(inst->module, run->bytes);
     instance_link(inst, HANDLE_JOB, &run->link);
     struct host_call call;
     host_enter(&call, inst, "job");
@@ -307,6 +317,7 @@ void job_finish(struct omid_job_run **runp, enum omid_job_outcome outcome, uint3
     }
     run->finished = true;
     queue_finish(&run->claim, outcome, retry_after_s, error);
+    module_account_memory(run->inst->module, -run->bytes);
     instance_unlink(run->inst, HANDLE_JOB, &run->link);
     /* Within job() itself run_job() still looks at it. */
     if (!run->in_callback)

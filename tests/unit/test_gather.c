@@ -20,6 +20,7 @@ static void over(void)
 {
     rig_stop(&r);
     CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 0);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "memory"), 0);
     rig_free(&r);
 }
 
@@ -136,6 +137,7 @@ static void test_stop(void)
 {
     begin(2);
     rig_event(&r, 0, "run 4 2 0 sh");
+    CU_ASSERT_TRUE(rig_status_int(&r, "gathers", "memory") > 0);
     rig_event(&r, 1, "run 4 2 0 sh");
     rig_stop(&r);
     CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 0);
