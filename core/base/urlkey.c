@@ -1,6 +1,7 @@
 #include "base/urlkey.h"
 
 #include <ctype.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -69,6 +70,25 @@ bool url_key_same_origin(const char *a, const char *b)
     return n > 0 && n == origin_len(b) && strncmp(a, b, n) == 0;
 }
 
+unsigned url_key_port(const char *key)
+{
+    const char *host = strstr(key, "://") + 3, *end = key + origin_len(key);
+    const char *bracket = *host == '[' ? memchr(host, ']', (size_t)(end - host)) : NULL;
+    const char *at = bracket ? bracket + 1 : host + strcspn(host, ":");
+    unsigned port = 0;
+
+    if (*host == '[' ? !bracket || *at != ':' : at >= end)
+        return 0;
+    if (*++at == '0' || end - at > 5)
+        return 0;
+    for (; at < end; at++) {
+        if (*at < '0' || *at > '9')
+            return 0;
+        port = port * 10 + (unsigned)(*at - '0');
+    }
+    return port <= 65535 ? port : 0;
+}
+
 bool url_has_extras(const char *url)
 {
     const char *host = strstr(url, "://");
@@ -77,4 +97,15 @@ bool url_has_extras(const char *url)
     host += 3;
     size_t authority = strcspn(host, "/?#");
     return memchr(host, '@', authority) || host[strcspn(host, "?#")] != '\0';
+}
+
+/* A text that is no URL is not taken apart: whatever stands before its last @ may be a password. */
+void url_show(const char *url, char *out, size_t size)
+{
+    const char *at = strrchr(url, '@');
+    size_t word = strspn(url, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789");
+    size_t shown = strncmp(url + word, "://", 3) == 0 ? word + 3 : 0;
+    const char *rest = at ? at + 1 : url + shown;
+    size_t plain = strcspn(rest, "?#");
+    snprintf(out, size, "%.*s%s%.*s%s", (int)shown, url, at ? "***@" : "", (int)plain, rest, rest[plain] ? "?***" : "");
 }

@@ -12,7 +12,12 @@
 bool url_key(const char *url, char *out, size_t size);
 /* Of two keys: are scheme, host and port the same? */
 bool url_key_same_origin(const char *a, const char *b);
+/* Of a key: 1 to 65535; 0: there is no such port. */
+unsigned url_key_port(const char *key);
 /* Has the URL a user, a password, a query or a fragment: what is not in its key? */
 bool url_has_extras(const char *url);
+/* What messages may show of a text that should be a URL: *** in place of what may be a user and a password, and of a
+ * query and a fragment. Cut to fit. */
+void url_show(const char *url, char *out, size_t size);
 
 #endif

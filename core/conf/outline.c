@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/magic.h"
+#include "base/urlkey.h"
 #include "base/utf8.h"
 #include "conf/check.h"
 #include "conf/lex.h"
@@ -33,12 +34,15 @@ static bool read_items(struct reader *r, const char *path, const char *title, in
 void outline_key_name(char *out, size_t len, const char *path, const char *title, const char *target, const char *name)
 {
     const char *inner = title ? strchr(path, '.') : *path ? path : NULL;
+    char shown[256] = "";
+    if (target)
+        url_show(target, shown, sizeof(shown));
     if (title && inner)
         inner++;
     if (title && target && inner)
         inner = strchr(inner, '.') ? strchr(inner, '.') + 1 : NULL;
     snprintf(out, len, "%s%s%s%s%s%s%s%s", title ? "plugin " : "", title ? title : "",
-             title && target ? ": target " : "", title && target ? target : "", title && (inner || name) ? ": " : "",
+             title && target ? ": target " : "", title && target ? shown : "", title && (inner || name) ? ": " : "",
              inner ? inner : "", inner && name ? "." : "", name ? name : "");
 }
 

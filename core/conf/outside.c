@@ -61,6 +61,8 @@ static const char *proxy_fault(const char *proxy)
     port = memchr(port ? port : host, ':', len - (size_t)((port ? port : host) - host));
     if (!port || strspn(port + 1, "0123456789") != len - (size_t)(port + 1 - host) || len == (size_t)(port + 1 - host))
         return "its port is missing";
+    if (url_key_port(key) == 0)
+        return "its port is none from 1 to 65535";
     return NULL;
 }
 
@@ -74,7 +76,9 @@ static bool load_proxy(struct load *l, const char *title, const struct omid_plug
     const char *why = proxy && !none ? proxy_fault(proxy) : NULL;
 
     if (why) {
-        load_fault(l, false, path, title, "proxy", "expected http://HOST:PORT or none, found \"%.100s\": %s", proxy,
+        char shown[256];
+        url_show(proxy, shown, sizeof shown);
+        load_fault(l, false, path, title, "proxy", "expected http://HOST:PORT or none, found \"%.100s\": %s", shown,
                    why);
         ok = false;
     } else if (proxy && !none && plugin && (plugin->flags & OMID_PLUGIN_USER_URLS)) {

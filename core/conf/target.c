@@ -22,8 +22,11 @@ static char *prefix_key(const char *prefix, const char **why)
     omid_assert(key != NULL);
     if (url_key(prefix, key, size)) {
         *why = "expected a URL without user, query and fragment, which are no part of a target";
-        if (!url_has_extras(prefix))
-            return key;
+        if (!url_has_extras(prefix)) {
+            *why = "expected a port from 1 to 65535";
+            if (url_key_port(key) > 0)
+                return key;
+        }
     }
     free(key);
     return NULL;
@@ -47,9 +50,13 @@ bool load_check_prefix(struct load *l, struct outline_item *it)
             first = o;
         free(other);
     }
-    if (!key)
-        load_item_fault(l, it, false, "%s, found \"%.80s\"", why, it->target);
-    else if (first)
+    char shown[256];
+
+    if (!key) {
+        url_show(it->target, shown, sizeof shown);
+        load_item_fault(l, it, false, "%s, found \"%.80s\"", why, shown);
+    }
+    if (first)
         load_item_fault(l, it, false, "there is a block of this target already (%s:%d)", first->file, first->line);
     bool ok = key && !first;
     free(key);

@@ -50,6 +50,11 @@ static bool said(const char *text)
     return ok;
 }
 
+static bool leaked(const char *text)
+{
+    return faults.text.data && strstr(faults.text.data, text);
+}
+
 static const struct conf_target *target_of(const struct conf *c, const char *prefix)
 {
     const struct conf_targets *t = c->plugin[0].lane.targets;
@@ -121,6 +126,54 @@ static void test_proxy(void)
 }
 
 #define CLIENT "plugin bare {\n tls {\n  certificate = \"c.pem\"\n  key = \"k.pem\"\n }\n}\n"
+
+/* What is wrong with an address is told, not the password that somebody put into it. */
+static void test_bad_addresses(void)
+{
+    static const struct {
+        const char *prefix, *said;
+    } targets[] = {
+        {"https://me:hush@a.example/", "expected a URL without user, query and fragment"},
+        {"https://a.example/?key=hush", "expected a URL without user, query and fragment"},
+        {"https://a.example/#hush", "expected a URL without user, query and fragment"},
+        {"me:hush@a.example", "expected the beginning of a URL"},
+        {"me://hu://sh:hush@a.example", "expected the beginning of a URL"},
+        {"https://me:hu/sh:hush@a.example/", ""}, /* a path with an @ in it; its port is none */
+        {"https://a.example:0/", "expected a port from 1 to 65535"},
+        {"https://a.example:65536/", "expected a port from 1 to 65535"},
+        {"https://a.example:443x/", "expected a port from 1 to 65535"},
+        {"https://a.example:0443/", "expected a port from 1 to 65535"},
+        {"https://[::1/", "expected a port from 1 to 65535"},
+        {"https://:443/", "expected the beginning of a URL"},
+        {"https://", "expected the beginning of a URL"},
+        {"ftp://a.example/", "expected the beginning of a URL"},
+        {"", "expected the beginning of a URL"},
+    };
+    static const char *const proxies[] = {"http://me:hush@a:3128", "http://a:3128/?hush", "me:hush@a:3128",
+                                          "https://me:hush@a:1",   "http://a:0",          "http://a:65536",
+                                          "http://a:99999",        "http://:3128",        "http://a"};
+    char text[256];
+    struct conf *c;
+
+    for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+        snprintf(text, sizeof text, "plugin bare { target \"%s\" {\ntimeout = 5s } }\n", targets[i].prefix);
+        CU_ASSERT_PTR_NULL(load(text));
+        CU_ASSERT(said("omi.conf:1: plugin bare: target ") && said(targets[i].said));
+        CU_ASSERT_FALSE(leaked("hush"));
+        snprintf(text, sizeof text, "plugin bare { target \"%s\" {\ntimeout = 5 } }\n", targets[i].prefix);
+        CU_ASSERT_PTR_NULL(load(text));
+        CU_ASSERT_FALSE(leaked("hush"));
+    }
+    for (size_t i = 0; i < ARRAY_LEN(proxies); i++) {
+        snprintf(text, sizeof text, "plugin bare {\nproxy = \"%s\" }\n", proxies[i]);
+        CU_ASSERT_PTR_NULL(load(text));
+        CU_ASSERT(said("omi.conf:2: plugin bare: proxy: expected http://HOST:PORT or none"));
+        CU_ASSERT_FALSE(leaked("hush"));
+    }
+    c = load_fatal("plugin bare { proxy = \"http://[::1]:65535\" target \"wss://[::1]:1/@x\" { timeout = 5s } }\n");
+    CU_ASSERT_STRING_EQUAL(c->plugin[0].lane.targets->target[0].prefix, "wss://[::1]:1/@x");
+    conf_free(&c);
+}
 
 static void test_certificates(void)
 {
@@ -239,6 +292,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("conf, lanes", NULL, suite_end);
     CU_add_test(s, "target blocks", test_targets);
     CU_add_test(s, "proxies", test_proxy);
+    CU_add_test(s, "bad addresses", test_bad_addresses);
     CU_add_test(s, "certificates", test_certificates);
     CU_add_test(s, "what differs", test_same);
     CU_basic_set_mode(CU_BRM_NORMAL);
