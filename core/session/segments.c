@@ -169,13 +169,18 @@ static size_t first_sentence(const char *text)
     return strlen(text);
 }
 
-/* Characters, not bytes: the limit is one of the protocol. */
-static size_t utf8_chars(const char *s)
+/* Characters, not bytes: the protocol counts and compares texts of any script. */
+static size_t utf8_chars_n(const char *s, size_t len)
 {
     size_t n = 0;
-    for (; *s; s++)
-        n += ((unsigned char)*s & 0xc0) != 0x80;
+    for (size_t i = 0; i < len; i++)
+        n += ((unsigned char)s[i] & 0xc0) != 0x80;
     return n;
+}
+
+static size_t utf8_chars(const char *s)
+{
+    return utf8_chars_n(s, strlen(s));
 }
 
 static char *joined(const char *a, size_t a_len, const char *b, size_t b_len)
@@ -235,8 +240,9 @@ static enum combined sentence_mend(struct segment *a, struct segment *b)
     size_t fragment_len = strlen(fragment);
     size_t first = first_sentence(b->text);
     size_t b_len = strlen(b->text);
+    size_t fragment_chars = utf8_chars(fragment), first_chars = utf8_chars_n(b->text, first);
 
-    if (first < fragment_len && first < b_len) {
+    if (first_chars < fragment_chars && first < b_len) {
         char *longer = joined(a->text, strlen(a->text), b->text, first);
         char *rest = strdup(b->text + first);
         if (!longer || !rest) {
@@ -249,7 +255,7 @@ static enum combined sentence_mend(struct segment *a, struct segment *b)
         text_set(b, rest);
         return COMBINED_NO;
     }
-    if (fragment_len < first) {
+    if (fragment_chars < first_chars) {
         char *whole = joined(fragment, fragment_len, b->text, b_len);
         char *left = strndup(a->text, (size_t)(fragment - a->text));
         if (!whole || !left) {
@@ -287,10 +293,29 @@ static enum combined combine(struct segment *a, struct segment *b)
     text_set(a, text);
     if (b->end > a->end)
         a->end = b->end;
+    /* The speaker was named between the two: a's words are the same person's. */
+    if (!a->person_id && !a->is_user) {
+        a->person_id = b->person_id;
+        b->person_id = NULL;
+        a->is_user = b->is_user;
+    }
     return COMBINED_APPENDED;
 }
 
-/* Takes *next into l behind its tail. `reported`: the tail is known outside, its deletion must be told. */
+/* In the order of starts, behind those of the same start: that is the order of the store, too. */
+static bool list_insert(struct segment_list *l, struct segment *s)
+{
+    if (!segment_list_push(l, s))
+        return false;
+    size_t at = l->n - 1;
+    for (; at > 0 && l->item[at - 1]->start > s->start; at--)
+        l->item[at] = l->item[at - 1];
+    l->item[at] = s;
+    return true;
+}
+
+/* Takes *next into l behind its tail, or where its start belongs: what begins before the tail does not go on from it.
+ * `reported`: the tail is known outside, its deletion must be told. */
 static bool take(struct segment_list *l, struct segment **next, bool tail_known, struct id_list *deleted)
 {
     if ((*next)->text[0] == 0) {
@@ -298,7 +323,7 @@ static bool take(struct segment_list *l, struct segment **next, bool tail_known,
         return true;
     }
     struct segment *tail = l->n ? l->item[l->n - 1] : NULL;
-    if (tail) {
+    if (tail && (*next)->start >= tail->start) {
         switch (combine(tail, *next)) {
         case COMBINED_NO_MEMORY:
             return false;
@@ -315,7 +340,7 @@ static bool take(struct segment_list *l, struct segment **next, bool tail_known,
             break;
         }
     }
-    if (!segment_list_push(l, *next))
+    if (!list_insert(l, *next))
         return false;
     *next = NULL;
     return true;
@@ -379,7 +404,7 @@ bool segments_merge(struct segment_list *stored, struct segment_list *batch, str
     /* With the stored tail only: the first one alone can touch it. */
     bool known = true;
     for (size_t i = 0; i < folded.n; i++) {
-        if (!ok || (i > 0 && !segment_list_push(stored, folded.item[i])) ||
+        if (!ok || (i > 0 && !list_insert(stored, folded.item[i])) ||
             (i == 0 && !take(stored, &folded.item[i], known, deleted))) {
             ok = false;
             if (folded.item[i] && !segment_list_push(batch, folded.item[i]))

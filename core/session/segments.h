@@ -55,9 +55,10 @@ void id_list_drop_first(struct id_list *l, size_t n);
 void id_list_free(struct id_list *l);
 
 /*
- * Takes every segment of `batch` (empty afterwards) into `stored`: sorted by start, combined among themselves, then
- * with the stored tail only. Changed and new ones are marked unseen by all; a stored one that was emptied is removed
- * and its id appended to `deleted`. false: no memory (what was not taken stays in batch).
+ * Takes every segment of `batch` (empty afterwards) into `stored`, which stays sorted by start: sorted, combined among
+ * themselves, then with the stored tail only, unless they begin before it. Changed and new ones are marked unseen by
+ * all; a stored one that was emptied is removed and its id appended to `deleted`. false: no memory (what was not taken
+ * stays in batch).
  */
 bool segments_merge(struct segment_list *stored, struct segment_list *batch, struct id_list *deleted);
 

@@ -14,6 +14,9 @@
 /* A store that has not answered by then is not waited for: the transcript begins in memory. */
 #define STORE_PATIENCE_MS 2000
 #define CHECK_MS 1000
+/* Sessions whose clients are gone wait for their providers at most listen.drain; with clients that come and go all the
+ * time, and a provider that hangs, there may be this many times listen.max_sessions, those that live included. */
+#define LEAVING_FACTOR 2u
 
 void session_set_state(struct session *s, enum session_state to)
 {
@@ -90,6 +93,7 @@ void session_destroy(struct session *s)
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
     map_remove(ss->by_id, s->id);
+    sessions_held_add(-1);
     list_remove(&s->link);
     loop_gather(ss->env.loop, map_count(ss->by_id));
     session_outbound_free(s);
@@ -114,7 +118,8 @@ static void session_on_closed(struct channel *ch, uint16_t code)
     CHECK_MAGIC(s, SESSION_MAGIC);
     log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
              LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
-    task_end(&s->client, TASK_DISCONNECTED, NULL);
+    /* An answer to our Close is no reason of its own, however soon it comes. */
+    task_end(&s->client, s->state >= SESSION_CLOSING ? TASK_DONE : TASK_DISCONNECTED, NULL);
 }
 
 /* --------------------------------------------------------------- the conversation */
@@ -357,7 +362,8 @@ static uint16_t refusal(const struct sessions *ss, const struct listen_params *p
         snprintf(why, len, "server going away");
         return WS_CODE_GOING_AWAY;
     }
-    if (sessions_live() >= ss->env.conf->listen.max_sessions || budget_exhausted()) {
+    unsigned max = ss->env.conf->listen.max_sessions;
+    if (sessions_live() >= max || sessions_held() >= LEAVING_FACTOR * max || budget_exhausted()) {
         snprintf(why, len, "overloaded, try again later");
         return WS_CODE_TRY_LATER;
     }
@@ -390,6 +396,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     id_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
+    sessions_held_add(1);
     loop_gather(ss->env.loop, map_count(ss->by_id));
     s->began_ms = s->last_data_ms = s->rated_ms = loop_now_ms(ss->env.loop);
     return s;

@@ -15,7 +15,17 @@
 
 /* ---------------------------------------------------------------- process-wide */
 
-static atomic_int live;
+static atomic_int live, held;
+
+unsigned sessions_held(void)
+{
+    return (unsigned)atomic_load_explicit(&held, memory_order_relaxed);
+}
+
+void sessions_held_add(int n)
+{
+    atomic_fetch_add_explicit(&held, n, memory_order_relaxed);
+}
 
 unsigned sessions_live(void)
 {

@@ -286,7 +286,9 @@ struct session_metrics {
         *segments, *photos, *conversations, *processed, *processing_retries, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
-unsigned sessions_live(void);  /* of the whole process */
+unsigned sessions_live(void); /* of the whole process */
+unsigned sessions_held(void); /* the same, those without a client included */
+void sessions_held_add(int n);
 void sessions_live_add(int n); /* the client's task alone: see task_ops.count */
 void sessions_check_drained(struct sessions *ss);
 /* Of a route whose arg is the array of all reactors' sessions. */

@@ -154,18 +154,18 @@ ADMIN_KEY = "benchmark-admin-key-"
 class Daemon:
     """omid as it runs in production (TLS aside), with these settings and plugins."""
 
-    def __init__(self, settings, reactors=1, pin=True, addresses=("127.0.0.1:0",), drain="5s"):
+    def __init__(self, settings, reactors=1, pin=True, addresses=("127.0.0.1:0",), ingress=""):
         self.dir = Path(tempfile.mkdtemp(prefix="omid-bench-"))
         (self.dir / "state").mkdir()
         conf, ready = self.dir / "omi.conf", self.dir / "ready.json"
         conf.write_text("""
 log { level = notice }
-daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = %s }
-ingress { address = { %s } max_connections_per_address = 10000 }
+daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = 5s }
+ingress { address = { %s } max_connections_per_address = 10000 %s }
 limits { sessions_per_address = 100000 upgrades_per_address = 1000000 unauthenticated = 10000 }
 auth { admin_key = "%s" }
 %s
-""" % (self.dir, self.dir, reactors, drain, ", ".join('"%s"' % a for a in addresses), ADMIN_KEY, settings))
+""" % (self.dir, self.dir, reactors, ", ".join('"%s"' % a for a in addresses), ingress, ADMIN_KEY, settings))
         with open(self.dir / "log", "wb") as log:
             self.process = subprocess.Popen([TREE / "omid", "-f", conf, "--ready-file", ready], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL,

@@ -193,6 +193,22 @@ def test_lost_under_the_gate(start_daemon, deepgram, phone, loss):
 
 
 @loudness
+def test_each_channel_has_its_own(start_daemon, deepgram, phone):
+    """The one that speaks is sent, the other is not; each has an account."""
+    daemon = start_daemon(gated(deepgram))
+    p = phone(daemon, channels=2, sample_rate=16000).wait_ready()
+    for _ in range(30):
+        for channel, value in ((1, VOICE), (2, QUIET)):
+            p.send(bytes([channel]) + struct.pack("<h", value) * 1600)
+    until(lambda: sorted(seconds(s, 16000) for s in deepgram.streams) == [0.0, 3.0], what="the one channel's audio")
+    p.close()
+    until(lambda: daemon.sessions() == 0, what="the session's end")
+    lines = until(lambda: len(daemon.logged("vad_gate: {")) == 2 and daemon.logged("vad_gate: {"), what="both accounts")
+    found = [json.loads(re.search(r"vad_gate: (\{.*\})", line).group(1)) for line in lines]
+    assert sorted(f["bytes_sent"] for f in found) == [0, 96000] and {f["bytes_received"] for f in found} == {96000}
+
+
+@loudness
 def test_reload_changes_the_gate(start_daemon, deepgram, phone):
     settings = gated(deepgram, "off")
     daemon = start_daemon(settings)

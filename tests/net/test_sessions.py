@@ -17,6 +17,7 @@ from support.deepgram import Mode
 from support.settings import with_deepgram
 from support.wait import SLOW, holds, until
 
+UID = "one-and-the-same"  # and so on one and the same reactor
 NOBODY = "00000000-0000-4000-8000-000000000000"
 
 
@@ -178,7 +179,8 @@ def test_reasons(start_daemon, deepgram, phone):
     until(lambda: exits(daemon, "disconnect") == 1, what="disconnect")
     idle = phone(daemon).wait_ready()
     until(lambda: idle.closed, what="the end of the idle one")
-    assert idle.close_code == 1001 and exits(daemon, "lifetime_done") == 1
+    assert idle.close_code == 1001
+    until(lambda: exits(daemon, "lifetime_done") == 1, what="lifetime_done")
     deepgram.default = Mode(status=401)
     failed = phone(daemon)
     until(lambda: failed.closed, what="the end of the one without a provider")
@@ -220,6 +222,24 @@ def test_drain_runs_out(start_daemon, deepgram, phone):
     until(lambda: len(daemon.descriptors()) <= len(before) - 8, what=lambda: (before, daemon.descriptors()))
 
 
+def test_those_that_leave_are_bounded_too(start_daemon, deepgram, phone):
+    """Clients that come and go while their provider hangs: at most twice max_sessions are held, then 1013."""
+    deepgram.default = Mode(silent=True)
+    daemon = start_daemon(merge(with_deepgram(deepgram, close_timeout="60s"),
+                                {"listen": {"drain": "10min", "max_sessions": 2}}))
+    for _ in range(4):
+        phone(daemon).wait_ready().hang_up()
+    until(lambda: listed(daemon)["states"]["leaving"] == 4, what=lambda: listed(daemon))
+    late = phone(daemon)
+    until(lambda: late.closed, what="the refusal")
+    assert late.close_code == 1013 and daemon.metric("omid_listen_refused_total") == 1
+    for row in rows(daemon):
+        omictl(daemon, "session", "kill", row["id"])
+    nothing_left(daemon)
+    phone(daemon, custom_stt="enabled").wait_ready().close()
+    nothing_left(daemon)
+
+
 # ------------------------------------------------------------------------------ the worst moments
 
 
@@ -237,14 +257,14 @@ def store_held(daemon):
 
 def starting(daemon, deepgram, phone):
     deepgram.default = Mode(hang=True)
-    p = phone(daemon)
+    p = phone(daemon, uid=UID)
     only(daemon, state="starting")
     p.speak(0.2, speed=10)
     return p
 
 
 def live(daemon, deepgram, phone):
-    p = phone(daemon).wait_ready()
+    p = phone(daemon, uid=UID).wait_ready()
     p.speak(1.0, speed=4)
     only(daemon, state="live")
     return p
@@ -253,7 +273,7 @@ def live(daemon, deepgram, phone):
 def waiting(daemon, deepgram, phone):
     """Its feed pauses before the next attempt."""
     deepgram.default = Mode(drop_after=0.05)
-    p = phone(daemon)
+    p = phone(daemon, uid=UID)
     p.speak(1.0, speed=4)
     until(lambda: daemon.logged("feed state .*to=waiting"), what=lambda: daemon.log_tail(20))
     return p
@@ -271,7 +291,7 @@ def closing(daemon, deepgram, phone):
 def leaving(daemon, deepgram, phone):
     """The client is gone, the provider does not say its last word."""
     deepgram.default = Mode(silent=True)
-    p = phone(daemon).wait_ready()
+    p = phone(daemon, uid=UID).wait_ready()
     p.speak(0.5, speed=4)
     p.hang_up()
     only(daemon, state="leaving", tasks="stt")
@@ -299,7 +319,7 @@ def reload_without(daemon, p):
 @pytest.mark.parametrize("moment", MOMENTS, ids=lambda f: f.__name__)
 def test_worst_moments(start_daemon, deepgram, phone, moment, end):
     daemon = start_daemon(merge(with_deepgram(deepgram, close_timeout="60s"), {"listen": {"drain": "3s"}}))
-    warm = phone(daemon, uid="warm").wait_ready()
+    warm = phone(daemon, uid=UID).wait_ready()  # the first one of a reactor makes what stays
     warm.speak(0.5, speed=4)
     warm.close()
     nothing_left(daemon)

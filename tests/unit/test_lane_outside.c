@@ -352,6 +352,13 @@ static void test_longest_wins(void)
     check_block(&r, 0, prefix[0], 2, 2);
     check_block(&r, 1, prefix[1], 1, 1);
     check_block(&r, 2, prefix[2], 0, 0);
+    /* The same again: nobody is counted twice. */
+    lane_configure(r.lane, &conf);
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/v1/quick/c", url)), OMID_HTTP_OK);
+    call_free(&c);
+    check_block(&r, 0, prefix[0], 3, 3);
+    check_block(&r, 1, prefix[1], 1, 1);
+    check_block(&r, 2, prefix[2], 0, 0);
     rig_stop(&r);
     peer_stop(&p);
     conf_lane_clear(&conf);

@@ -98,6 +98,16 @@ static const struct {
      {{0, "So", 0, 1}, {1, "what do you want?", 1, 2}},
      "1:So what do you want?",
      0},
+    {"what begins before the tail goes before it",
+     {{0, "Third.", 10, 11}},
+     {{0, "Second", 5, 6}},
+     "0:Second|0:Third.",
+     0},
+    {"lengths are compared in characters",
+     {{0, "\xd0\x94\xd0\xb0 \xd0\xbd\xd0\xb5", 0, 1}},
+     {{1, "yes no. And more", 1, 2}},
+     "1:\xd0\x94\xd0\xb0 \xd0\xbd\xd0\xb5 yes no. And more",
+     1},
     {"batch is sorted", {{0}}, {{1, "Second.", 5, 6}, {0, "First.", 0, 1}}, "0:First.|1:Second.", 0},
     {"batch combines among itself",
      {{0}},
@@ -321,6 +331,86 @@ static void test_extract_odd(void)
     free(longest);
 }
 
+/* Batches in any order, as from two sessions: nothing lost or doubled, starts never run backwards, and who follows the
+ * deletions and upserts has what is stored. */
+static void test_views_agree(void)
+{
+    for (unsigned round = 0; round < 300; round++) {
+        struct segment_list stored = {0}, batch = {0};
+        struct id_list deleted = {0};
+        struct {
+            char id[37];
+            char text[4096];
+        } *view = calloc(200, sizeof *view);
+        size_t n_view = 0;
+        unsigned words = 0;
+        for (unsigned b = 0; b < 15; b++) {
+            for (unsigned k = rnd(5); k > 0; k--) {
+                char text[256] = "";
+                size_t at = 0;
+                for (unsigned w = 1 + rnd(4); w > 0; w--)
+                    at += (size_t)snprintf(text + at, sizeof text - at, " %c%u%s", rnd(2) ? 'w' : 'W', words++,
+                                           rnd(3) ? "" : ".");
+                double start = rnd(600) / 10.;
+                CU_ASSERT_TRUE(segment_list_push(&batch, make((int)rnd(3), text, start, start + rnd(40) / 10.)));
+            }
+            id_list_clear(&deleted);
+            CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+            for (size_t i = 0; i < deleted.n; i++) {
+                for (size_t v = 0; v < n_view; v++) {
+                    if (strcmp(view[v].id, deleted.id[i]) == 0)
+                        view[v] = view[--n_view];
+                }
+            }
+            for (size_t i = 0; i < stored.n; i++) {
+                struct segment *s = stored.item[i];
+                size_t v = 0;
+                CU_ASSERT_TRUE(i == 0 || stored.item[i - 1]->start <= s->start);
+                CU_ASSERT_TRUE(s->end >= s->start);
+                if (!(s->unseen & SEGMENT_CLIENT))
+                    continue;
+                s->unseen &= ~(unsigned)SEGMENT_CLIENT;
+                while (v < n_view && strcmp(view[v].id, s->id) != 0)
+                    v++;
+                n_view += v == n_view;
+                snprintf(view[v].id, sizeof view[v].id, "%s", s->id);
+                snprintf(view[v].text, sizeof view[v].text, "%s", s->text);
+            }
+            CU_ASSERT_EQUAL(n_view, stored.n);
+            for (size_t v = 0; v < n_view; v++) {
+                const struct segment *s = segment_list_find(&stored, view[v].id);
+                CU_ASSERT_TRUE(s && strcmp(s->text, view[v].text) == 0);
+            }
+        }
+        unsigned count = 0;
+        for (size_t i = 0; i < stored.n; i++) {
+            for (const char *p = stored.item[i]->text; *p; p++)
+                count += *p == 'w' || *p == 'W';
+        }
+        CU_ASSERT_EQUAL(count, words);
+        free(view);
+        segment_list_free(&stored);
+        segment_list_free(&batch);
+        id_list_free(&deleted);
+    }
+}
+
+/* A name given between two segments that are one holds for both. */
+static void test_names_when_appended(void)
+{
+    struct segment_list stored = {0}, batch = {0};
+    struct id_list deleted = {0};
+    segment_list_push(&stored, make(1, "one", 0, 1));
+    segment_list_push(&batch, make(1, "two", 1, 2));
+    batch.item[0]->person_id = strdup("ben");
+    CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+    CU_ASSERT_EQUAL(stored.n, 1);
+    CU_ASSERT_TRUE(stored.item[0]->person_id && strcmp(stored.item[0]->person_id, "ben") == 0);
+    segment_list_free(&stored);
+    segment_list_free(&batch);
+    id_list_free(&deleted);
+}
+
 int main(void)
 {
     if (CU_initialize_registry() != CUE_SUCCESS)
@@ -332,6 +422,8 @@ int main(void)
     CU_add_test(s, "only what changed is unseen", test_unseen);
     CU_add_test(s, "no text grows without a bound", test_no_text_without_bound);
     CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
+    CU_add_test(s, "the client's view is the stored one, in any order", test_views_agree);
+    CU_add_test(s, "names when segments are appended", test_names_when_appended);
     s = CU_add_suite("extractive summary", NULL, NULL);
     CU_add_test(s, "title and overview", test_extract);
     CU_add_test(s, "odd texts", test_extract_odd);

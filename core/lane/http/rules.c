@@ -65,7 +65,8 @@ static struct override *overrides_new(const struct lane *l, const struct conf_ta
         o->conf = t->target[i].lane;
         o->conf.semaphore = o->conf.semaphore < semaphore ? o->conf.semaphore : semaphore;
         make_sound(&o->conf);
-        atomic_init(&o->matched, former ? atomic_load(&former->matched) : 0);
+        /* Those it has now are about to be counted again. */
+        atomic_init(&o->matched, former ? atomic_load(&former->matched) - atomic_load(&former->targets) : 0);
     }
     return all;
 }
