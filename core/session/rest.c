@@ -129,7 +129,10 @@ void rest_free_all(struct sessions *ss)
         struct rest_call *r = list_entry(it, struct rest_call, link);
         if (r->ch)
             channel_drop(&r->ch);
-        rest_free(r);
+        if (r->working)
+            list_remove(&r->link); /* of an executor's thread that was abandoned: it may still use it */
+        else
+            rest_free(r);
     }
 }
 

@@ -781,12 +781,14 @@ static void test_catch_up(void)
         uint64_t began = clock_mono_ms();
         struct stream *s = provider[0].live;
         session_stt_ready(s->stt);
-        while (s->n < 2 * RATE && clock_mono_ms() - began < DEADLINE_MS) {
+        /* Less than a chunk may stay: it goes with the next audio. */
+        const size_t all = 2 * RATE, least = all - RATE * 30 / 1000 + 1;
+        while (s->n < least && clock_mono_ms() - began < DEADLINE_MS) {
             ev_run(loop_ev(loop), EVRUN_NOWAIT);
             if (s->n > 4 * (clock_mono_ms() - began + 51) * RATE / 1000)
                 CU_FAIL("too fast");
         }
-        CU_ASSERT_EQUAL(s->n, 2 * RATE);
+        CU_ASSERT_TRUE(s->n >= least && s->n <= all);
         CU_ASSERT_TRUE(holds_from(s, 0));
         stt_feed_free(&f);
         released_once();
