@@ -118,7 +118,8 @@ static void session_on_closed(struct channel *ch, uint16_t code)
     CHECK_MAGIC(s, SESSION_MAGIC);
     log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
              LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
-    task_end(&s->client, TASK_DISCONNECTED, NULL);
+    /* An answer to our Close is no reason of its own, however soon it comes. */
+    task_end(&s->client, s->state >= SESSION_CLOSING ? TASK_DONE : TASK_DISCONNECTED, NULL);
 }
 
 /* --------------------------------------------------------------- the conversation */
