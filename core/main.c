@@ -10,7 +10,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <getopt.h>
-#include <malloc.h>
 #include <semaphore.h>
 #include <signal.h>
 #include <stdio.h>
@@ -23,6 +22,7 @@
 
 #include "admin/admin.h"
 #include "base/clock.h"
+#include "base/heap.h"
 #include "base/log.h"
 #include "base/magic.h"
 #include "bus/bus.h"
@@ -75,6 +75,8 @@ struct daemon {
     struct ingress *ingress;
     struct jwks *jwks;
     char control[256];
+    struct heap heap;
+    uint64_t heap_check_ms; /* when it is due */
 };
 
 static void usage(FILE *out)
@@ -218,14 +220,6 @@ static void descriptors_raise(void)
         rl.rlim_cur = rl.rlim_max;
         setrlimit(RLIMIT_NOFILE, &rl);
     }
-}
-
-/* Buffers of sessions that wait for a partner are large, and many go at once. By itself the allocator takes the largest
- * that was ever freed as the size from which buffers get pages of their own; below it they lie between small things
- * that live on, and what a bad hour took is never given back. A fixed size keeps large ones apart. */
-static void allocator_setup(void)
-{
-    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 }
 
 static bool start_disk(struct daemon *d)
@@ -438,7 +432,7 @@ static void watch(struct daemon *d)
 
 static bool start(struct daemon *d)
 {
-    allocator_setup();
+    heap_setup(&d->heap);
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
     plugin_routes_answer_within(d->conf->ingress.answer_timeout_ms);
@@ -754,12 +748,18 @@ static void signals_block(sigset_t *set)
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
 }
 
-/* The next signal; meanwhile what a reload has retired is taken on its way out. */
+/* The next signal; meanwhile what a reload has retired is taken on its way out, and idle memory is given back. */
 static int next_signal(struct daemon *d, const sigset_t *set)
 {
-    static const struct timespec tick = {.tv_nsec = REAP_MS * 1000000L};
     for (;;) {
-        int sig = host_reap(d->host) > 0 ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
+        uint64_t now = clock_mono_ms();
+        if (now >= d->heap_check_ms) {
+            heap_check(&d->heap);
+            d->heap_check_ms = now + HEAP_CHECK_MS;
+        }
+        uint64_t wait = host_reap(d->host) > 0 ? REAP_MS : d->heap_check_ms - now;
+        struct timespec tick = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000};
+        int sig = sigtimedwait(set, NULL, &tick);
         if (sig > 0)
             return sig;
     }
