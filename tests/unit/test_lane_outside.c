@@ -592,12 +592,24 @@ static void test_changing(void)
     rig_start(&r, &conf);
     for (unsigned round = 0; round < ROUNDS; round++) {
         struct conf_lane next = rig_conf();
+        if (round % 3 > 0) { /* a proxy, which the peer is as well, and certificates that no plain target is shown */
+            next.outside = conf_outside_new();
+            CU_ASSERT_PTR_NOT_NULL_FATAL(next.outside);
+            next.outside->proxy = round % 3 == 1 ? strdup(peer_url(&p, "http", "", prefix)) : NULL;
+            next.outside->proxy_auth = round % 3 == 1 ? strdup("me:pw") : NULL;
+            next.outside->ca.data = strdup("none");
+            next.outside->ca.len = 4;
+        }
+        next.follow = 3;
+        next.semaphore = 1 + round % EACH; /* some wait while all changes */
         for (unsigned i = 0; i < round % 4; i++) {
             snprintf(prefix, sizeof prefix, "http://127.0.0.1:%u/%u", p.port, (round + i) % EACH);
-            with_target(&next, round % 4, i, prefix)->semaphore = 1 + round % 3;
+            struct conf_lane *block = with_target(&next, round % 4, i, prefix);
+            block->semaphore = 1 + round % 3;
+            block->outside = i % 2 == 0 ? conf_outside_ref(next.outside) : NULL;
         }
         for (unsigned i = 0; i < EACH; i++) {
-            snprintf(path, sizeof path, "/%u", i);
+            snprintf(path, sizeof path, i % 2 == 0 ? "/to/307//%u" : "/%u", i);
             call_init(&calls[i], &r, peer_url(&p, "http", path, url[i]));
         }
         calls_start(calls, EACH);

@@ -265,7 +265,8 @@ static void request_hop(struct lane_http *r, const char *key)
     buf_free(&r->in);
     r->seen = r->head_seen = 0;
     r->codings = 0;
-    r->enough = false;
+    /* What an address of the last host met is no matter of the next one's. */
+    r->blocked = r->local = r->enough = false;
     r->bad_head = NULL;
     r->res = (struct omid_http_response){0};
     target_put(l, &r->w.target);
