@@ -542,6 +542,38 @@ static void test_changed(void)
     conf_lane_clear(&next);
 }
 
+/* A block that has lost its targets to a longer one has matched some all the same. */
+static void test_counted(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane one = rig_conf(), two = rig_conf();
+    char url[256], all[256];
+
+    peer_start(&p, serve);
+    peer_url(&p, "http", "/", all);
+    peer_url(&p, "http", "/b", url);
+    with_target(&one, 1, 0, all);
+    with_target(&two, 2, 0, url);
+    with_target(&two, 2, 1, all);
+    rig_start(&r, &one);
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK);
+    call_free(&c);
+    check_block(&r, 0, all, 1, 1);
+    lane_configure(r.lane, &two);
+    CU_ASSERT_TRUE(rig_until(blocks_are, &(struct blocks_are){&r, 2}));
+    check_block(&r, 0, url, 1, 1);
+    check_block(&r, 1, all, 0, 1);
+    lane_configure(r.lane, &one);
+    CU_ASSERT_TRUE(rig_until(blocks_are, &(struct blocks_are){&r, 1}));
+    check_block(&r, 0, all, 1, 2);
+    rig_stop(&r);
+    peer_stop(&p);
+    conf_lane_clear(&one);
+    conf_lane_clear(&two);
+}
+
 /* A block bounds its targets, while the lane has room; and a change lets those go on that wait. */
 static void test_share(void)
 {
@@ -644,6 +676,31 @@ static void test_user_url_and_proxy(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "proxy"));
     call_free(&c);
     rig_stop(&r);
+
+    /* Nor one that was waiting when the proxy came. */
+    struct conf_lane direct = rig_conf();
+    struct peer p;
+    struct call both[2];
+    char url[256];
+    direct.semaphore = conf.semaphore = 1;
+    peer_start(&p, serve);
+    atomic_store(&p.mode, MODE_HOLD);
+    rig_start(&r, &direct);
+    call_init(&both[0], &r, peer_url(&p, "http", "/", url));
+    call_init(&both[1], &r, "http://198.41.0.4/");
+    both[1].req.flags = OMID_HTTP_USER_URL;
+    calls_start(both, 2);
+    CU_ASSERT_TRUE(rig_reaches(&p.requests, 1) && rig_until(one_waits, NULL));
+    lane_configure(r.lane, &conf);
+    peer_open_gate(&p);
+    CU_ASSERT_TRUE(call_wait(&both[0]) && call_wait(&both[1]));
+    CU_ASSERT_EQUAL(both[0].res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(both[1].res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(both[1].text, "proxy"));
+    call_free(&both[0]);
+    call_free(&both[1]);
+    rig_stop(&r);
+    peer_stop(&p);
     conf_lane_clear(&conf);
 }
 
@@ -660,6 +717,7 @@ int main(void)
     CU_add_test(s, "cancelled between hops", test_cancel);
     CU_add_test(s, "the longest prefix wins", test_longest_wins);
     CU_add_test(s, "changed while targets are there", test_changed);
+    CU_add_test(s, "what a block has matched", test_counted);
     CU_add_test(s, "a target's share", test_share);
     CU_add_test(s, "changed again and again", test_changing);
     CU_add_test(s, "a user's URL and a proxy", test_user_url_and_proxy);
