@@ -65,8 +65,7 @@ static struct override *overrides_new(const struct lane *l, const struct conf_ta
         o->conf = t->target[i].lane;
         o->conf.semaphore = o->conf.semaphore < semaphore ? o->conf.semaphore : semaphore;
         make_sound(&o->conf);
-        /* Those it has now are about to be counted again. */
-        atomic_init(&o->matched, former ? atomic_load(&former->matched) - atomic_load(&former->targets) : 0);
+        atomic_init(&o->matched, former ? atomic_load(&former->matched) : 0);
     }
     return all;
 }
@@ -104,6 +103,9 @@ bool rules_apply(struct lane *l, const struct conf_lane *conf)
 
 void rules_assign(struct lane *l, struct target *t)
 {
+    /* At a change of the settings: of the former ones, which are there still. */
+    const char *was = t->override ? t->override->prefix : NULL;
+
     t->override = NULL;
     t->rules = &l->conf;
     for (size_t i = 0; i < l->n_overrides; i++) {
@@ -111,7 +113,7 @@ void rules_assign(struct lane *l, struct target *t)
         if (strncmp(t->key, o->prefix, o->len) != 0)
             continue;
         atomic_fetch_add(&o->targets, 1);
-        atomic_fetch_add(&o->matched, 1);
+        atomic_fetch_add(&o->matched, !was || strcmp(was, o->prefix) != 0);
         t->override = o;
         t->rules = &o->conf;
         return;
