@@ -88,7 +88,7 @@ void audio_ring_trim(struct audio_ring *r, uint64_t pos)
     if (r->end - r->base > r->peak)
         r->peak = (size_t)(r->end - r->base);
     r->base = pos;
-    if (++r->trims < SHRINK_TRIMS)
+    if (++r->trims < SHRINK_TRIMS || r->pinned)
         return;
     size_t cap = cap_for(r->peak, MIN_CAP);
     if (cap < r->cap)

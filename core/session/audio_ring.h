@@ -15,6 +15,7 @@ struct audio_ring {
     uint64_t base, end; /* positions held: base <= p < end */
     size_t peak;        /* the most held since it was last decided whether to shrink */
     unsigned trims;     /* since then */
+    bool pinned;        /* its samples are being read: trims do not move them */
 };
 
 /* Room for n more, so that appending them can't fail. false: no memory. */

@@ -1,6 +1,6 @@
 /*
- * Text messages of a client on /v4/listen, one a line, to a session that brings its own speech-to-text. What it takes
- * of them is merged like a conversation's: whatever a client sends, there is text in order of time, and it can be told.
+ * Text messages of a client on /v4/listen, one a line, to a session that brings its own speech-to-text and has a
+ * conversation. Whatever a client sends, what the conversation holds then is text in order of time, and can be told.
  */
 #include <math.h>
 #include <string.h>
@@ -27,49 +27,54 @@ static void set_up(void)
     ss.conf = conf_load_text("", "fuzz", NULL, &faults);
     ss.env.conf = ss.conf;
     ss.env.loop = loop_new("fuzz");
-    FUZZ_CHECK(ss.conf != NULL && ss.env.loop != NULL);
+    ss.conversation = map_new();
+    ss.open_of = map_new();
+    FUZZ_CHECK(ss.conf != NULL && ss.env.loop != NULL && ss.conversation != NULL && ss.open_of != NULL);
     loop_stop(ss.env.loop); /* not started: this thread's from here on */
     channel_sink_init(&sink, never_woken);
     channel = channel_new(&req, &route, &sink, &sink, ss.env.loop, &session_channel_handler, 1u << 20, 1u << 20);
     FUZZ_CHECK(channel != NULL);
 }
 
-static void check(struct session *s)
+static void check(struct conversation *c)
 {
-    struct segment_list stored = {0};
-    struct id_list deleted = {0};
+    const struct segment_list *held = &c->segments;
     struct buf out = BUF_INIT(0);
     struct json_w w;
     char err[96];
-    FUZZ_CHECK(s->early.n <= ss.conf->listen.max_segments);
-    FUZZ_CHECK(segments_merge(&stored, &s->early, &deleted) && s->early.n == 0);
+    conversation_flush_client(c);
+    FUZZ_CHECK(c->fresh.n == 0);
     json_w_start(&w, &out);
     json_w_open(&w, '[');
-    for (size_t i = 0; i < stored.n; i++) {
-        const struct segment *g = stored.item[i];
+    for (size_t i = 0; i < held->n; i++) {
+        const struct segment *g = held->item[i];
         FUZZ_CHECK(g->text[0] != '\0' && isfinite(g->start) && isfinite(g->end) && g->start >= 0 && g->start <= g->end);
-        FUZZ_CHECK(i == 0 || stored.item[i - 1]->start <= g->start);
+        FUZZ_CHECK(i == 0 || held->item[i - 1]->start <= g->start);
         FUZZ_CHECK(memchr(g->provider, '\0', sizeof(g->provider)) != NULL && g->speaker_id >= 0);
         segment_json(&w, g);
     }
     json_w_close(&w, ']');
     FUZZ_CHECK(json_w_end(&w));
     yajl_val v = json_parse(out.data, out.len, 0, err, sizeof(err));
-    FUZZ_CHECK(v != NULL && json_len(v) == stored.n);
+    FUZZ_CHECK(v != NULL && json_len(v) == held->n);
     json_free(&v);
     buf_free(&out);
-    segment_list_free(&stored);
-    id_list_free(&deleted);
-    segment_list_free(&s->early);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (channel == NULL)
         set_up();
-    struct session s = {.magic = SESSION_MAGIC, .state = SESSION_LIVE, .ss = &ss, .channel = channel, .uid = "u"};
+    /* Without a way down: what it would be told is not of interest here. */
+    struct session s = {.magic = SESSION_MAGIC, .state = SESSION_LIVE, .ss = &ss, .uid = "u"};
     s.params.custom_stt = true;
     s.params.sample_rate = 16000;
+    list_init(&s.conversation_link);
+    list_init(&s.queued);
+    struct conversation *c = conversation_new(&ss, NULL, &s);
+    FUZZ_CHECK(c != NULL);
+    list_append(&c->session, &s.conversation_link);
+    s.conversation = c;
     channel_set_user(channel, &s);
     for (size_t at = 0; at < size;) {
         const uint8_t *end = memchr(data + at, '\n', size - at);
@@ -81,7 +86,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         free(line);
         at += n + 1;
     }
-    check(&s);
+    check(c);
     channel_set_user(channel, NULL);
+    list_remove(&s.conversation_link);
+    session_photos_free(&s);
+    session_outbound_free(&s);
+    conversation_free(c);
     return 0;
 }

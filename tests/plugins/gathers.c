@@ -8,7 +8,10 @@
  *     e  item 2 does not begin               d  every item reports twice
  *     h  item 1 never reports                H  item 3 does so when it is aborted
  *     c  cancelled when item 2 is handed over
+ *     C  when item 2 begins                  A  when an item is aborted
+ *     n  as h, and nobody ends its wait      L  left open by stop(), which cancels the others
  */
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -24,6 +27,7 @@ struct op {
     bool runs;
 };
 struct fan {
+    struct fan *next; /* of all, under fans_lock */
     struct plain *p;
     struct omid_gather *gather;
     struct omid_timer *tick, *end; /* end: of a cancelled one */
@@ -31,6 +35,23 @@ struct fan {
     unsigned n, running, most, refused;
     struct op op[MAX_ITEMS];
 };
+
+static pthread_mutex_t fans_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct fan *fans;
+
+/* The fan-out f, or NULL: any of the instance; taken out of the list. */
+static struct fan *take(struct plain *p, const struct fan *f)
+{
+    pthread_mutex_lock(&fans_lock);
+    struct fan **at = &fans, *found;
+    while (*at != NULL && (f != NULL ? *at != f : (*at)->p != p))
+        at = &(*at)->next;
+    found = *at;
+    if (found != NULL)
+        *at = found->next;
+    pthread_mutex_unlock(&fans_lock);
+    return found;
+}
 
 static void note(struct fan *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 static void note(struct fan *f, const char *fmt, ...)
@@ -59,7 +80,19 @@ static void end(struct fan *f)
     (void)f->p->host->publish(f->p->inst, &ev);
     f->p->host->timer_stop(&f->tick);
     f->p->host->timer_stop(&f->end);
-    free(f);
+    free(take(f->p, f));
+}
+
+static void stop(void *state)
+{
+    struct plain *p = state;
+    for (struct fan *f; (f = take(p, NULL)) != NULL; free(f)) {
+        p->host->timer_stop(&f->tick);
+        p->host->timer_stop(&f->end);
+        if (!is(f, 'L'))
+            p->host->gather_cancel(&f->gather);
+    }
+    free(p);
 }
 
 static void done(struct op *o)
@@ -80,7 +113,7 @@ static void done(struct op *o)
 /* Never by itself. */
 static bool hangs(const struct fan *f, unsigned index)
 {
-    return (index == 1 && is(f, 'h')) || (index == 3 && is(f, 'H'));
+    return (index == 1 && (is(f, 'h') || is(f, 'n'))) || (index == 3 && is(f, 'H'));
 }
 
 static void on_tick(void *arg)
@@ -105,6 +138,18 @@ static void work_done(void *arg, bool ran)
         done(arg);
 }
 
+static void on_end(void *arg)
+{
+    end(arg);
+}
+
+/* What else comes is told, too. */
+static void cancel(struct fan *f)
+{
+    f->p->host->gather_cancel(&f->gather);
+    f->end = f->p->host->timer_start(f->p->inst, 200, 0, on_end, f);
+}
+
 static int start(void *arg, unsigned index, omid_gather_token token)
 {
     struct fan *f = arg;
@@ -117,6 +162,8 @@ static int start(void *arg, unsigned index, omid_gather_token token)
         f->most = f->running;
     if (hangs(f, index))
         return OMID_OK;
+    if (index == 2 && is(f, 'C'))
+        cancel(f);
     if (is(f, 's'))
         done(o);
     if (!is(f, 'w'))
@@ -125,20 +172,13 @@ static int start(void *arg, unsigned index, omid_gather_token token)
     return f->p->host->exec_submit(f->p->inst, &work);
 }
 
-static void on_end(void *arg)
-{
-    end(arg);
-}
-
 static void item(void *arg, unsigned index, int result, void *value)
 {
     struct fan *f = arg;
     note(f, " i%u:%d", index, result);
     free(value);
-    if (index == 2 && is(f, 'c')) {
-        f->p->host->gather_cancel(&f->gather);
-        f->end = f->p->host->timer_start(f->p->inst, 1000, 0, on_end, f);
-    }
+    if (index == 2 && is(f, 'c'))
+        cancel(f);
 }
 
 static void on_abort(void *arg, unsigned index)
@@ -147,6 +187,8 @@ static void on_abort(void *arg, unsigned index)
     note(f, " a%u", index);
     if (is(f, 'H'))
         done(&f->op[index]);
+    if (is(f, 'A'))
+        cancel(f);
 }
 
 static void drop(void *arg, void *value)
@@ -189,10 +231,16 @@ static int event(void *state, const struct omid_event *ev)
                                                 .arg = f};
         rc = p->host->gather_start(p->inst, &req, &f->gather);
     }
-    if (rc != OMID_OK)
+    if (rc != OMID_OK) {
         free(f);
-    else if (is(f, 't'))
+        return rc;
+    }
+    if (is(f, 't'))
         f->tick = p->host->timer_start(p->inst, 1, 1, on_tick, f);
+    pthread_mutex_lock(&fans_lock);
+    f->next = fans;
+    fans = f;
+    pthread_mutex_unlock(&fans_lock);
     return rc;
 }
 
@@ -205,7 +253,13 @@ static int configure(struct omid_module *mod, const struct omid_host *host, void
 }
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {
-    OMID_PLUGIN_HEAD,       .name = "gathers",
-    .configure = configure, .events = OMID_EVENT_MASK(OMID_EVENT_CUSTOM),
-    .event = event,         PLAIN,
+    OMID_PLUGIN_HEAD,
+    .name = "gathers",
+    .version = "1.0",
+    .summary = "A plugin for tests",
+    .configure = configure,
+    .start = plain_start,
+    .events = OMID_EVENT_MASK(OMID_EVENT_CUSTOM),
+    .event = event,
+    .stop = stop,
 };

@@ -83,6 +83,22 @@ static void test_shrinks(void)
     audio_ring_free(&r);
 }
 
+/* Results from within the call that hands the provider its samples. */
+static void test_pinned(void)
+{
+    struct audio_ring r = {0};
+    CU_ASSERT(feed(&r, 6 * SECOND));
+    r.pinned = true;
+    const int16_t *data = r.data;
+    for (unsigned i = 0; i < 6 * SECOND; i++)
+        audio_ring_trim(&r, r.base + CHUNK);
+    CU_ASSERT_PTR_EQUAL(r.data, data);
+    r.pinned = false;
+    CU_ASSERT(results(&r, 34, 8));
+    CU_ASSERT_EQUAL(r.cap, 32768);
+    audio_ring_free(&r);
+}
+
 static void test_release(void)
 {
     struct audio_ring r = {0};
@@ -103,8 +119,11 @@ static void test_release(void)
 
 int main(void)
 {
-    CU_TestInfo tests[] = {
-        {"steady", test_steady}, {"shrinks", test_shrinks}, {"release", test_release}, CU_TEST_INFO_NULL};
+    CU_TestInfo tests[] = {{"steady", test_steady},
+                           {"shrinks", test_shrinks},
+                           {"pinned", test_pinned},
+                           {"release", test_release},
+                           CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"audio ring", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
 }

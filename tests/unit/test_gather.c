@@ -101,6 +101,9 @@ static void test_cancel(void)
 {
     begin(1);
     gives("run 7 3 6 tcH", "s0 s1 s2 s3 s4 s5 i0:0 i1:0 i2:0 a3 d d most=3 refused=1");
+    /* Within start(), of the item that begins; and within abort(), with values of later ones at hand. */
+    gives("run 5 2 0 sC", "s0 i0:0 s1 i1:0 s2 a2 most=1 refused=1");
+    gives("run 5 4 0 shA", "s0 i0:0 s1 s2 s3 s4 a1 d d d most=2 refused=0");
     over();
 }
 
@@ -144,6 +147,25 @@ static void test_stop(void)
     rig_free(&r);
 }
 
+/* One ends within the drain, and its plugin is told so; one does not, and holds up nothing. */
+static void test_removed(void)
+{
+    begin(2);
+    rig_event(&r, 0, "run 4 2 0 sh");
+    CU_ASSERT_TRUE_FATAL(rig_reload(&r, ""));
+    CU_ASSERT_TRUE(rig_seen("seen", "s0 i0:0 s1 s2 s3 a1 i1:-7 i2:0 i3:0 f1 most=2 refused=0"));
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_TRUE_FATAL(rig_reload(&r, "plugin gathers { path = \"%s/gathers.so\" }\n"));
+    rig_forget();
+    rig_event(&r, 1, "run 5 3 0 tn");
+    rig_event(&r, 0, "run 2 2 0 snL");
+    CU_ASSERT_TRUE_FATAL(rig_reload(&r, ""));
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_EQUAL(rig_seen_count("seen", NULL), 0);
+    rig_stop(&r);
+    rig_free(&r);
+}
+
 int main(void)
 {
     CU_initialize_registry();
@@ -157,6 +179,7 @@ int main(void)
     CU_add_test(s, "work on executors, three reactors", test_work);
     CU_add_test(s, "refused", test_refused);
     CU_add_test(s, "stop in the midst of it", test_stop);
+    CU_add_test(s, "removed in the midst of it", test_removed);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();
     CU_cleanup_registry();

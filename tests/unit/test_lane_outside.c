@@ -9,11 +9,15 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/magic.h"
+#include "lane/http/lane_int.h"
 #include "lane_rig.h"
 
 enum { MODE_OK, MODE_FAIL, MODE_HOLD };
 
-/* "/to/302/LOCATION" redirects there; "/slow/" waits for the gate first. All else by mode: 200 with the request's head
+/* What "/moved/" has in its head beside a 302's status. */
+static const char *_Atomic moved;
+
+/* "/to/302/LOCATION" redirects there. All else by mode: 200 with the request's head
  * as body, 500, or nothing until the gate opens. */
 static void serve(struct peer *p, int fd)
 {
@@ -26,6 +30,10 @@ static void serve(struct peer *p, int fd)
             snprintf(out, sizeof out, "HTTP/1.1 %.3s x\r\nLocation: %.*s\r\nContent-Length: 5\r\n\r\nmoved", path + 4,
                      (int)(end - path - 8), path + 8);
             if (!peer_puts(fd, out))
+                return;
+        } else if (strncmp(path, "/moved/ ", 8) == 0) {
+            if (!peer_puts(fd, "HTTP/1.1 302 x\r\nContent-Length: 5\r\n") || !peer_puts(fd, moved) ||
+                !peer_puts(fd, "\r\n\r\nmoved"))
                 return;
         } else if (mode == MODE_FAIL) {
             if (!peer_puts(fd, "HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n"))
@@ -150,6 +158,123 @@ static void test_origins(void)
     peer_stop(&q);
 }
 
+static bool is_idle(void *arg)
+{
+    (void)arg;
+    return rig_metric("omid_lane_inflight", NULL, NULL) == 0 && rig_metric("omid_lane_waiting", NULL, NULL) == 0;
+}
+
+static bool one_waits(void *arg)
+{
+    (void)arg;
+    return rig_metric("omid_lane_waiting", NULL, NULL) == 1;
+}
+
+/* Whatever a peer writes there, it is one of: followed, refused with a reason, or no redirect at all. */
+static void test_locations(void)
+{
+    static const struct {
+        const char *head;
+        enum omid_http_error error;
+        unsigned redirects;
+        const char *seen; /* the request line's beginning, the text of the error, or the body */
+    } cases[] = {
+        {"Location: end", OMID_HTTP_OK, 1, "GET /moved/end "},
+        {"Location: ../end", OMID_HTTP_OK, 1, "GET /end "},
+        {"Location: /../../../end", OMID_HTTP_OK, 1, "GET /end "},
+        {"location:\t/end#part", OMID_HTTP_OK, 1, "GET /end "},
+        {"Location: /a%20b?x=%0d%0aX:y#?z", OMID_HTTP_OK, 1, "GET /a%20b?x=%0d%0aX:y "},
+        {"Location: /a b", OMID_HTTP_OK, 1, "GET /a%20b "},
+        {"Location: /\xc3\xa9", OMID_HTTP_OK, 1, "GET /%c3%a9 "},
+        {"Location: ?q", OMID_HTTP_OK, 1, "GET /moved/?q "},
+        {"Location: //127.0.0.1:1/x", OMID_HTTP_CONNECT, 1, ""},
+        {"Location: http://[::1]:1/x", OMID_HTTP_CONNECT, 1, ""},
+        {"Location: HTTP://127.0.0.1:1", OMID_HTTP_CONNECT, 1, ""},
+        {"Location: http://[::1", OMID_HTTP_OK, 0, "moved"},
+        {"Location: http://127.0.0.1:99999/", OMID_HTTP_OK, 0, "moved"},
+        {"Location: http://", OMID_HTTP_OK, 0, "moved"},
+        {"Location: javascript:alert(1)", OMID_HTTP_OK, 0, "moved"},
+        {"Location: http://@127.0.0.1:1/", OMID_HTTP_BLOCKED, 0, "names a user"},
+        {"Location: //me@127.0.0.1:1/", OMID_HTTP_BLOCKED, 0, "names a user"},
+        {"Location: gopher://127.0.0.1:1/", OMID_HTTP_BLOCKED, 0, "no http or https"},
+        {"Location: /a\r\nLocation: /b", OMID_HTTP_OK, 0, "moved"},
+        {"X-Location: /a", OMID_HTTP_OK, 0, "moved"},
+    };
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256];
+
+    conf.follow = 1;
+    peer_start(&p, serve);
+    rig_start(&r, &conf);
+    peer_url(&p, "http", "/moved/", url);
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        moved = cases[i].head;
+        enum omid_http_error error = call_once(&c, &r, url);
+        const char *seen = error == OMID_HTTP_OK ? c.body : c.text;
+        if (error != cases[i].error || c.res.redirects != cases[i].redirects || !strstr(seen, cases[i].seen)) {
+            fprintf(stderr, "%s: error %d, %u redirects, %s\n", cases[i].head, error, c.res.redirects, seen);
+            CU_FAIL("a Location");
+        }
+        call_free(&c);
+    }
+    CU_ASSERT_EQUAL(rig_metric("omid_lane_inflight", NULL, NULL), 0);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
+/* The next target has no room, or is not to be asked: the request is over with that, and the first target is well. */
+static void test_next_is_unwell(void)
+{
+    struct rig r;
+    struct peer p, q;
+    struct call c, both[2];
+    struct conf_lane conf = rig_conf();
+    char url[600], there[256];
+
+    conf.follow = 2;
+    conf.breaker_failures = 1;
+    conf.breaker_open_ms = 600000;
+    conf.breaker_open_max_ms = 600000;
+    conf.semaphore = 1;
+    conf.queue = 1;
+    peer_start(&p, serve);
+    peer_start(&q, serve);
+    rig_start(&r, &conf);
+    atomic_store(&q.mode, MODE_FAIL);
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&q, "http", "/end", there)), OMID_HTTP_OK);
+    call_free(&c);
+    unsigned asked = atomic_load(&q.requests);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/to/302/%s", p.port, there);
+    for (unsigned i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_BREAKER);
+        CU_ASSERT_EQUAL(c.res.redirects, 1);
+        CU_ASSERT_EQUAL(c.res.status, 0);
+        call_free(&c);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&q.requests), asked);
+    /* In one turn: behind the first, the slot goes to the one that waits; the redirect then waits, and is cancelled. */
+    atomic_store(&q.mode, MODE_HOLD);
+    snprintf(url, sizeof url, "http://127.0.0.1:%u/to/302/http://127.0.0.1:%u/held", p.port, q.port);
+    call_init(&both[0], &r, url);
+    call_init(&both[1], &r, peer_url(&q, "http", "/held", there));
+    calls_start(both, 2);
+    CU_ASSERT_TRUE(rig_reaches(&q.requests, asked + 1));
+    CU_ASSERT_TRUE(rig_until(one_waits, NULL));
+    call_cancel(&both[0]);
+    peer_open_gate(&q);
+    CU_ASSERT_TRUE(call_wait(&both[1]));
+    CU_ASSERT_EQUAL(both[1].res.error, OMID_HTTP_OK);
+    CU_ASSERT_TRUE(rig_until(is_idle, NULL));
+    call_free(&both[0]);
+    call_free(&both[1]);
+    rig_stop(&r);
+    peer_stop(&p);
+    peer_stop(&q);
+}
+
 static void test_loop(void)
 {
     struct rig r;
@@ -219,12 +344,6 @@ static void test_deadline(void)
     rig_stop(&r);
     peer_stop(&p);
     peer_stop(&q);
-}
-
-static bool is_idle(void *arg)
-{
-    (void)arg;
-    return rig_metric("omid_lane_inflight", NULL, NULL) == 0 && rig_metric("omid_lane_waiting", NULL, NULL) == 0;
 }
 
 /* At each phase of the hops. */
@@ -424,6 +543,86 @@ static void test_changed(void)
     conf_lane_clear(&next);
 }
 
+/* A block that has lost its targets to a longer one has matched some all the same. */
+static void test_counted(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane one = rig_conf(), two = rig_conf();
+    char url[256], all[256];
+
+    peer_start(&p, serve);
+    peer_url(&p, "http", "/", all);
+    peer_url(&p, "http", "/b", url);
+    with_target(&one, 1, 0, all);
+    with_target(&two, 2, 0, url);
+    with_target(&two, 2, 1, all);
+    rig_start(&r, &one);
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK);
+    call_free(&c);
+    check_block(&r, 0, all, 1, 1);
+    lane_configure(r.lane, &two);
+    CU_ASSERT_TRUE(rig_until(blocks_are, &(struct blocks_are){&r, 2}));
+    check_block(&r, 0, url, 1, 1);
+    check_block(&r, 1, all, 0, 1);
+    lane_configure(r.lane, &one);
+    CU_ASSERT_TRUE(rig_until(blocks_are, &(struct blocks_are){&r, 1}));
+    check_block(&r, 0, all, 1, 2);
+    rig_stop(&r);
+    peer_stop(&p);
+    conf_lane_clear(&one);
+    conf_lane_clear(&two);
+}
+
+struct remark {
+    struct loop_msg msg;
+    struct lane *lane;
+    unsigned soon, later, again;
+    atomic_bool over;
+};
+
+static void on_remark(struct loop *loop, struct loop_msg *msg)
+{
+    struct remark *m = container_of(msg, struct remark, msg);
+
+    (void)loop;
+    m->soon = rules_remark(m->lane, lane_now(m->lane) + TARGET_IDLE_MS - 60000);
+    m->later = rules_remark(m->lane, lane_now(m->lane) + TARGET_IDLE_MS);
+    m->again = rules_remark(m->lane, lane_now(m->lane) + 2 * TARGET_IDLE_MS);
+    atomic_store(&m->over, true);
+}
+
+static bool is_remarked(void *arg)
+{
+    return atomic_load(&((struct remark *)arg)->over);
+}
+
+/* A prefix that was mistyped is told without a reload, too: once, after an hour. */
+static void test_never_matched(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    struct remark m = {.msg = {.fn = on_remark}};
+    char url[256];
+
+    peer_start(&p, serve);
+    with_target(&conf, 2, 0, "http://mistyped.invalid:80/");
+    with_target(&conf, 2, 1, peer_url(&p, "http", "/", url));
+    rig_start(&r, &conf);
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK);
+    call_free(&c);
+    m.lane = r.lane;
+    loop_post(lanes_loop(r.lanes), &m.msg);
+    CU_ASSERT_TRUE_FATAL(rig_until(is_remarked, &m));
+    CU_ASSERT_TRUE(m.soon == 0 && m.later == 1 && m.again == 0);
+    rig_stop(&r);
+    peer_stop(&p);
+    conf_lane_clear(&conf);
+}
+
 /* A block bounds its targets, while the lane has room; and a change lets those go on that wait. */
 static void test_share(void)
 {
@@ -474,12 +673,24 @@ static void test_changing(void)
     rig_start(&r, &conf);
     for (unsigned round = 0; round < ROUNDS; round++) {
         struct conf_lane next = rig_conf();
+        if (round % 3 > 0) { /* a proxy, which the peer is as well, and certificates that no plain target is shown */
+            next.outside = conf_outside_new();
+            CU_ASSERT_PTR_NOT_NULL_FATAL(next.outside);
+            next.outside->proxy = round % 3 == 1 ? strdup(peer_url(&p, "http", "", prefix)) : NULL;
+            next.outside->proxy_auth = round % 3 == 1 ? strdup("me:pw") : NULL;
+            next.outside->ca.data = strdup("none");
+            next.outside->ca.len = 4;
+        }
+        next.follow = 3;
+        next.semaphore = 1 + round % EACH; /* some wait while all changes */
         for (unsigned i = 0; i < round % 4; i++) {
             snprintf(prefix, sizeof prefix, "http://127.0.0.1:%u/%u", p.port, (round + i) % EACH);
-            with_target(&next, round % 4, i, prefix)->semaphore = 1 + round % 3;
+            struct conf_lane *block = with_target(&next, round % 4, i, prefix);
+            block->semaphore = 1 + round % 3;
+            block->outside = i % 2 == 0 ? conf_outside_ref(next.outside) : NULL;
         }
         for (unsigned i = 0; i < EACH; i++) {
-            snprintf(path, sizeof path, "/%u", i);
+            snprintf(path, sizeof path, i % 2 == 0 ? "/to/307//%u" : "/%u", i);
             call_init(&calls[i], &r, peer_url(&p, "http", path, url[i]));
         }
         calls_start(calls, EACH);
@@ -514,6 +725,31 @@ static void test_user_url_and_proxy(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "proxy"));
     call_free(&c);
     rig_stop(&r);
+
+    /* Nor one that was waiting when the proxy came. */
+    struct conf_lane direct = rig_conf();
+    struct peer p;
+    struct call both[2];
+    char url[256];
+    direct.semaphore = conf.semaphore = 1;
+    peer_start(&p, serve);
+    atomic_store(&p.mode, MODE_HOLD);
+    rig_start(&r, &direct);
+    call_init(&both[0], &r, peer_url(&p, "http", "/", url));
+    call_init(&both[1], &r, "http://198.41.0.4/");
+    both[1].req.flags = OMID_HTTP_USER_URL;
+    calls_start(both, 2);
+    CU_ASSERT_TRUE(rig_reaches(&p.requests, 1) && rig_until(one_waits, NULL));
+    lane_configure(r.lane, &conf);
+    peer_open_gate(&p);
+    CU_ASSERT_TRUE(call_wait(&both[0]) && call_wait(&both[1]));
+    CU_ASSERT_EQUAL(both[0].res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(both[1].res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(both[1].text, "proxy"));
+    call_free(&both[0]);
+    call_free(&both[1]);
+    rig_stop(&r);
+    peer_stop(&p);
     conf_lane_clear(&conf);
 }
 
@@ -523,11 +759,15 @@ int main(void)
     CU_pSuite s = CU_add_suite("lanes: redirects and target blocks", NULL, NULL);
     CU_add_test(s, "methods and bodies", test_methods);
     CU_add_test(s, "other origins", test_origins);
+    CU_add_test(s, "what a Location can be", test_locations);
+    CU_add_test(s, "the next target is unwell", test_next_is_unwell);
     CU_add_test(s, "a loop", test_loop);
     CU_add_test(s, "one deadline", test_deadline);
     CU_add_test(s, "cancelled between hops", test_cancel);
     CU_add_test(s, "the longest prefix wins", test_longest_wins);
     CU_add_test(s, "changed while targets are there", test_changed);
+    CU_add_test(s, "what a block has matched", test_counted);
+    CU_add_test(s, "a block that matches nothing", test_never_matched);
     CU_add_test(s, "a target's share", test_share);
     CU_add_test(s, "changed again and again", test_changing);
     CU_add_test(s, "a user's URL and a proxy", test_user_url_and_proxy);

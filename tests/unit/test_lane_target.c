@@ -8,6 +8,7 @@
 
 #include "base/magic.h"
 #include "base/metrics.h"
+#include "lane/http/lane_int.h"
 #include "lane_rig.h"
 
 #define CALLS 64
@@ -479,6 +480,87 @@ static void test_status(void)
     peer_stop(&p);
 }
 
+/* ------------------------------------------------------------ their number */
+
+struct crowd {
+    struct loop_msg msg;
+    struct lane *lane;
+    unsigned most, early, late;
+    bool used, first, open_left;
+    atomic_bool over;
+};
+
+static const char *crowd_key(unsigned i, char out[64])
+{
+    snprintf(out, 64, "http://127.0.0.1:1/%u", i);
+    return out;
+}
+
+/* As requests to ever new targets would, on the lane's thread. The second is in use all the time. */
+static void on_crowd(struct loop *loop, struct loop_msg *msg)
+{
+    struct crowd *c = container_of(msg, struct crowd, msg);
+    struct lane *l = c->lane;
+    struct target *used = NULL, *t;
+    struct breaker_token token;
+    char key[64];
+
+    (void)loop;
+    for (unsigned i = 0; i < TARGETS_MAX + 100; i++) {
+        t = target_get(l, crowd_key(i, key));
+        omid_assert(t != NULL);
+        if (map_count(l->targets) > c->most)
+            c->most = (unsigned)map_count(l->targets);
+        if (i == 1)
+            used = t;
+        else
+            target_put(l, &t);
+    }
+    c->used = map_get(l->targets, crowd_key(1, key)) == used;
+    c->first = map_get(l->targets, crowd_key(0, key)) != NULL;
+    /* One fails and is left open. */
+    t = target_get(l, crowd_key(TARGETS_MAX, key));
+    struct waiter w = {.target = t};
+    omid_assert(breaker_admit(&t->breaker, lane_now(l), 1000, &token));
+    w.token = token;
+    w.admitted = true;
+    lane_verdict(l, &w, BREAKER_FAILURE, 0);
+    c->open_left = t->breaker.state == BREAKER_OPEN && atomic_load(&l->seen.open) == 1;
+    target_put(l, &t);
+    targets_expire(l, lane_now(l) + TARGET_IDLE_MS - 60000);
+    c->early = (unsigned)map_count(l->targets);
+    targets_expire(l, lane_now(l) + TARGET_IDLE_MS);
+    c->late = (unsigned)map_count(l->targets);
+    c->open_left = c->open_left && atomic_load(&l->seen.open) == 0;
+    target_put(l, &used);
+    atomic_store(&c->over, true);
+}
+
+static bool is_over(void *arg)
+{
+    return atomic_load(&((struct crowd *)arg)->over);
+}
+
+static void test_many(void)
+{
+    struct rig r;
+    struct conf_lane conf = rig_conf();
+    struct crowd c = {.msg = {.fn = on_crowd}};
+
+    conf.breaker_failures = 1;
+    rig_start(&r, &conf);
+    c.lane = r.lane;
+    loop_post(lanes_loop(r.lanes), &c.msg);
+    CU_ASSERT_TRUE_FATAL(rig_until(is_over, &c));
+    CU_ASSERT_EQUAL(c.most, TARGETS_MAX);
+    CU_ASSERT_TRUE(c.used);   /* what is in use stays */
+    CU_ASSERT_FALSE(c.first); /* the idlest went first */
+    CU_ASSERT_EQUAL(c.early, TARGETS_MAX);
+    CU_ASSERT_EQUAL(c.late, 1); /* after an hour all are forgotten but the one in use */
+    CU_ASSERT_TRUE(c.open_left);
+    rig_stop(&r);
+}
+
 /* Readers on other threads, while targets come, fail and recover. */
 static void *read_all_the_time(void *arg)
 {
@@ -532,6 +614,7 @@ int main(void)
     CU_add_test(s, "the table's bound", test_table_bound);
     CU_add_test(s, "reset", test_reset);
     CU_add_test(s, "lanes: quantiles and reasons", test_status);
+    CU_add_test(s, "their number, and how long they are kept", test_many);
     CU_add_test(s, "readers beside", test_readers);
     CU_basic_set_mode(CU_BRM_NORMAL);
     CU_basic_run_tests();

@@ -213,6 +213,16 @@ static void request_forget_latest(struct lane_http *r)
     map_remove(r->lane->latest, r->latest_key);
 }
 
+/* Behind a proxy the address of a user's URL can't be checked. */
+static bool request_is_unguarded(const struct lane_http *r)
+{
+    const struct conf_outside *o = r->w.target->rules->outside;
+    return (r->flags & OMID_HTTP_USER_URL) && o && o->proxy;
+}
+
+static const char unguarded[] =
+    "a URL of a user must not go through a proxy, behind which its address can't be checked";
+
 static void request_go(struct waiter *w)
 {
     struct lane_http *r = container_of(w, struct lane_http, w);
@@ -225,6 +235,11 @@ static void request_go(struct waiter *w)
         r->follow = w->target->rules->follow;
     }
     list_append(&r->lane->running, &r->running);
+    if (request_is_unguarded(r)) { /* the settings may have changed while it waited */
+        request_end(r, BREAKER_NEUTRAL);
+        request_answer(r, OMID_HTTP_BLOCKED, unguarded);
+        return;
+    }
     if (easy_begin(r, r->deadline_ms > r->went_ms ? (uint32_t)(r->deadline_ms - r->went_ms) : 1))
         return;
     request_end(r, BREAKER_NEUTRAL);
@@ -244,16 +259,6 @@ static void request_refuse(struct waiter *w, enum omid_http_error why)
         request_answer(r, why, refusal_text(why));
 }
 
-/* Behind a proxy the address of a user's URL can't be checked. */
-static bool request_is_unguarded(const struct lane_http *r)
-{
-    const struct conf_outside *o = r->w.target->rules->outside;
-    return (r->flags & OMID_HTTP_USER_URL) && o && o->proxy;
-}
-
-static const char unguarded[] =
-    "a URL of a user must not go through a proxy, behind which its address can't be checked";
-
 /* After the last hop has given everything back. */
 static void request_hop(struct lane_http *r, const char *key)
 {
@@ -265,7 +270,8 @@ static void request_hop(struct lane_http *r, const char *key)
     buf_free(&r->in);
     r->seen = r->head_seen = 0;
     r->codings = 0;
-    r->enough = false;
+    /* What an address of the last host met is no matter of the next one's. */
+    r->blocked = r->local = r->enough = false;
     r->bad_head = NULL;
     r->res = (struct omid_http_response){0};
     target_put(l, &r->w.target);
