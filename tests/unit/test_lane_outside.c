@@ -9,6 +9,7 @@
 #include "base/clock.h"
 #include "base/json.h"
 #include "base/magic.h"
+#include "lane/http/lane_int.h"
 #include "lane_rig.h"
 
 enum { MODE_OK, MODE_FAIL, MODE_HOLD };
@@ -574,6 +575,54 @@ static void test_counted(void)
     conf_lane_clear(&two);
 }
 
+struct remark {
+    struct loop_msg msg;
+    struct lane *lane;
+    unsigned soon, later, again;
+    atomic_bool over;
+};
+
+static void on_remark(struct loop *loop, struct loop_msg *msg)
+{
+    struct remark *m = container_of(msg, struct remark, msg);
+
+    (void)loop;
+    m->soon = rules_remark(m->lane, lane_now(m->lane) + TARGET_IDLE_MS - 60000);
+    m->later = rules_remark(m->lane, lane_now(m->lane) + TARGET_IDLE_MS);
+    m->again = rules_remark(m->lane, lane_now(m->lane) + 2 * TARGET_IDLE_MS);
+    atomic_store(&m->over, true);
+}
+
+static bool is_remarked(void *arg)
+{
+    return atomic_load(&((struct remark *)arg)->over);
+}
+
+/* A prefix that was mistyped is told without a reload, too: once, after an hour. */
+static void test_never_matched(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    struct remark m = {.msg = {.fn = on_remark}};
+    char url[256];
+
+    peer_start(&p, serve);
+    with_target(&conf, 2, 0, "http://mistyped.invalid:80/");
+    with_target(&conf, 2, 1, peer_url(&p, "http", "/", url));
+    rig_start(&r, &conf);
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK);
+    call_free(&c);
+    m.lane = r.lane;
+    loop_post(lanes_loop(r.lanes), &m.msg);
+    CU_ASSERT_TRUE_FATAL(rig_until(is_remarked, &m));
+    CU_ASSERT_TRUE(m.soon == 0 && m.later == 1 && m.again == 0);
+    rig_stop(&r);
+    peer_stop(&p);
+    conf_lane_clear(&conf);
+}
+
 /* A block bounds its targets, while the lane has room; and a change lets those go on that wait. */
 static void test_share(void)
 {
@@ -718,6 +767,7 @@ int main(void)
     CU_add_test(s, "the longest prefix wins", test_longest_wins);
     CU_add_test(s, "changed while targets are there", test_changed);
     CU_add_test(s, "what a block has matched", test_counted);
+    CU_add_test(s, "a block that matches nothing", test_never_matched);
     CU_add_test(s, "a target's share", test_share);
     CU_add_test(s, "changed again and again", test_changing);
     CU_add_test(s, "a user's URL and a proxy", test_user_url_and_proxy);

@@ -202,6 +202,8 @@ void board_remove(struct lane *l, struct target *t);
 bool rules_apply(struct lane *l, const struct conf_lane *conf);
 void rules_assign(struct lane *l, struct target *t); /* a new one, or after a change */
 void rules_release(struct target *t);
+/* Warns, once, about blocks that have matched nothing for an hour; returns of how many. */
+unsigned rules_remark(struct lane *l, uint64_t now);
 void rules_free(struct lane *l);
 /* One object per target block. Any thread. */
 void rules_write(struct lane *l, struct json_w *w);

@@ -18,8 +18,11 @@ static void on_sweep(struct ev_loop *ev, ev_timer *timer, int revents)
     CHECK_MAGIC(ls, LANES_MAGIC);
     uint64_t now = loop_now_ms(ls->loop);
     pthread_mutex_lock(&ls->lock);
-    list_each (it, &ls->lanes)
-        targets_expire(list_entry(it, struct lane, link), now);
+    list_each (it, &ls->lanes) {
+        struct lane *l = list_entry(it, struct lane, link);
+        targets_expire(l, now);
+        (void)rules_remark(l, now);
+    }
     pthread_mutex_unlock(&ls->lock);
 }
 

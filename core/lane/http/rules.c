@@ -19,6 +19,8 @@ struct override {
     struct conf_lane conf;        /* borrows what it points at from there */
     atomic_uint targets;          /* now */
     atomic_uint_fast64_t matched; /* ever, since a block of this prefix is there */
+    uint64_t since_ms;            /* so long it is there */
+    bool told;                    /* that it has matched none */
 };
 
 /* Settings that no check of a file has seen (tests) must not divide by zero. */
@@ -66,6 +68,8 @@ static struct override *overrides_new(const struct lane *l, const struct conf_ta
         o->conf.semaphore = o->conf.semaphore < semaphore ? o->conf.semaphore : semaphore;
         make_sound(&o->conf);
         atomic_init(&o->matched, former ? atomic_load(&former->matched) : 0);
+        o->since_ms = former ? former->since_ms : lane_now(l);
+        o->told = former && former->told;
     }
     return all;
 }
@@ -79,8 +83,10 @@ bool rules_apply(struct lane *l, const struct conf_lane *conf)
         return false;
     for (size_t i = 0; i < n; i++) {
         const struct override *former = find_prefix(l, all[i].prefix);
-        if (former && atomic_load(&former->matched) == 0)
+        if (former && atomic_load(&former->matched) == 0) {
             warn_unused(l, former);
+            all[i].told = true;
+        }
     }
     struct conf_lane last = l->conf;
     struct override *former = l->overrides;
@@ -99,6 +105,21 @@ bool rules_apply(struct lane *l, const struct conf_lane *conf)
     free(former);
     conf_lane_clear(&last);
     return true;
+}
+
+unsigned rules_remark(struct lane *l, uint64_t now)
+{
+    unsigned n = 0;
+
+    for (size_t i = 0; i < l->n_overrides; i++) {
+        struct override *o = &l->overrides[i];
+        if (o->told || atomic_load(&o->matched) > 0 || now < o->since_ms + TARGET_IDLE_MS)
+            continue;
+        warn_unused(l, o);
+        o->told = true;
+        n++;
+    }
+    return n;
 }
 
 void rules_assign(struct lane *l, struct target *t)
