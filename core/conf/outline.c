@@ -15,6 +15,7 @@
 #include "base/utf8.h"
 #include "conf/check.h"
 #include "conf/lex.h"
+#include "conf/table.h"
 
 /* One file under way. */
 struct reader {
@@ -192,7 +193,12 @@ static bool read_no_more(struct reader *r, const struct outline_item *it, const 
     if (!fine && t.type == LEX_BAD) {
         outline_fault(r, it->line, path, title, it->name, r->lex.error);
     } else if (!fine) {
-        lex_show(&r->lex, &t, found, sizeof(found));
+        /* A secret of two words must not be told by its second; which of a plugin's own settings are, is not known. */
+        const struct conf_entry *e = conf_entry_find(path, it->name);
+        if (e && e->option.type != OMID_OPT_SECRET)
+            lex_show(&r->lex, &t, found, sizeof(found));
+        else
+            snprintf(found, sizeof(found), "more");
         snprintf(text, sizeof(text), "expected one value, found %s behind it (more than one word needs quotes)", found);
         outline_fault(r, it->line, path, title, it->name, text);
     }

@@ -170,6 +170,12 @@ static void test_bad_addresses(void)
         CU_ASSERT(said("omi.conf:2: plugin bare: proxy: expected http://HOST:PORT or none"));
         CU_ASSERT_FALSE(leaked("hush"));
     }
+    CU_ASSERT_PTR_NULL(load("plugin bare { proxy = \"http://a:1\"\nproxy_auth = me:correct hush\n }\n"));
+    CU_ASSERT(said("omi.conf:2: plugin bare: proxy_auth: expected one value, found more behind it"));
+    CU_ASSERT_FALSE(leaked("hush"));
+    CU_ASSERT_PTR_NULL(load("plugin fake { word = w\nkey = correct hush\n }\n"));
+    CU_ASSERT(said("omi.conf:2: plugin fake: key: expected one value, found more behind it"));
+    CU_ASSERT_FALSE(leaked("hush"));
     c = load_fatal("plugin bare { proxy = \"http://[::1]:65535\" target \"wss://[::1]:1/@x\" { timeout = 5s } }\n");
     CU_ASSERT_STRING_EQUAL(c->plugin[0].lane.targets->target[0].prefix, "wss://[::1]:1/@x");
     conf_free(&c);
