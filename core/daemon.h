@@ -12,7 +12,9 @@
 #define OMID_DAEMON_H
 
 #include <stdbool.h>
+#include <stdint.h>
 
+#include "base/heap.h"
 #include "conf/conf.h"
 #include "host/host.h"
 
@@ -45,6 +47,8 @@ struct daemon {
     struct ingress *ingress;
     struct jwks *jwks;
     char control[256];
+    struct heap heap;
+    uint64_t heap_check_ms; /* when it is due */
 };
 
 /* ---- start.c ---- */

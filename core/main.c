@@ -8,6 +8,7 @@
 #include <systemd/sd-daemon.h>
 #include <unistd.h>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
 #include "daemon.h"
@@ -61,12 +62,18 @@ static void signals_block(sigset_t *set)
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
 }
 
-/* The next signal; meanwhile what a reload has retired is taken on its way out. */
+/* The next signal; meanwhile what a reload has retired is taken on its way out, and idle memory is given back. */
 static int next_signal(struct daemon *d, const sigset_t *set)
 {
-    static const struct timespec tick = {.tv_nsec = REAP_MS * 1000000L};
     for (;;) {
-        int sig = host_reap(d->host) > 0 ? sigtimedwait(set, NULL, &tick) : sigwaitinfo(set, NULL);
+        uint64_t now = clock_mono_ms();
+        if (now >= d->heap_check_ms) {
+            heap_check(&d->heap);
+            d->heap_check_ms = now + HEAP_CHECK_MS;
+        }
+        uint64_t wait = host_reap(d->host) > 0 ? REAP_MS : d->heap_check_ms - now;
+        struct timespec tick = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000};
+        int sig = sigtimedwait(set, NULL, &tick);
         if (sig > 0)
             return sig;
     }

@@ -1,7 +1,6 @@
 /* How everything starts. */
 #include <errno.h>
 #include <fcntl.h>
-#include <malloc.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -135,14 +134,6 @@ static void descriptors_raise(void)
         rl.rlim_cur = rl.rlim_max;
         setrlimit(RLIMIT_NOFILE, &rl);
     }
-}
-
-/* Buffers of sessions that wait for a partner are large, and many go at once. By itself the allocator takes the largest
- * that was ever freed as the size from which buffers get pages of their own; below it they lie between small things
- * that live on, and what a bad hour took is never given back. A fixed size keeps large ones apart. */
-static void allocator_setup(void)
-{
-    mallopt(M_MMAP_THRESHOLD, 128 * 1024);
 }
 
 static bool start_disk(struct daemon *d)
@@ -355,7 +346,7 @@ static void watch(struct daemon *d)
 
 bool daemon_start(struct daemon *d)
 {
-    allocator_setup();
+    heap_setup(&d->heap);
     descriptors_raise();
     budget_setup(d->conf->memory.sessions);
     plugin_routes_answer_within(d->conf->ingress.answer_timeout_ms);

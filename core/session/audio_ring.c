@@ -9,7 +9,7 @@
 #include "bus/channel.h"
 
 #define MIN_CAP 2048
-/* A ring shrinks when it was nearly empty for so many trims: a provider that answers once a second empties it each
+/* A ring shrinks to what so many trims in a row have needed: a provider that answers once a second empties it each
  * time, and it would be made anew as often. */
 #define SHRINK_TRIMS 16
 
@@ -55,11 +55,16 @@ static bool resize(struct audio_ring *r, size_t cap)
     return true;
 }
 
+static size_t cap_for(size_t samples, size_t cap)
+{
+    while (cap < samples)
+        cap *= 2;
+    return cap;
+}
+
 bool audio_ring_reserve(struct audio_ring *r, size_t n)
 {
-    size_t held = (size_t)(r->end - r->base), cap = r->cap ? r->cap : MIN_CAP;
-    while (cap < held + n)
-        cap *= 2;
+    size_t cap = cap_for((size_t)(r->end - r->base) + n, r->cap ? r->cap : MIN_CAP);
     return cap == r->cap || resize(r, cap);
 }
 
@@ -83,10 +88,11 @@ void audio_ring_trim(struct audio_ring *r, uint64_t pos)
     if (r->end - r->base > r->peak)
         r->peak = (size_t)(r->end - r->base);
     r->base = pos;
-    if (++r->trims < SHRINK_TRIMS)
+    if (++r->trims < SHRINK_TRIMS || r->pinned)
         return;
-    if (r->cap > MIN_CAP && r->peak < r->cap / 8)
-        resize(r, r->cap / 4 < MIN_CAP ? MIN_CAP : r->cap / 4); /* without memory it simply stays */
+    size_t cap = cap_for(r->peak, MIN_CAP);
+    if (cap < r->cap)
+        resize(r, cap); /* without memory it simply stays */
     r->trims = 0;
     r->peak = 0;
 }

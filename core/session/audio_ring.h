@@ -1,6 +1,6 @@
 /*
- * Samples of a session by their absolute position: what speech-to-text has not yet made final. Grows by
- * doubling, shrinks when it has been mostly empty for a while, and is charged to the memory budget. Reactor thread.
+ * Samples of a session by their absolute position: what speech-to-text has not yet made final. Grows by doubling,
+ * shrinks to the most that the latest results left in it, and is charged to the memory budget. Reactor thread.
  */
 #ifndef OMID_SESSION_AUDIO_RING_H
 #define OMID_SESSION_AUDIO_RING_H
@@ -15,6 +15,7 @@ struct audio_ring {
     uint64_t base, end; /* positions held: base <= p < end */
     size_t peak;        /* the most held since it was last decided whether to shrink */
     unsigned trims;     /* since then */
+    bool pinned;        /* its samples are being read: trims do not move them */
 };
 
 /* Room for n more, so that appending them can't fail. false: no memory. */

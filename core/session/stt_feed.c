@@ -449,8 +449,10 @@ static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
         struct host_call call;
+        f->ring.pinned = true; /* results that come within the call trim it */
         host_enter(&call, feed_candidate(f)->inst, "stt.audio");
         int rc = host_leave(&call, feed_role(f)->audio(f->stream, pcm, n));
+        f->ring.pinned = false;
         if (f->reopen)
             return false; /* the provider ended the stream within the call */
         if (rc == OMID_EFULL) {
