@@ -381,10 +381,10 @@ static void on_closed(struct loop *loop, struct loop_msg *msg)
     (void)loop;
     struct channel *ch = container_of(msg, struct channel, closed_post);
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
-    drop_held(ch);
     ch->finished = true;
     if (!ch->dropped)
         ch->handler->closed(ch, ch->closed_code);
+    drop_held(ch);
     channel_unref(ch);
 }
 
@@ -565,6 +565,15 @@ struct loop *channel_loop(const struct channel *ch)
 {
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
     return ch->loop;
+}
+
+size_t channel_held(const struct channel *ch)
+{
+    CHECK_MAGIC(ch, CHANNEL_MAGIC);
+    size_t n = 0;
+    for (const struct up_message *m = ch->held; m != NULL; m = m->next_held)
+        n++;
+    return n;
 }
 
 size_t channel_up_bytes(const struct channel *ch)

@@ -50,7 +50,7 @@ struct channel_handler {
     /* After channel_down_message() answered CHANNEL_FULL: half is free again. */
     void (*writable)(struct channel *ch);
     /* The client is gone or closed (code as in RFC 6455, 1006 for a lost one). Messages before it were delivered,
-     * except those that were held: they are dropped. The last call. */
+     * except those that were held (channel_held()): they are dropped behind it. The last call. */
     void (*closed)(struct channel *ch, uint16_t code);
 };
 
@@ -111,6 +111,7 @@ enum channel_result channel_down_response(struct channel *ch, int status, const 
 void channel_resume(struct channel *ch); /* delivers what was held, not within this call */
 /* No handler calls afterwards. What was not closed or answered yet is closed with 1011 (HTTP: 500). */
 void channel_drop(struct channel **ch);
+size_t channel_held(const struct channel *ch); /* messages that wait for channel_resume() */
 size_t channel_up_bytes(const struct channel *ch);
 size_t channel_down_bytes(const struct channel *ch);
 

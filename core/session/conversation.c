@@ -706,7 +706,6 @@ static void conversation_delete(struct conversation *c)
 void conversation_discard(struct conversation *c, void (*done)(void *arg, int result), void *arg)
 {
     CHECK_MAGIC(c, CONVERSATION_MAGIC);
-    omid_assert(c->state == CONVERSATION_OPEN);
     struct sessions *ss = c->ss;
     list_each (it, &c->session) /* what it would have been told of segments that are no more */
         id_list_clear(&list_entry(it, struct session, conversation_link)->unsent);

@@ -206,6 +206,61 @@ static void on_image_chunk(struct session *s, yajl_val v)
     }
 }
 
+/* -------------------------------------------------------- before the conversation */
+
+/* The session's own, not left in the channel: there audio would wait behind them for the store, and they would be lost
+ * with the client. */
+struct early_text {
+    struct list link;
+    size_t len;
+    unsigned char data[];
+};
+
+static size_t early_cost(size_t len)
+{
+    return sizeof(struct early_text) + len;
+}
+
+static bool early_keep(struct session *s, const unsigned char *data, size_t len)
+{
+    if (s->early_bytes + early_cost(len) > SESSION_MAX_EARLY)
+        return false;
+    struct early_text *e = malloc(early_cost(len));
+    if (!e)
+        return false;
+    e->len = len;
+    memcpy(e->data, data, len);
+    list_append(&s->early_texts, &e->link);
+    s->early_bytes += early_cost(len);
+    budget_add((int64_t)early_cost(len));
+    return true;
+}
+
+static void early_free(struct session *s, struct early_text *e)
+{
+    s->early_bytes -= early_cost(e->len);
+    budget_add(-(int64_t)early_cost(e->len));
+    free(e);
+}
+
+void session_early_texts(struct session *s)
+{
+    CHECK_MAGIC(s, SESSION_MAGIC);
+    while (s->conversation && !list_empty(&s->early_texts)) {
+        struct early_text *e = list_entry(list_pop(&s->early_texts), struct early_text, link);
+        (void)session_text(s, e->data, e->len);
+        early_free(s, e);
+    }
+}
+
+void session_early_texts_free(struct session *s)
+{
+    while (!list_empty(&s->early_texts)) {
+        early_free(s, list_entry(list_pop(&s->early_texts), struct early_text, link));
+        metric_add(session_metrics()->dropped, 1);
+    }
+}
+
 /* -------------------------------------------------------------------------- all */
 
 static const struct {
@@ -229,9 +284,10 @@ bool session_text(struct session *s, const unsigned char *data, size_t len)
         known = strcmp(type, messages[i].type) == 0;
         if (!known || !messages[i].fn)
             continue;
-        taken = s->conversation || !messages[i].speaks_of_conversation;
-        if (taken)
+        if (s->conversation || !messages[i].speaks_of_conversation)
             messages[i].fn(s, v);
+        else
+            taken = early_keep(s, data, len);
     }
     if (!known)
         ignored(s, type ? type : "", v ? "of no known type" : err);

@@ -332,6 +332,18 @@ void processing_start(struct sessions *ss, const char *id, const char *uid)
         list_append(&ss->waiting, &p->link);
 }
 
+const char *processing_of(const struct sessions *ss, const char *uid)
+{
+    size_t pos = 0;
+    void *value;
+    while (map_next(ss->processing, &pos, NULL, &value)) {
+        const struct processing *p = value;
+        if (strcmp(p->uid, uid) == 0)
+            return p->id;
+    }
+    return NULL;
+}
+
 void processing_drain(struct sessions *ss)
 {
     for (struct list *it; (it = list_pop(&ss->waiting)) != NULL;)

@@ -309,7 +309,8 @@ static void delete_opened(struct channel *ch)
     struct conversation *c = map_get(r->ss->conversation, r->id);
     log_info(MODULE, "a conversation is deleted", LS("conversation", r->id));
     r->working = true;
-    if (c && c->state == CONVERSATION_OPEN && strcmp(c->uid, r->uid) == 0) {
+    if (c && strcmp(c->uid, r->uid) == 0) { /* one that is ending, too: what it has yet to store would bring it back */
+        rest_processed(r->ss, r->id, NULL, NULL); /* who waits for its processing, in vain */
         conversation_discard(c, on_discarded, r);
         return;
     }
@@ -358,6 +359,29 @@ void rest_processed(struct sessions *ss, const char *id, const struct buf *memor
     }
 }
 
+/* The uid's conversation whose end is under way, or NULL. */
+static const char *ending_of(const struct sessions *ss, const char *uid)
+{
+    size_t pos = 0;
+    void *value;
+    while (map_next(ss->conversation, &pos, NULL, &value)) {
+        const struct conversation *c = value;
+        if (c->state == CONVERSATION_ENDING && strcmp(c->uid, uid) == 0)
+            return c->id;
+    }
+    return processing_of(ss, uid);
+}
+
+/* There is none to process: the one whose end is under way, if any, is what the client means. */
+static void process_none(struct rest_call *r)
+{
+    const char *id = ending_of(r->ss, r->uid);
+    if (id)
+        rest_wait(r, id);
+    else
+        rest_error(r, 404, "there is no conversation in progress");
+}
+
 static void on_found(void *arg, int result, const char *id)
 {
     struct rest_call *r = arg;
@@ -369,7 +393,7 @@ static void on_found(void *arg, int result, const char *id)
     } else if (result != OMID_OK) {
         rest_failed(r, result);
     } else if (!id || live) {
-        rest_error(r, 404, "there is no conversation in progress"); /* or it began while we asked */
+        process_none(r); /* or it began while we asked */
     } else {
         rest_wait(r, id);
         processing_start(r->ss, id, r->uid);
@@ -389,7 +413,7 @@ static void process_opened(struct channel *ch)
     if (c)
         conversation_flush_client(c);
     if (c && conversation_empty(c)) {
-        rest_error(r, 404, "there is no conversation in progress");
+        process_none(r);
     } else if (c) {
         rest_wait(r, c->id);
         conversation_end(c);

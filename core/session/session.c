@@ -49,6 +49,34 @@ void session_close(struct session *s, uint16_t code, const char *reason)
     task_end(&s->watch, failed ? TASK_FAILED : TASK_DONE, reason);
 }
 
+/* ---------------------------------------------------- segments before a conversation */
+
+static size_t early_segment_cost(const struct segment *seg)
+{
+    return sizeof *seg + strlen(seg->text) + 1;
+}
+
+static bool session_early_push(struct session *s, struct segment *seg)
+{
+    size_t cost = early_segment_cost(seg);
+    if (s->early.n >= session_conf(s)->listen.max_segments || s->early_bytes + cost > SESSION_MAX_EARLY ||
+        !segment_list_push(&s->early, seg))
+        return false;
+    s->early_bytes += cost;
+    budget_add((int64_t)cost);
+    return true;
+}
+
+/* Before they go: to a conversation, which charges for them itself, or for good. */
+static void session_early_discharge(struct session *s)
+{
+    for (size_t i = 0; i < s->early.n; i++) {
+        size_t cost = early_segment_cost(s->early.item[i]);
+        s->early_bytes -= cost;
+        budget_add(-(int64_t)cost);
+    }
+}
+
 /* ------------------------------------------------------------------------ the end */
 
 static struct omid_event session_event(const struct session *s, enum omid_event_type type)
@@ -101,7 +129,9 @@ void session_destroy(struct session *s)
     session_photos_free(s);
     if (s->early.n > 0) /* there was no place for them: out of memory, or the daemon ends */
         metric_add(session_metrics()->dropped, (int64_t)s->early.n);
+    session_early_discharge(s);
     segment_list_free(&s->early);
+    session_early_texts_free(s);
     free(s->uid);
     s->magic = OMID_MAGIC_DEAD;
     free(s);
@@ -116,6 +146,12 @@ static void session_on_closed(struct channel *ch, uint16_t code)
         return;
     }
     CHECK_MAGIC(s, SESSION_MAGIC);
+    size_t held = channel_held(ch);
+    if (held > 0) {
+        metric_add(session_metrics()->dropped, (int64_t)held);
+        log_warning(MODULE, "messages that waited for room go with their client", LS("session", s->id),
+                    LU("messages", held), LU("bytes", channel_up_bytes(ch)));
+    }
     log_info(MODULE, "client left", LS("session", s->id), LS("uid", s->uid_tag), LU("code", code),
              LU("audio_ms", s->samples * 1000 / (uint64_t)s->params.sample_rate));
     /* An answer to our Close is no reason of its own, however soon it comes. */
@@ -131,12 +167,16 @@ struct open_answer {
 
 void session_attach(struct session *s, struct conversation *c)
 {
-    if (c)
+    if (c) {
+        session_early_discharge(s);
         conversation_attach(c, s);
-    else
+        segment_list_free(&s->early);
+        session_early_texts(s);
+    } else {
         session_close(s, WS_CODE_INTERNAL, "out of memory");
+    }
     if (s->channel)
-        channel_resume(s->channel); /* of messages that waited for a conversation */
+        channel_resume(s->channel); /* of messages for which there was no room before the conversation */
     task_end(&s->open, TASK_DONE, NULL);
     session_show(s, false);
 }
@@ -224,7 +264,7 @@ void session_take_segments(struct session *s, struct segment_list *batch)
     if (s->conversation)
         conversation_add(s->conversation, s, batch);
     for (size_t i = 0; i < batch->n; i++) {
-        if (s->early.n >= session_conf(s)->listen.max_segments || !segment_list_push(&s->early, batch->item[i])) {
+        if (!session_early_push(s, batch->item[i])) {
             metric_add(session_metrics()->dropped, 1);
             segment_free(&batch->item[i]);
         }
@@ -382,6 +422,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     list_init(&s->link);
     list_init(&s->conversation_link);
     list_init(&s->queued);
+    list_init(&s->early_texts);
     id_uuid4(s->id);
     ev_init(&s->ping, on_ping);
     ev_init(&s->check, on_check);

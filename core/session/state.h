@@ -128,6 +128,8 @@ struct session {
     bool begun;                        /* plugins know of it */
     struct photo_parts *photos;        /* pieces that wait for the others; NULL: none has come yet */
     struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
+    struct list early_texts;           /* what the client said of a conversation before there was one */
+    size_t early_bytes;                /* of both, as charged to the memory budget */
     int64_t first_audio_ms;            /* wall clock of its first sample; 0: none yet */
     uint64_t samples;                  /* taken so far */
     uint64_t last_data_ms;             /* monotonic: the last data frame */
@@ -144,6 +146,8 @@ struct session {
     uint64_t rated_ms, rated_bytes; /* the last time the rate was taken */
 };
 #define SESSION_MAGIC UINT32_C(0x73657373 + 1)
+/* What waits for a conversation: as much as one may hold. */
+#define SESSION_MAX_EARLY ((size_t)8 << 20)
 
 #define SESSION_LABEL "listen" /* of the supervisor's metrics */
 
@@ -185,8 +189,11 @@ void session_show(struct session *s, bool tick);
 bool session_message(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
 
 /* ---- messages.c: what the client's texts say ---- */
-/* false: it is to come again when there is a conversation. */
+/* One that speaks of a conversation is kept until there is one; false: it is to come again then. */
 bool session_text(struct session *s, const unsigned char *data, size_t len);
+/* Those that were kept: there is a conversation now. */
+void session_early_texts(struct session *s);
+void session_early_texts_free(struct session *s);
 /* Tells the client of the uid's last completed conversation, when the store has answered. */
 void session_last_memory(struct session *s);
 void session_photos_expire(struct session *s);
@@ -254,7 +261,7 @@ void conversation_check(struct conversation *c, int64_t now_ms);
 void conversation_end(struct conversation *c);
 bool conversation_empty(const struct conversation *c); /* nothing that was combined, and no photo */
 /* It leaves memory and the store with all it holds, and its sessions move on; done (may be NULL) when the store has
- * answered. Only while it is open. */
+ * answered. Whether it is open or ending. */
 void conversation_discard(struct conversation *c, void (*done)(void *arg, int result), void *arg);
 /* The uid's open one, or NULL. One whose time is over is ended instead. */
 struct conversation *conversation_live(struct sessions *ss, const char *uid);
@@ -271,6 +278,8 @@ bool conversation_json(const struct conversation *c, enum store_status status, s
 /* ---- processing.c ---- */
 /* Takes the conversation through its end; does nothing when it is under way already. */
 void processing_start(struct sessions *ss, const char *id, const char *uid);
+/* The id of one of the uid's that are under way, or NULL. */
+const char *processing_of(const struct sessions *ss, const char *uid);
 /* Those that wait for their turn or for a retry are left to the next start, which finds them in the store. */
 void processing_drain(struct sessions *ss);
 void processing_free_all(struct sessions *ss);

@@ -134,7 +134,7 @@ static void session_open_settle(struct session *s)
         if (task_running(&s->stream[i].task))
             return;
     }
-    if (!supervisor_running(&s->supervisor) && s->early.n == 0)
+    if (!supervisor_running(&s->supervisor) && s->early.n == 0 && list_empty(&s->early_texts))
         task_end(&s->open, TASK_DONE, NULL);
 }
 
@@ -146,7 +146,9 @@ static void open_shutdown(struct task *t)
 static void open_cancel(struct task *t)
 {
     struct session *s = container_of(t, struct session, open);
-    session_attach(s, conversation_new(s->ss, NULL, s)); /* what was said is kept in memory, and stored from there */
+    /* What was said is kept in memory, and stored from there. */
+    struct conversation *live = conversation_live(s->ss, s->uid);
+    session_attach(s, live ? live : conversation_new(s->ss, NULL, s));
 }
 
 static void open_ended(struct task *t)

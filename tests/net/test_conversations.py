@@ -6,11 +6,14 @@ import random
 import sqlite3
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from support.settings import with_deepgram
 from support.wait import SLOW, holds, until
 from test_listen import Talker, rows, status_of, stored_text, talker  # noqa: F401
+from test_sessions import store_held
 
 FLOOR = {"listen": {"conversation_timeout_floor": "2s", "ping": "200ms"}}
 LONG = 600
@@ -94,6 +97,33 @@ def test_photo_before_the_conversation_is_known(start_daemon, talker):
     c = t.conversation()
     until(lambda: rows(daemon, "SELECT 1 FROM photo p JOIN conversation c ON p.conversation = c.n WHERE c.id = ?", c),
           what="the photo with its conversation")
+
+
+def test_said_before_the_conversation_and_gone(start_daemon, talker):
+    """The store has not answered when the client leaves: what it has said of its conversation is kept all the same."""
+    daemon = start_daemon(FLOOR)
+    with store_held(daemon):
+        t = talker(daemon, uid="ann", conversation_timeout=LONG, custom_stt="enabled").wait_ready()
+        send_photo(t, "early", n=3)
+        t.send({"type": "speaker_assigned", "speaker_id": 1, "person_id": "p-bea", "person_name": "Bea", "segment_ids": []})
+        t.close()
+        until(lambda: daemon.sessions() == 0, what="the client has left")
+        assert not t.of_type("photo_processing") and not t.of_type("conversation_session")
+    until(lambda: rows(daemon, "SELECT data FROM photo") == [(JPEG,)], what="the photo on disk")
+    until(lambda: rows(daemon, "SELECT name FROM person") == [("Bea",)], what="the name on disk")
+    assert daemon.metric("omid_listen_dropped_total") == 0
+
+
+def test_photo_does_not_block_audio(start_daemon, deepgram, talker):
+    """Audio behind a photo does not wait for the store."""
+    daemon = start_daemon(with_deepgram(deepgram))
+    with store_held(daemon):
+        t = talker(daemon, uid="ann", custom_stt="disabled").wait_ready()
+        send_photo(t, "early", n=2)
+        t.send(bytes(3200))
+        until(lambda: [s for s in deepgram.live() if s.audio >= 3200] or t.of_type("conversation_session"),
+              what="the audio")
+        assert not t.of_type("conversation_session")
 
 
 @pytest.mark.parametrize("bad", [
@@ -321,6 +351,44 @@ def test_rest_process_now(start_daemon, talker):
     until(lambda: t.of_type("memory_created"), what="the live client is told, too")
     assert t.conversation(2) != c
     assert rest(daemon, "POST", "/v1/conversations", uid="bob")[0] == 404
+
+
+def test_rest_process_what_is_ending(start_daemon, talker):
+    """It has ended by itself and is not yet completed: that is the one that is meant, not none."""
+    daemon = start_daemon({"listen": {"conversation_timeout_floor": "2s", "process_wait": "10ms", "lifecycle_check": "50ms"}})
+    t = talker(daemon, uid="ann", conversation_timeout=2).wait_ready()
+    c = t.conversation()
+    t.say("It ends by itself.")
+    t.heard("by itself.")
+    until(lambda: stored_text(daemon, c), what="on disk")
+    with ThreadPoolExecutor(1) as pool:
+        with store_held(daemon):
+            until(lambda: t.of_type("memory_processing_started"), what="the end")
+            first = pool.submit(rest, daemon, "POST", "/v1/conversations")
+            t.conversation(2)  # in memory alone, and empty
+            assert rest(daemon, "POST", "/v1/conversations") == (202, {"id": c, "status": "processing"})
+        status, answer = first.result()
+        assert (status, answer.get("id")) == (202, c) or (status, answer["memory"]["id"]) == (201, c)
+    until(lambda: t.of_type("memory_created"), what="memory_created")
+    until(lambda: rest(daemon, "POST", "/v1/conversations")[0] == 404, what="nothing is left to process")
+
+
+def test_rest_delete_what_is_ending(start_daemon, talker):
+    """Deleted between its end and its processing: it does not come back."""
+    daemon = start_daemon({"listen": {"conversation_timeout_floor": "2s", "lifecycle_check": "50ms"}})
+    t = talker(daemon, uid="ann", conversation_timeout=2).wait_ready()
+    c = t.conversation()
+    t.say("To be forgotten.")
+    t.heard("be forgotten.")
+    with ThreadPoolExecutor(1) as pool:
+        with store_held(daemon):
+            until(lambda: t.of_type("memory_processing_started"), what="the end")
+            answer = pool.submit(rest, daemon, "DELETE", "/v1/conversations/" + c)
+            until(lambda: daemon.logged("a conversation is deleted"), what="the request")
+        assert answer.result()[0] == 204
+    t.say("And this is new.")
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the second one on disk")
+    assert status_of(daemon, c) is None and not t.of_type("memory_created")
 
 
 def test_rest_process_without_a_session(start_daemon, talker):

@@ -78,7 +78,7 @@ struct peer {
     int disorder;
     bool echo, echo_wait;
     uint32_t echoed;
-    size_t bytes;
+    size_t bytes, held; /* held: messages at the close */
 };
 
 /* The next channel's peer: channel_set_user() is the reactor's, and opened() is its first occasion. */
@@ -131,6 +131,7 @@ static void peer_closed(struct channel *ch, uint16_t code)
     struct peer *p = channel_user(ch);
     p->closed++;
     p->code = code;
+    p->held = channel_held(ch);
     channel_drop(&ch);
     p->ch = NULL;
 }
@@ -272,6 +273,7 @@ static void test_held_are_dropped_at_close(void)
     CU_ASSERT_EQUAL(p.messages, 1);
     CU_ASSERT_EQUAL(p.closed, 1);
     CU_ASSERT_EQUAL(p.code, 1006);
+    CU_ASSERT_EQUAL(p.held, 4); /* closed() can tell what is lost */
     nothing_left();
 }
 
