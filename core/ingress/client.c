@@ -301,6 +301,11 @@ static void on_read(h2o_socket_t *sock, const char *err)
     CHECK_MAGIC(c, CLIENT_MAGIC);
     size_t max = c->t->conf->ingress.max_header;
 
+    /* It was cut, and the kernel still had bytes of it: they begin nothing any more. */
+    if (c->state == CLIENT_DYING && err == NULL) {
+        h2o_buffer_consume(&sock->input, sock->input->size);
+        err = "cut";
+    }
     if (err == NULL && c->state == CLIENT_READING && !c->head_done) {
         size_t end = 0;
         c->head_done = head_complete(c, &end);
@@ -323,7 +328,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
 static void watch(struct client *c)
 {
     h2o_socket_cb cb = c->sock->_cb.read;
-    if (c->state != CLIENT_READING || cb == NULL || cb == on_read)
+    if ((c->state != CLIENT_READING && c->state != CLIENT_DYING) || cb == NULL || cb == on_read)
         return;
     c->reading = cb;
     h2o_socket_read_start(c->sock, on_read);

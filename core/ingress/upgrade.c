@@ -80,6 +80,13 @@ static void on_upgraded(void *arg, h2o_socket_t *sock, size_t request_size)
         websocket_start_free(&start);
         return;
     }
+    if (start->client->state == CLIENT_DYING) {
+        /* Cut while the 101 was on its way. */
+        metric_add(ingress_metrics.upgrades[UPGRADE_LOST], 1);
+        websocket_start_free(&start);
+        h2o_socket_close(sock);
+        return;
+    }
     metric_add(ingress_metrics.upgrades[UPGRADE_ACCEPTED], 1);
     h2o_buffer_consume(&sock->input, request_size);
     websocket_begin(start, sock);

@@ -1,13 +1,15 @@
 """Limits per user and per address, proxies, and crowds that connect and never say anything."""
 import http.client
+import os
 import resource
+import signal
 import socket
 import ssl
 import time
 
 import pytest
 import websockets
-from support.wait import SLOW, until
+from support.wait import SLOW, holds, until
 from test_auth import UPGRADE, status, upgrade, web  # noqa: F401 (a fixture)
 from test_ingress import frame
 
@@ -243,6 +245,29 @@ def test_a_crowd_that_never_finishes(start_daemon, phone, kind):
         until(lambda: "Hello." in calm.text(), what="the one that was there before")
     finally:
         crowd.close()
+
+
+def test_displaced_while_it_speaks(start_daemon):
+    """The rest of a request arrives at the moment when its connection makes room for a newcomer."""
+    n = 16
+    daemon = start_daemon({"ingress": {"max_connections": n, "request_timeout": "60s"}})
+    crowd, late = Crowd(daemon, n), None
+    try:
+        crowd.send(lambda i: (HANDSHAKE % WEB).encode()[:-2])
+        until(lambda: (soon(lambda: daemon.metric("omid_ingress_connections")) or n) >= n, what="the crowd")
+        holds(lambda: True, 0.3, "old enough to be displaced")
+        os.kill(daemon.process.pid, signal.SIGSTOP)
+        try:  # all of it is in one turn of the daemon's loop: newcomers first, then what the others had left to say
+            late = Crowd(daemon, n)
+            crowd.send(lambda i: b"\r\n")
+        finally:
+            os.kill(daemon.process.pid, signal.SIGCONT)
+        until(lambda: soon(daemon.healthz) == 200, 20, "an answer")
+        assert daemon.process.poll() is None, daemon.log_tail()
+    finally:
+        crowd.close()
+        if late:
+            late.close()
 
 
 def test_a_crowd_of_tls_handshakes(start_daemon, authority):
