@@ -12,9 +12,10 @@
 /* What a client's own transcript may claim: no session lasts longer, no room holds more. */
 #define MAX_SECONDS 1e7
 #define MAX_SPEAKER 9999
-#define MAX_PERSON 128    /* bytes of a person's id */
-#define MAX_NAME 256      /* and name */
-#define MAX_ASSIGNED 1000 /* segments in one speaker_assigned */
+#define MAX_TEXT ((size_t)1 << 18) /* bytes of one segment: well within what the store keeps of one */
+#define MAX_PERSON 128             /* bytes of a person's id */
+#define MAX_NAME 256               /* and name */
+#define MAX_ASSIGNED 1000          /* segments in one speaker_assigned */
 
 static void ignored(const struct session *s, const char *type, const char *why)
 {
@@ -45,7 +46,7 @@ static void on_suggested_transcript(struct session *s, yajl_val v)
         int64_t given = json_int(in, "speaker_id", id);
         id = given < 0 || given > MAX_SPEAKER ? 0 : (int)given;
         double start = json_num(in, "start", -1), end = json_num(in, "end", -1);
-        if (!text || !text[0] || start < 0 || end < start || end > MAX_SECONDS) {
+        if (!text || !text[0] || strlen(text) > MAX_TEXT || start < 0 || end < start || end > MAX_SECONDS) {
             ignored(s, "suggested_transcript", "a segment without usable text, start and end");
             continue;
         }

@@ -12,6 +12,7 @@
 
 #include "base/id.h"
 #include "base/magic.h"
+#include "base/utf8.h"
 
 /* Sources: the listen protocol, Segments. */
 #define APPEND_GAP_S 3.0
@@ -38,6 +39,18 @@ void segment_text_tidy(char *text)
     *out = 0;
 }
 
+/* Whoever it comes from: one bad byte would spoil the JSON of all that it stands with. */
+static void text_mend(char *text)
+{
+    for (size_t left = strlen(text), n; left > 0; text += n, left -= n) {
+        n = utf8_char_len(text, left);
+        if (n == 0) {
+            *text = '?';
+            n = 1;
+        }
+    }
+}
+
 struct segment *segment_new(const char *text, int speaker_id, bool is_user, double start, double end,
                             const char *provider)
 {
@@ -49,13 +62,15 @@ struct segment *segment_new(const char *text, int speaker_id, bool is_user, doub
         free(s);
         return NULL;
     }
+    text_mend(s->text);
     segment_text_tidy(s->text);
     id_uuid4(s->id);
     s->speaker_id = speaker_id < 0 ? 0 : speaker_id;
     s->is_user = is_user;
     s->start = isfinite(start) && start > 0 ? start : 0;
     s->end = isfinite(end) && end > s->start ? end : s->start;
-    snprintf(s->provider, sizeof s->provider, "%s", provider ? provider : "");
+    if (provider)
+        memcpy(s->provider, provider, utf8_clip(provider, strlen(provider), sizeof s->provider - 1));
     s->unseen = SEGMENT_ALL;
     return s;
 }
@@ -307,10 +322,18 @@ static bool list_insert(struct segment_list *l, struct segment *s)
 {
     if (!segment_list_push(l, s))
         return false;
-    size_t at = l->n - 1;
-    for (; at > 0 && l->item[at - 1]->start > s->start; at--)
-        l->item[at] = l->item[at - 1];
-    l->item[at] = s;
+    size_t at = l->n - 1, low = 0;
+    if (at == 0 || l->item[at - 1]->start <= s->start)
+        return true; /* almost always */
+    for (size_t high = at; low < high;) {
+        size_t mid = low + (high - low) / 2;
+        if (l->item[mid]->start > s->start)
+            high = mid;
+        else
+            low = mid + 1;
+    }
+    memmove(&l->item[low + 1], &l->item[low], (at - low) * sizeof(struct segment *));
+    l->item[low] = s;
     return true;
 }
 

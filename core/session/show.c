@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "base/utf8.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -40,6 +41,14 @@ static const char *session_provider(const struct session *s)
     return "";
 }
 
+/* Cut at a character: a half one would spoil the list of all sessions. */
+static void show_text(char *to, size_t size, const char *text)
+{
+    size_t n = utf8_clip(text, strlen(text), size - 1);
+    memcpy(to, text, n);
+    to[n] = 0;
+}
+
 void session_show(struct session *s, bool tick)
 {
     CHECK_MAGIC(s, SESSION_MAGIC);
@@ -51,8 +60,8 @@ void session_show(struct session *s, bool tick)
     memcpy(row.uid_tag, s->uid_tag, sizeof row.uid_tag);
     row.state = s->state;
     snprintf(row.codec, sizeof row.codec, "%s", s->params.codec_name);
-    snprintf(row.language, sizeof row.language, "%.15s", s->params.language);
-    snprintf(row.provider, sizeof row.provider, "%s", session_provider(s));
+    show_text(row.language, sizeof row.language, s->params.language);
+    show_text(row.provider, sizeof row.provider, session_provider(s));
     row.sample_rate = (uint32_t)s->params.sample_rate;
     row.channels = (uint32_t)s->params.channels;
     supervisor_tasks(&s->supervisor, row.tasks, sizeof row.tasks);

@@ -318,6 +318,26 @@ def test_wrong_types_in_suggestions(start_daemon, talker):
     assert (segment["speaker"], segment["speaker_id"], segment["is_user"]) == ("SPEAKER_00", 0, False)
 
 
+def test_names_that_are_cut(start_daemon, talker):
+    """Names longer than is kept of them are cut at a character: the transcript, the store and omictl go on."""
+    daemon = start_daemon(FLOOR)
+    t = talker(daemon, language="\u00e9" * 40, source="x" + "\u00e9" * 40).wait_ready()
+    for i, provider in enumerate(("\u00e9" * 40, "x" + "\u00e9" * 40)):
+        t.send({"type": "suggested_transcript", "stt_provider": provider,
+                "segments": [{"text": "Number %d." % i, "speaker": "SPEAKER_00", "start": 10 * i, "end": 10 * i + 1}]})
+    t.heard("Number 0.")
+    t.heard("Number 1.")
+    assert {s["stt_provider"] for s in t.segments.values()} == {"\u00e9" * 15, "x" + "\u00e9" * 15}
+    c = t.conversation()
+    until(lambda: "Number 1." in stored_text(daemon, c), what="on disk")
+    listed = subprocess.run([program("omictl"), "--socket", daemon.control, "--json", "sessions"], capture_output=True,
+                            check=True, timeout=30 * SLOW)
+    assert json.loads(listed.stdout)["sessions"][0]["language"] == "\u00e9" * 7
+    t.send({"type": "suggested_transcript", "segments": [{"text": "a" * 300000, "start": 30, "end": 31}]})
+    until(lambda: daemon.metric("omid_listen_messages_ignored_total") == 1, what="the one that is too long")
+    assert not t.closed
+
+
 def test_suggestions_without_custom_stt_are_ignored(start_daemon, deepgram, talker):
     daemon = start_daemon(with_deepgram(deepgram))
     t = talker(daemon, custom_stt="disabled").wait_ready()

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/utf8.h"
 #include "session/extract.h"
 #include "session/segments.h"
 
@@ -411,6 +412,44 @@ static void test_names_when_appended(void)
     id_list_free(&deleted);
 }
 
+/* A provider's text may be anything, a client's name of one longer than is kept. */
+static void test_nothing_but_utf8(void)
+{
+    char name[64] = "x";
+    for (size_t i = 1; i + 2 < sizeof name; i += 2)
+        memcpy(name + i, "\xc3\xa9", 2); /* the bound falls into one of them */
+    for (size_t from = 0; from < 2; from++) {
+        struct segment *s = segment_new(" a\xff\xc3(\xc3\xa9 \xe2\x82", 0, false, 0, 1, name + from);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(s);
+        CU_ASSERT_STRING_EQUAL(s->text, "a\?\?(\xc3\xa9??");
+        CU_ASSERT(utf8_valid(s->provider, strlen(s->provider)));
+        CU_ASSERT(strlen(s->provider) >= sizeof s->provider - 2 - from);
+        segment_free(&s);
+    }
+}
+
+/* Each at its start, behind those that came before it with the same. */
+static void test_place(void)
+{
+    struct segment_list stored = {0};
+    struct id_list deleted = {0};
+    for (int i = 0; i < 200; i++) {
+        struct segment_list batch = {0};
+        char text[32];
+        snprintf(text, sizeof text, "Number %d.", i);
+        CU_ASSERT_TRUE(segment_list_push(&batch, make(i, text, (i * 37) % 50 * 10, (i * 37) % 50 * 10 + 1)));
+        CU_ASSERT_TRUE(segments_merge(&stored, &batch, &deleted));
+        segment_list_free(&batch);
+    }
+    CU_ASSERT_EQUAL(stored.n, 200);
+    for (size_t i = 1; i < stored.n; i++) {
+        const struct segment *a = stored.item[i - 1], *b = stored.item[i];
+        CU_ASSERT(a->start < b->start || (a->start == b->start && a->speaker_id < b->speaker_id));
+    }
+    segment_list_free(&stored);
+    id_list_free(&deleted);
+}
+
 int main(void)
 {
     if (CU_initialize_registry() != CUE_SUCCESS)
@@ -424,6 +463,8 @@ int main(void)
     CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
     CU_add_test(s, "the client's view is the stored one, in any order", test_views_agree);
     CU_add_test(s, "names when segments are appended", test_names_when_appended);
+    CU_add_test(s, "nothing but UTF-8", test_nothing_but_utf8);
+    CU_add_test(s, "in any order, in its place", test_place);
     s = CU_add_suite("extractive summary", NULL, NULL);
     CU_add_test(s, "title and overview", test_extract);
     CU_add_test(s, "odd texts", test_extract_odd);
