@@ -20,8 +20,8 @@ static long long open_of(yajl_val plugin)
 {
     yajl_val v = json_object(plugin, "in_flight");
     long long n = 0;
-    for (size_t i = 0; v && i < YAJL_GET_OBJECT(v)->len; i++) {
-        yajl_val kind = YAJL_GET_OBJECT(v)->values[i];
+    for (size_t i = 0; v && i < v->u.object.len; i++) {
+        yajl_val kind = v->u.object.values[i];
         n += YAJL_IS_INTEGER(kind) ? YAJL_GET_INTEGER(kind) : 0;
     }
     return n;

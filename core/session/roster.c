@@ -169,7 +169,7 @@ void roster_write(const struct roster_filter *filter, struct json_w *w)
     json_w_open(w, '{');
     json_w_key(w, "sessions");
     json_w_open(w, '[');
-    for (unsigned i = 0; i < c.n; i++)
+    for (unsigned i = 0; c.row && c.state && i < c.n; i++)
         row_write(w, &c.row[i], c.state[i], now);
     json_w_close(w, ']');
     json_w_kint(w, "shown", c.n);
