@@ -160,6 +160,11 @@ int64_t db_total_changes(struct db *db)
     return sqlite3_total_changes64(db->sq);
 }
 
+void db_cache_free(struct db *db)
+{
+    (void)sqlite3_db_release_memory(db->sq);
+}
+
 int64_t db_changes(struct db *db)
 {
     return sqlite3_changes(db->sq);

@@ -53,6 +53,8 @@ bool db_exec(struct db *db, const char *sql);
 int64_t db_int(struct db *db, const char *sql, int64_t def);
 int64_t db_changes(struct db *db);
 int64_t db_total_changes(struct db *db); /* since it was opened */
+/* Pages that are kept for the next statement; it reads them again. Outside of a transaction. */
+void db_cache_free(struct db *db);
 
 /* Text is copied neither way: it must stay until the statement is reset. NULL binds NULL. */
 void db_bind_str(sqlite3_stmt *st, int at, const char *s);

@@ -36,6 +36,7 @@ struct db_writer {
 
     /* writer's thread alone */
     uint64_t commit_began_ms, probe_at_ms, failed_at_ms;
+    uint64_t idle_at_ms; /* when its cache is to be freed; 0: it has been */
     bool failing;
     bool wrote; /* the last group has changed something */
 };
@@ -294,6 +295,8 @@ static void wait_for_work(struct db_writer *w)
     uint64_t now = clock_mono_ms();
     if (w->failing)
         ms = sooner(ms, w->probe_at_ms > now ? (int64_t)(w->probe_at_ms - now) : 0);
+    if (w->idle_at_ms != 0)
+        ms = sooner(ms, w->idle_at_ms > now ? (int64_t)(w->idle_at_ms - now) : 0);
     pthread_mutex_lock(&w->lock);
     int64_t group = group_due_locked(w, now);
     ms = sooner(ms, group);
@@ -338,7 +341,12 @@ static bool turn(struct db_writer *w)
     if (ops != NULL) {
         w->commit_began_ms = now;
         commit_group(w, ops, n);
+        w->idle_at_ms = w->c.idle_ms != 0 ? clock_mono_ms() + w->c.idle_ms : 0;
         return true;
+    }
+    if (w->idle_at_ms != 0 && now >= w->idle_at_ms) {
+        db_cache_free(w->c.db);
+        w->idle_at_ms = 0;
     }
     if (w->failing && now >= w->probe_at_ms) {
         w->wrote = true;

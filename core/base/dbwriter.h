@@ -18,6 +18,9 @@
 
 struct db_writer;
 
+/* For idle_ms below: between two looks at what the heap could give back. */
+#define DB_WRITER_IDLE_MS 10000
+
 /* Embedded in the caller's struct; the writer's from post to done(). */
 struct db_op {
     struct db_op *next;
@@ -34,6 +37,7 @@ struct db_writer_config {
     const char *name; /* of the thread */
     struct db *db;    /* stays the caller's; untouched by others from start to stop */
     uint32_t commit_ms;
+    uint32_t idle_ms;          /* after so long without a group the file's cache is freed; 0: never */
     size_t max_ops, max_bytes; /* waiting, beyond which db_writer_post() refuses */
     void *ctx;
     struct metric *commit_seconds; /* histogram */

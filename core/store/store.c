@@ -96,6 +96,7 @@ struct store *store_open(const struct store_config *config, bool *set_aside, cha
         .name = "store_writer",
         .db = s->db,
         .commit_ms = config->commit_ms,
+        .idle_ms = DB_WRITER_IDLE_MS,
         .max_ops = INBOX_OPS,
         .max_bytes = INBOX_BYTES,
         .ctx = s,

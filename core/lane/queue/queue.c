@@ -130,6 +130,7 @@ static bool writer_new(struct queue *q)
         .name = "queue_writer",
         .db = q->db,
         .commit_ms = q->c.commit_ms,
+        .idle_ms = DB_WRITER_IDLE_MS,
         .max_ops = INBOX_OPS,
         .max_bytes = INBOX_BYTES,
         .ctx = q,
