@@ -8,11 +8,11 @@
 static void sessions_print(yajl_val v)
 {
     yajl_val list = json_array(v, "sessions"), states = json_object(v, "states");
-    printf("%-36s %-15s %-8s %-10s %-18s %8s %7s %8s %6s  %s\n", "SESSION", "UID", "STATE", "CODEC", "PROVIDER",
+    printf("%-36s %-15s %-8s %-10s %-19s %8s %7s %8s %6s  %s\n", "SESSION", "UID", "STATE", "CODEC", "PROVIDER",
            "SECONDS", "KB/S", "LAG MS", "IDLE", "TASKS");
     for (size_t i = 0; i < json_len(list); i++) {
         yajl_val s = json_at(list, i);
-        printf("%-36s %-15s %-8s %-10.10s %-18.18s %8.0f %7.1f %8lld %5.0fs  %s\n", ctl_str(s, "id"), ctl_str(s, "uid"),
+        printf("%-36s %-15s %-8s %-10.10s %-19.19s %8.0f %7.1f %8lld %5.0fs  %s\n", ctl_str(s, "id"), ctl_str(s, "uid"),
                ctl_str(s, "state"), ctl_str(s, "codec"), ctl_str(s, "provider"), json_num(s, "seconds", 0),
                json_num(s, "bytes_per_second", 0) / 1000, ctl_num(s, "lag_ms"), json_num(s, "idle_seconds", 0),
                ctl_str(s, "tasks"));

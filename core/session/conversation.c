@@ -319,7 +319,8 @@ static void conversation_store_put(struct conversation *c)
                              .deleted = deleted,
                              .n_deleted = c->gone_store.n,
                              .started_ms = c->started_ms,
-                             .finished_ms = c->finished_ms};
+                             .finished_ms = c->finished_ms,
+                             .timeout_ms = c->timeout_ms};
     if (!segment || !speaker || !deleted || !a || !content_fill(&c->content, &u, &photo, &naming))
         goto out;
     for (size_t i = 0; i < c->segments.n; i++) {
@@ -560,7 +561,12 @@ void conversation_attach(struct conversation *c, struct session *s)
     omid_assert(!s->conversation && c->state == CONVERSATION_OPEN);
     s->conversation = c;
     list_append(&c->session, &s->conversation_link);
-    c->timeout_ms = listen_params_timeout_ms(&s->params, c->ss->env.conf);
+    int64_t timeout_ms = listen_params_timeout_ms(&s->params, c->ss->env.conf);
+    if (timeout_ms != c->timeout_ms) { /* the sweeper's, too, when all have left */
+        c->timeout_ms = timeout_ms;
+        c->times_dirty = true;
+        store_flush_arm(c);
+    }
     session_tell_conversation(s, c);
     struct omid_event ev = {.size = sizeof ev,
                             .type = OMID_EVENT_CONVERSATION_START,

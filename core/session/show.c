@@ -31,14 +31,22 @@ static uint32_t session_lag_ms(const struct session *s)
     return ms < UINT32_MAX ? (uint32_t)ms : UINT32_MAX;
 }
 
-/* Of the first channel that has one. */
-static const char *session_provider(const struct session *s)
+/* Of each channel's feed, those that are the same told once. */
+static void session_providers(const struct session *s, char *out, size_t size)
 {
+    const char *last = NULL;
+    size_t at = 0;
+    out[0] = 0;
     for (unsigned i = 0; i < s->n_streams; i++) {
-        if (s->stream[i].feed)
-            return stt_feed_provider(s->stream[i].feed);
+        const char *name = s->stream[i].feed ? stt_feed_provider(s->stream[i].feed) : NULL;
+        if (!name || (last && strcmp(last, name) == 0))
+            continue;
+        int n = snprintf(out + at, size - at, "%s%s", last ? "," : "", name);
+        if (n < 0 || (size_t)n >= size - at)
+            return;
+        at += (size_t)n;
+        last = name;
     }
-    return "";
 }
 
 /* Cut at a character: a half one would spoil the list of all sessions. */
@@ -61,7 +69,9 @@ void session_show(struct session *s, bool tick)
     row.state = s->state;
     snprintf(row.codec, sizeof row.codec, "%s", s->params.codec_name);
     show_text(row.language, sizeof row.language, s->params.language);
-    show_text(row.provider, sizeof row.provider, session_provider(s));
+    char providers[2 * sizeof row.provider];
+    session_providers(s, providers, sizeof providers);
+    show_text(row.provider, sizeof row.provider, providers);
     row.sample_rate = (uint32_t)s->params.sample_rate;
     row.channels = (uint32_t)s->params.channels;
     supervisor_tasks(&s->supervisor, row.tasks, sizeof row.tasks);

@@ -76,7 +76,7 @@ struct conversation {
     ev_timer client_flush, consumer_flush, store_flush;
     bool stored;      /* the store knows it */
     bool store_busy;  /* an operation is under way */
-    bool times_dirty; /* started or finished moved since the last put */
+    bool times_dirty; /* started, finished or the timeout moved since the last put */
     bool changed;     /* segments that are there have changed, and the client is to hear of it */
 };
 #define CONVERSATION_MAGIC UINT32_C(0x636f6e76)

@@ -54,8 +54,9 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_CONV_IN_PROGRESS] = "SELECT id, finished, timeout FROM conversation WHERE status = 0 AND uid = ?1"
                             " ORDER BY finished DESC, n DESC",
     [SS_CONV_RESUME] = "UPDATE conversation SET timeout = ?2 WHERE id = ?1",
-    [SS_CONV_TIMES] = "UPDATE conversation SET started = iif(?2 = 0, started, ?2), finished = iif(?3 = 0, finished, ?3)"
-                      " WHERE n = ?1",
+    [SS_CONV_TIMES] =
+        "UPDATE conversation SET started = iif(?2 = 0, started, ?2), finished = iif(?3 = 0, finished, ?3),"
+        " timeout = iif(?4 = 0, timeout, ?4) WHERE n = ?1",
     [SS_CONV_STATUS] =
         "UPDATE conversation SET status = ?3, structured = ifnull(?4, structured), error = ifnull(?5, error)"
         " WHERE id = ?1 AND status = ?2",

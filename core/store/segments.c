@@ -81,7 +81,7 @@ struct put_call {
     struct store_call call;
     void (*cb)(void *arg, int result);
     const char *conversation_id;
-    int64_t started_ms, finished_ms;
+    int64_t started_ms, finished_ms, timeout_ms;
     size_t n_segments, n_deleted, n_photos, n_namings;
     struct store_segment *segment; /* strings in text, as all others */
     const char **deleted;
@@ -136,12 +136,13 @@ static int put_run(struct store *s, struct store_call *call)
         if (!segment_put(s, row, &p->segment[i]))
             return OMID_ERR;
     }
-    if (p->started_ms == 0 && p->finished_ms == 0)
+    if (p->started_ms == 0 && p->finished_ms == 0 && p->timeout_ms == 0)
         return OMID_OK;
     st = db_stmt(s->db, SS_CONV_TIMES);
     sqlite3_bind_int64(st, 1, row);
     sqlite3_bind_int64(st, 2, p->started_ms);
     sqlite3_bind_int64(st, 3, p->finished_ms);
+    sqlite3_bind_int64(st, 4, p->timeout_ms);
     return db_run(s->db, st) ? OMID_OK : OMID_ERR;
 }
 
@@ -243,6 +244,7 @@ static void put_content(struct put_call *p, const struct store_update *u, char *
         p->naming[i].segments = put_text(at, from->segments);
     }
     p->n_photos = u->n_photos;
+    p->timeout_ms = u->timeout_ms;
     p->n_namings = u->n_namings;
 }
 

@@ -122,7 +122,7 @@ struct store_update {
     size_t n_segments;
     const char *const *deleted;
     size_t n_deleted;
-    int64_t started_ms, finished_ms;
+    int64_t started_ms, finished_ms, timeout_ms; /* 0: as it is */
     const struct store_photo *photo;
     size_t n_photos;
     const struct store_naming *naming;

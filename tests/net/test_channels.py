@@ -1,4 +1,5 @@
 """Multi-channel sessions: a stream of speech-to-text for each channel, one conversation, mixed audio for consumers."""
+import json
 import re
 import sqlite3
 import struct
@@ -174,6 +175,54 @@ def test_failure_of_one_ends_the_session(start_daemon, deepgram, phone):
     assert p.close_code == 1011 and p.statuses().count("stt_failed") == 1
     until(lambda: daemon.sessions() == 0 and not deepgram.live(), what="nothing to be left")
     until(lambda: daemon.status()["memory"]["used"] == 0, what=lambda: "memory: %s" % daemon.status()["memory"])
+
+
+def test_gone_while_one_is_opening(start_daemon, deepgram, phone):
+    """What the other channel has said is transcribed and processed; nothing waits for a provider that never comes."""
+    deepgram.script(Mode(), Mode(hang=True))
+    daemon = start_daemon(with_deepgram(deepgram, connect_timeout="60s"))
+    p = phone(daemon, channels=2, sample_rate=16000)
+    c = conversation_of(p)
+    until(lambda: deepgram.streams and len(deepgram.attempts) == 2, what="the first of both")
+    talk(p, both(1000, 300, 1700))
+    until(lambda: deepgram.streams[0].audio >= 1.7 * 32000 - 960, what="the audio of one")
+    p.hang_up()
+    until(lambda: daemon.sessions() == 0 and not deepgram.live(), 10, what="the end")
+    assert deepgram.attempts[1].gone or until(lambda: deepgram.attempts[1].gone, what="the attempt is given up")
+    until(lambda: status_of(daemon, c) == 2, what="the processing")
+    (text,), = rows(daemon, "SELECT group_concat(text, ' ') FROM segment")
+    assert re.findall(r"n(\d+)\.", text) == ["1", "2", "3", "4"]
+    until(lambda: daemon.status()["memory"]["used"] == 0, what=lambda: "memory: %s" % daemon.status()["memory"])
+
+
+@pytest.mark.parametrize("broken", [Mode(drop_after=1.2), Mode(close_after=(1.2, 1011))], ids=["reset", "closed"])
+def test_one_is_lost_and_goes_on(start_daemon, deepgram, phone, broken):
+    """The clock of each goes on: nothing is said twice, and both end when the audio does."""
+    deepgram.script(Mode(), broken)
+    daemon = start_daemon(with_deepgram(deepgram))
+    p = phone(daemon, channels=2, sample_rate=16000).wait_ready()
+    talk(p, [f for i in range(10) for f in both(1000 + i, 2000 + i, 500)])
+    until(lambda: len(deepgram.streams) == 3 and sum(s.results for s in deepgram.streams) >= 20, what="all results")
+    until(lambda: p.text().count("n") >= 20, what=lambda: p.text())
+    for speaker, base in (("SPEAKER_00", 1000), ("SPEAKER_01", 2000)):
+        said = sorted((s for s in p.segments.values() if s["speaker"] == speaker), key=lambda s: s["start"])
+        heard = [int(v) for s in said for v in re.findall(r"v(\d+)", s["text"])]
+        assert heard == [base + i for i in range(10)], said
+        assert said[0]["start"] < 0.1 and 4.9 < said[-1]["end"] < 5.1, said
+        assert all(a["end"] <= b["start"] for a, b in zip(said, said[1:])), said
+    assert p.statuses().count("ready") == 1 and not p.closed
+
+
+def test_each_has_a_provider_of_its_own(start_daemon, deepgram, phone):
+    """One is refused and gives way to the next of the list; the table names both."""
+    deepgram.script(Mode(), Mode(status=401))
+    daemon = start_daemon(with_deepgram(deepgram, models=["dg-nova-3", "dg-nova-2"]))
+    p = phone(daemon, channels=2, sample_rate=16000).wait_ready()
+    row, = json.loads(daemon.get_control("/v1/admin/sessions")[1])["sessions"]
+    assert sorted(row["provider"].split(",")) == ["dg-nova-2", "dg-nova-3"]
+    talk(p, both(1000, 300, 1000))
+    until(lambda: p.text().count("n2.") == 2, what=lambda: p.text())
+    assert {s["stt_provider"] for s in p.segments.values()} == {"dg-nova-2", "dg-nova-3"}
 
 
 def test_capacity_is_for_both(start_daemon, deepgram, phone):

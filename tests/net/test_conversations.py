@@ -88,6 +88,24 @@ def test_photo_alone_is_content(start_daemon, talker):
     assert status_of(daemon, c) == 2
 
 
+def test_photo_alone_is_resumed(start_daemon, talker):
+    """By its id, with the timeout of whoever resumes it; its first words begin the transcript at zero."""
+    daemon = start_daemon(FLOOR)
+    t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
+    c = t.conversation()
+    send_photo(t, "only", n=2)
+    photo_id(t, "only")
+    t.close()
+    until(lambda: daemon.sessions() == 0, what="the end of the session")
+    again = talker(daemon, uid="ann", conversation_timeout=2, client_conversation_id=c).wait_ready()
+    assert again.conversation() == c
+    again.say("What is to be seen here.", 40)
+    until(lambda: again.of_type("memory_created"), what="memory_created")
+    memory = again.of_type("memory_created")[0]["memory"]
+    assert memory["id"] == c and len(memory["photos"]) == 1 and len(memory["transcript_segments"]) == 1
+    assert memory["transcript_segments"][0]["start"] == 0
+
+
 def test_photo_before_the_conversation_is_known(start_daemon, talker):
     """Sent at once after the upgrade: kept until the store has answered."""
     daemon = start_daemon(FLOOR)

@@ -16,7 +16,7 @@ import pytest
 import websockets
 
 from support.aio import background
-from support.daemon import program
+from support.daemon import merge, program
 from support.deepgram import Mode
 from support.phone import Phone
 from support.settings import with_deepgram
@@ -554,6 +554,22 @@ def test_sessions_with_different_timeouts(start_daemon, talker):
     patient.say("And then again.", 20)
     hasty.heard("And then again.")
     assert stored_text(daemon, first) == "Once upon a time."
+
+
+def test_timeout_of_whoever_joins_stays(start_daemon, talker):
+    """Also when it is in memory that it joins: the sweeper goes by it when both have left."""
+    daemon = start_daemon(merge(FLOOR, {"store": {"sweep": "100ms"}}))
+    patient = talker(daemon, uid="both", conversation_timeout=1000).wait_ready()
+    c = patient.conversation()
+    patient.say("Once upon a time.")
+    patient.heard("a time.")
+    hasty = talker(daemon, uid="both", conversation_timeout=SHORT).wait_ready()
+    assert hasty.conversation() == c
+    hasty.close()
+    patient.close()
+    until(lambda: daemon.sessions() == 0, what="both have left")
+    until(lambda: rows(daemon, "SELECT timeout FROM conversation WHERE id = ?", c) == [(SHORT * 1000,)], what="on disk")
+    until(lambda: status_of(daemon, c) == 2, 20, what="the sweep")
 
 
 # ------------------------------------------------------------------------------ crashes
