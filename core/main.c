@@ -69,7 +69,7 @@ static int next_signal(struct daemon *d, const sigset_t *set)
         uint64_t now = clock_mono_ms();
         if (now >= d->heap_check_ms) {
             heap_check(&d->heap);
-            d->heap_check_ms = now + HEAP_CHECK_MS;
+            d->heap_check_ms = now + d->conf->memory.check_ms;
         }
         uint64_t wait = host_reap(d->host) > 0 ? REAP_MS : d->heap_check_ms - now;
         struct timespec tick = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000};

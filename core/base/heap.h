@@ -9,8 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-/* How often heap_check() is to be called; so often in a row must it see waste before it does something. */
-#define HEAP_CHECK_MS 10000
+/* So often in a row must heap_check() see waste before it does something. */
 #define HEAP_CHECKS 3
 
 struct metric;

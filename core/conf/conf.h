@@ -43,6 +43,7 @@ struct conf {
     } watchdog;
     struct {
         uint64_t sessions; /* bytes */
+        uint32_t check_ms; /* how often idle memory is looked for */
     } memory;
     struct {
         struct conf_list address; /* "0.0.0.0:8700", "[::]:8700"; port 0: any */
