@@ -2,6 +2,7 @@
 import http.client
 import json
 import os
+import signal
 import threading
 import time
 
@@ -283,8 +284,11 @@ def test_key_sets_that_are_none(start_daemon, issuer):
 
 def _reload(daemon):
     """A reload is also a new attempt, without the pause."""
-    daemon.process.send_signal(1)
-    time.sleep(0.2)
+    def reloads():
+        return sum(daemon.metric("omid_reloads_total", result=r) for r in ("ok", "refused"))
+    before = reloads()
+    daemon.process.send_signal(signal.SIGHUP)
+    until(lambda: reloads() > before, what="the reload")
     return False
 
 
