@@ -62,10 +62,26 @@ static void signals_block(sigset_t *set)
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
 }
 
+/* One that ends the daemon, if it is there. Asked first: of several that wait the kernel hands out the lowest number, and
+ * reloads that are asked for faster than they are done would keep SIGTERM waiting for ever. */
+static int stop_signal(void)
+{
+    sigset_t set;
+    const struct timespec at_once = {0};
+    sigemptyset(&set);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGINT);
+    return sigtimedwait(&set, NULL, &at_once);
+}
+
 /* The next signal; meanwhile what a reload has retired is taken on its way out, and idle memory is given back. */
 static int next_signal(struct daemon *d, const sigset_t *set)
 {
+    omid_assert(d->conf);
     for (;;) {
+        int stop = stop_signal();
+        if (stop > 0)
+            return stop;
         uint64_t now = clock_mono_ms();
         if (now >= d->heap_check_ms) {
             heap_check(&d->heap);
