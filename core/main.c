@@ -62,8 +62,8 @@ static void signals_block(sigset_t *set)
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
 }
 
-/* One that ends the daemon, if it is there. Asked first: of several that wait the kernel hands out the lowest number, and
- * reloads that are asked for faster than they are done would keep SIGTERM waiting for ever. */
+/* One that ends the daemon, if it is there. Asked first: of several that wait the kernel hands out the lowest number,
+ * and reloads that are asked for faster than they are done would keep SIGTERM waiting for ever. */
 static int stop_signal(void)
 {
     sigset_t set;
