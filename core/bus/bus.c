@@ -54,6 +54,7 @@ static const char *const type_names[OMID_EVENT_TYPES] = {
     [OMID_EVENT_APP_MESSAGE] = "app_message",
     [OMID_EVENT_CUSTOM] = "custom",
     [OMID_EVENT_SPEAKER_ASSIGNED] = "speaker_assigned",
+    [OMID_EVENT_CONVERSATION_DELETED] = "conversation_deleted",
 };
 
 static void on_turn(struct loop *loop, struct loop_msg *msg);

@@ -5,8 +5,9 @@
 #include "host/module.h"
 
 const char *const handle_names[HANDLE_KINDS] = {
-    [HANDLE_TIMER] = "timers",     [HANDLE_HTTP] = "http", [HANDLE_WS] = "ws",           [HANDLE_WORK] = "work",
-    [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",  [HANDLE_ATTACHED] = "routes", [HANDLE_GATHER] = "gathers",
+    [HANDLE_TIMER] = "timers",    [HANDLE_HTTP] = "http",        [HANDLE_WS] = "ws",
+    [HANDLE_WORK] = "work",       [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",
+    [HANDLE_ATTACHED] = "routes", [HANDLE_GATHER] = "gathers",   [HANDLE_ASK] = "questions",
 };
 
 enum instance_state instance_phase(const struct omid_instance *inst)
@@ -236,7 +237,7 @@ void instance_maybe_quiet(struct omid_instance *inst)
 {
     if (instance_phase(inst) != INSTANCE_DRAINED || !list_empty(&inst->open[HANDLE_WORK]) ||
         !list_empty(&inst->open[HANDLE_ENQUEUE]) || !list_empty(&inst->open[HANDLE_JOB]) ||
-        !list_empty(&inst->open[HANDLE_GATHER]))
+        !list_empty(&inst->open[HANDLE_GATHER]) || !list_empty(&inst->open[HANDLE_ASK]))
         return;
     struct host *h = inst->module->host;
     pthread_mutex_lock(&h->lock);
@@ -249,9 +250,14 @@ void instance_maybe_quiet(struct omid_instance *inst)
 static void cancel_open(struct omid_instance *inst)
 {
     static void (*const cancel[HANDLE_KINDS])(struct list *, struct omid_instance *) = {
-        [HANDLE_TIMER] = timer_cancel, [HANDLE_HTTP] = http_bury,          [HANDLE_WS] = ws_bury,
-        [HANDLE_WORK] = work_abandon,  [HANDLE_ENQUEUE] = enqueue_abandon, [HANDLE_JOB] = job_run_abandon,
+        [HANDLE_TIMER] = timer_cancel,
+        [HANDLE_HTTP] = http_bury,
+        [HANDLE_WS] = ws_bury,
+        [HANDLE_WORK] = work_abandon,
+        [HANDLE_ENQUEUE] = enqueue_abandon,
+        [HANDLE_JOB] = job_run_abandon,
         [HANDLE_GATHER] = gather_bury,
+        [HANDLE_ASK] = ask_bury,
     };
     struct omid_module *mod = inst->module;
     attachments_tell(inst, true);

@@ -11,7 +11,8 @@
 /* Size of struct omid_plugin as of each minor version: what a plugin of that version must say. */
 static const uint32_t plugin_sizes[OMID_ABI_MINOR + 1] = {
     [0] = offsetof(struct omid_plugin, vad),
-    [1] = sizeof(struct omid_plugin),
+    [1] = offsetof(struct omid_plugin, embed),
+    [2] = sizeof(struct omid_plugin),
 };
 
 #define SLEEPS "sleeps"

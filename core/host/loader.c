@@ -143,6 +143,22 @@ static bool options_check(const struct omid_plugin *p, char *err, size_t errlen)
     return true;
 }
 
+/* Of the roles that are asked; those that may be absent aside. */
+static const char *missing_answerer(const struct omid_plugin *p)
+{
+    if (p->embed != NULL && p->embed->embed == NULL)
+        return "embed.embed";
+    if (p->geocode != NULL && p->geocode->geocode == NULL)
+        return "geocode.geocode";
+    if (p->summarize != NULL && p->summarize->summarize == NULL)
+        return "summarize.summarize";
+    if (p->audio_store != NULL && (p->audio_store->write == NULL || p->audio_store->read == NULL))
+        return "audio_store.write or audio_store.read";
+    if (p->hooks != NULL && (p->hooks->setup_check == NULL || p->hooks->test == NULL))
+        return "hooks.setup_check or hooks.test";
+    return NULL;
+}
+
 static const char *missing_callback(const struct omid_plugin *p)
 {
     if (p->start == NULL)
@@ -167,7 +183,9 @@ static const char *missing_callback(const struct omid_plugin *p)
         return "vad.open";
     if (v != NULL && v->window == NULL)
         return "vad.window";
-    return v != NULL && v->close == NULL ? "vad.close" : NULL;
+    if (v != NULL && v->close == NULL)
+        return "vad.close";
+    return missing_answerer(p);
 }
 
 /* A role has the size that it had in the plugin's version or in a later one; what is beyond it is absent. */
@@ -183,10 +201,21 @@ static bool role_check(const char *role, uint32_t size, const uint32_t *known, u
 
 static bool roles_check(const struct omid_plugin *p, char *err, size_t errlen)
 {
-    static const uint32_t stt[] = {offsetof(struct omid_stt_role, stats), sizeof(struct omid_stt_role)};
-    static const uint32_t vad[] = {sizeof(struct omid_vad_role)};
-    return (p->stt == NULL || role_check("stt", p->stt->size, stt, ARRAY_LEN(stt), err, errlen)) &&
-           (p->vad == NULL || role_check("vad", p->vad->size, vad, ARRAY_LEN(vad), err, errlen));
+    static const uint32_t stt[] = {offsetof(struct omid_stt_role, stats), offsetof(struct omid_stt_role, transcribe),
+                                   sizeof(struct omid_stt_role)};
+    static const uint32_t vad[] = {offsetof(struct omid_vad_role, scan), sizeof(struct omid_vad_role)};
+    static const uint32_t embed[] = {sizeof(struct omid_embed_role)}, geocode[] = {sizeof(struct omid_geocode_role)},
+                          summarize[] = {sizeof(struct omid_summarize_role)},
+                          audio_store[] = {sizeof(struct omid_audio_store_role)},
+                          hooks[] = {sizeof(struct omid_hooks_role)};
+    if ((p->stt != NULL && !role_check("stt", p->stt->size, stt, ARRAY_LEN(stt), err, errlen)) ||
+        (p->vad != NULL && !role_check("vad", p->vad->size, vad, ARRAY_LEN(vad), err, errlen)))
+        return false;
+    return (p->embed == NULL || role_check("embed", p->embed->size, embed, 1, err, errlen)) &&
+           (p->geocode == NULL || role_check("geocode", p->geocode->size, geocode, 1, err, errlen)) &&
+           (p->summarize == NULL || role_check("summarize", p->summarize->size, summarize, 1, err, errlen)) &&
+           (p->audio_store == NULL || role_check("audio_store", p->audio_store->size, audio_store, 1, err, errlen)) &&
+           (p->hooks == NULL || role_check("hooks", p->hooks->size, hooks, 1, err, errlen));
 }
 
 static bool plugin_check(const struct omid_plugin *p, const char *name, char *err, size_t errlen)

@@ -77,6 +77,7 @@ enum handle_kind {
     HANDLE_JOB,
     HANDLE_ATTACHED, /* connections and exchanges of its routes */
     HANDLE_GATHER,
+    HANDLE_ASK,
     HANDLE_KINDS
 };
 extern const char *const handle_names[HANDLE_KINDS];
@@ -274,6 +275,10 @@ int gather_start(struct omid_instance *inst, const struct omid_gather_request *r
 int gather_done(struct omid_instance *inst, omid_gather_token token, int result, const char *text, void *value);
 void gather_cancel(struct omid_gather **gather);
 void gather_bury(struct list *link, struct omid_instance *inst);
+
+/* ask.c */
+void ask_answer(struct omid_ask **ask, const struct omid_answer *answer);
+void ask_bury(struct list *link, struct omid_instance *inst);
 
 /* table.c */
 extern const struct omid_host host_table;

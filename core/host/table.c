@@ -367,4 +367,5 @@ const struct omid_host host_table = {
     .gather_start = gather_start,
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
+    .answer = ask_answer,
 };

@@ -173,7 +173,8 @@ int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enq
     if (rc != OMID_OK)
         return rc;
     struct omid_module *mod = inst->module;
-    if (job == NULL || job->size < sizeof(*job) || job->type == NULL || (job->payload == NULL && job->payload_len > 0))
+    if (job == NULL || job->size < offsetof(struct omid_job, ordered) || job->type == NULL ||
+        (job->payload == NULL && job->payload_len > 0))
         return OMID_EINVAL;
     if (mod->host->env.queue == NULL || mod->plugin->job == NULL)
         return OMID_ENOTSUP;

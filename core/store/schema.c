@@ -40,7 +40,25 @@ static const char v2[] =
     "CREATE INDEX speaker_sample_of ON speaker_sample(conversation);"
     "CREATE INDEX speaker_sample_waits ON speaker_sample(created) WHERE status = 0;";
 
-const char *const store_migrations[] = {v1, v2};
+/* Version 3: apps and developer webhooks. */
+static const char v3[] = "SELECT 1;";
+
+/* Version 4: plugins' own values. */
+static const char v4[] = "SELECT 1;";
+
+/* Version 5: voices. */
+static const char v5[] = "SELECT 1;";
+
+/* Version 6: places. */
+static const char v6[] = "SELECT 1;";
+
+/* Version 7: recordings made offline. */
+static const char v7[] = "SELECT 1;";
+
+/* Version 8: the steps of a conversation's end. */
+static const char v8[] = "SELECT 1;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS \

@@ -51,10 +51,14 @@ extern "C" {
  *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
  *        omid_http_response.redirects
  *        omid_http_response.max_age_s: how long an answer may be kept
+ *   1.2  questions of the daemon to roles: struct omid_ask, answer(); roles embed, geocode, summarize, audio_store,
+ * hooks; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers; respond_with(); OMID_AUTH_ADMIN the
+ * registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report() a key-value space: kv_put(),
+ * kv_get(); data_dir() omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt() OMID_EVENT_CONVERSATION_DELETED
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
-#define OMID_ABI_MINOR 1
+#define OMID_ABI_MINOR 2
 
 /* Results of host functions and of int-returning callbacks. */
 enum omid_result {
@@ -80,6 +84,7 @@ struct omid_stt;      /* the session's end of a speech-to-text stream; the sessi
 struct omid_job_run;  /* one attempt of a durable job; released by job_finish() */
 struct omid_gather;   /* a fan-out; released by gather_cancel() or by finished()'s return (1.1) */
 struct omid_counter;  /* a metric; the host's, lives as long as the module */
+struct omid_ask;      /* a question of the daemon to a role; released by answer() (1.2) */
 
 /* ------------------------------------------------------------------ options */
 
@@ -135,6 +140,8 @@ enum omid_event_type {
     OMID_EVENT_SPEAKER_ASSIGNED,     /* 1.1. The user has said who a speaker is, and that is on disk. uid, session_id,
                                         conversation_id, json: {"sample_id", "speaker_id", "person_id" ("user": the
                                         owner), "person_name", "segment_ids"} */
+    OMID_EVENT_CONVERSATION_DELETED, /* 1.2. By its user, with all that is kept of it: uid, conversation_id. Not
+                                        repeated after a crash */
     OMID_EVENT_TYPES                 /* their number */
 };
 #define OMID_EVENT_MASK(type) (UINT32_C(1) << (type))
@@ -314,6 +321,10 @@ struct omid_job {
     const void *payload; /* handed back at each attempt; at most 1 MiB */
     size_t payload_len;
     int64_t not_before_ms; /* Unix ms; 0: now */
+    /* 1.2 */
+    bool ordered; /* those of its target that are ordered run one at a time, in the order of their enqueuing; one
+                     that is retried holds back those behind it */
+    uint32_t rate_per_min; /* attempts of its target begun a minute; 0: no bound. The last one enqueued counts */
 };
 typedef void (*omid_enqueued_cb)(void *arg, enum omid_result result, uint64_t id);
 
@@ -325,6 +336,28 @@ struct omid_job_view {
     size_t payload_len;
     unsigned attempt; /* 1 at the first */
     int64_t created_ms;
+};
+
+/*
+ * Several jobs at once, all or none (1.2). With a receipt, what has been taken once is not taken again: when the plugin
+ * has enqueued under the same receipt within 12 h nothing is enqueued, and the callback gets what was kept with the
+ * first.
+ */
+struct omid_receipt {
+    const char *key;   /* at most 512 bytes */
+    const char *value; /* what to answer a repetition with; at most 4096 bytes */
+};
+/* value: the receipt's, its first one when `repeated`; "" without a receipt. Valid until cb returns. */
+typedef void (*omid_jobs_enqueued_cb)(void *arg, enum omid_result result, bool repeated, const char *value);
+
+/* What became of one attempt, kept with the job and in the log of attempts (omictl deliveries). 1.2 */
+struct omid_attempt {
+    uint32_t size;
+    int status; /* of the answer; 0: none came */
+    uint32_t elapsed_ms;
+    const char *endpoint; /* id in the registry; NULL: the job's target */
+    const char *answer;   /* its first bytes, for people: at most 256 are kept; NULL */
+    size_t answer_len;
 };
 
 enum omid_job_outcome {
@@ -339,6 +372,12 @@ enum omid_job_outcome {
 enum omid_route_auth {
     OMID_AUTH_NONE,
     OMID_AUTH_TOKEN, /* Authorization: Bearer; uid is set */
+    OMID_AUTH_ADMIN, /* 1.2: the admin key, also through the control socket; uid is NULL */
+};
+
+/* One line of a header; the name in lower case. */
+struct omid_header {
+    const char *name, *value;
 };
 
 /* An incoming request, HTTP or upgrade. Valid during the callback. */
@@ -353,6 +392,9 @@ struct omid_request {
     /* 1.1. What the client put for the {name}s of the route's path, percent-decoded, in their order; NULL behind the
      * last. Such a value may hold anything but NUL, a slash included. */
     const char *const *params;
+    /* 1.2. As they came, in their order, without Authorization. */
+    const struct omid_header *headers;
+    size_t n_headers;
 };
 
 struct omid_route {
@@ -427,6 +469,14 @@ struct omid_stt_stats {
     unsigned finalize_errors; /* finalize() calls that could not be served */
 };
 
+/* Audio as a whole: mono, the machine's byte order. 1.2 */
+struct omid_audio {
+    uint32_t size;
+    const int16_t *pcm;
+    size_t samples;
+    uint32_t sample_rate;
+};
+
 /* The role `stt`. `stream` is whatever open() stored. */
 struct omid_stt_role {
     uint32_t size;
@@ -446,6 +496,11 @@ struct omid_stt_role {
 
     /* 1.1. At any time before release(): fills in what it counts. May be NULL. */
     void (*stats)(void *stream, struct omid_stt_stats *stats);
+
+    /* 1.2. A recording that is there as a whole (params: uid, model, language, sample_rate). Answered with segments,
+     * their times in seconds of the audio; none when nothing was said. May be NULL. See "questions". */
+    int (*transcribe)(void *state, const struct omid_stt_params *params, const struct omid_audio *audio,
+                      struct omid_ask *ask);
 };
 
 /* ---------------------------------------------------------- voice activity */
@@ -465,6 +520,144 @@ struct omid_vad_role {
     int (*window)(void *engine, const int16_t *pcm, size_t samples, float *probability);
     /* Frees. Exactly once per successful open(). */
     void (*close)(void *engine);
+
+    /* 1.2. Where is speech in a recording? engine: "hosted", "local", or NULL, the best there is. Answered with
+     * intervals, ascending, not overlapping; mode: the engine that found them. May be NULL. See "questions". */
+    int (*scan)(void *state, const char *engine, const struct omid_audio *audio, struct omid_ask *ask);
+};
+
+/* ------------------------------------------------------- questions (1.2) */
+
+/*
+ * Some roles are asked: the daemon calls the role's function with a question and a handle, and the plugin answers when
+ * it knows, exactly once, on the same reactor, perhaps within the call. What the question points to is valid until the
+ * call returns. An error from the call is the answer, and `ask` is then void.
+ *
+ * The first plugin of the configuration that has the role is asked. Who asks may stop waiting at any time: the answer
+ * then goes nowhere, and is due all the same. What stop() leaves unanswered is answered with OMID_ECLOSED by the host.
+ */
+struct omid_interval {
+    double start, end; /* seconds */
+};
+
+struct omid_answer {
+    uint32_t size;
+    /* OMID_OK, or: OMID_ERR: failed, worth trying again; OMID_EINVAL: this can't be served, ever; OMID_ENOTSUP: there
+     * is nothing to process in it; OMID_EFULL: no room now; OMID_ETIMEOUT; OMID_ECLOSED. */
+    int result;
+    const char *text; /* why not, for people; never a secret. NULL with OMID_OK */
+    const char *mode; /* by which way it was made: "hosted", "local", "extractive". Static; or NULL */
+    /* What counts is said at each role. */
+    const char *json;
+    size_t json_len;
+    const float *vector;
+    size_t n_vector;
+    const struct omid_interval *intervals;
+    size_t n_intervals;
+    const struct omid_stt_segment *segments;
+    size_t n_segments;
+    const struct omid_audio *audio;
+};
+
+/* A voice as a vector: the role `embed`. At least 0.5 s of audio. Answered with vector. */
+struct omid_embed_role {
+    uint32_t size;
+    int (*embed)(void *state, const struct omid_audio *audio, struct omid_ask *ask);
+};
+
+/* Where is that? The role `geocode`. Degrees, within their ranges. Answered with json: {"google_place_id", "latitude",
+ * "longitude", "address", "location_type"}. */
+struct omid_geocode_role {
+    uint32_t size;
+    int (*geocode)(void *state, double latitude, double longitude, struct omid_ask *ask);
+};
+
+enum omid_summary_kind { OMID_SUMMARY_CONVERSATION, OMID_SUMMARY_DAY };
+struct omid_summary_request {
+    uint32_t size;
+    enum omid_summary_kind kind;
+    const char *uid, *conversation_id; /* conversation_id NULL: of a day */
+    const char *language;              /* BCP-47; "" unknown */
+    const char *json;                  /* the conversation; of a day: an array of conversations */
+    size_t json_len;
+};
+/* The role `summarize`. Answered with json: {"title", "overview", "emoji", "category", "action_items", "events"}; of a
+ * day the same without events. OMID_ENOTSUP: there is nothing to process. */
+struct omid_summarize_role {
+    uint32_t size;
+    int (*summarize)(void *state, const struct omid_summary_request *req, struct omid_ask *ask);
+};
+
+struct omid_audio_range {
+    uint32_t size;
+    const char *uid, *conversation_id;
+    int64_t from_ms, to_ms; /* Unix ms */
+};
+/* The role `audio_store`: recordings of conversations. */
+struct omid_audio_store_role {
+    uint32_t size;
+    /* Keeps audio of a conversation whose first sample was at start_ms (Unix ms); answered when it can't be lost any
+     * more. Live audio comes as OMID_EVENT_AUDIO; this is for recordings made elsewhere. */
+    int (*write)(void *state, const char *uid, const char *conversation_id, int64_t start_ms,
+                 const struct omid_audio *audio, struct omid_ask *ask);
+    /* Answered with audio: what is there of the range, silence where there is a gap; OMID_ENOTSUP: nothing is. */
+    int (*read)(void *state, const struct omid_audio_range *range, struct omid_ask *ask);
+};
+
+struct omid_endpoint;
+/* The role `hooks`: who delivers to endpoints of the registry. */
+struct omid_hooks_role {
+    uint32_t size;
+    /* Is the app set up for this user? Asks setup_completed_url. Answered with OMID_OK, OMID_ENOTSUP (it is not), or an
+     * error. */
+    int (*setup_check)(void *state, const char *uid, const char *setup_completed_url, struct omid_ask *ask);
+    /* Delivers a test event to the endpoint, once. Answered with json: {"status", "elapsed_ms", "answer", "error"}. */
+    int (*test)(void *state, const char *uid, const struct omid_endpoint *endpoint, struct omid_ask *ask);
+};
+
+/* ---------------------------------------------------- the registry (1.2) */
+
+/* What an endpoint is told about. */
+enum omid_trigger {
+    OMID_TRIGGER_TRANSCRIPT,
+    OMID_TRIGGER_AUDIO,
+    OMID_TRIGGER_MEMORY,
+    OMID_TRIGGER_DAY_SUMMARY,
+    OMID_TRIGGER_EVENT, /* custom events, of the types in `events` */
+    OMID_TRIGGERS
+};
+enum omid_capability {
+    OMID_CAPABLE_PROACTIVE_NOTIFICATION = 1u << 0,
+};
+
+/* A place that users have registered: an app that is enabled for the user, or a webhook of their own. Read-only, valid
+ * until endpoints_release(). */
+struct omid_endpoint {
+    uint32_t size;
+    const char *id;            /* unique and lasting, at most 64 characters: of the app, or of the webhook */
+    bool app;                  /* else a developer's webhook */
+    const char *name;          /* the app's; "" for a webhook */
+    const char *uid;           /* whose it is: the webhook's user, the app's owner */
+    const char *url;           /* http or https, as registered: go there with OMID_HTTP_USER_URL */
+    uint32_t triggers;         /* 1u << enum omid_trigger each */
+    uint32_t capabilities;     /* enum omid_capability */
+    const char *const *events; /* "order.paid", "order.*", "*"; NULL-terminated */
+    const char *filter;        /* JSON object, path to wanted value: {"order.state": "paid"}; "" for none */
+    uint32_t audio_ms;         /* OMID_TRIGGER_AUDIO: more audio than this is sent */
+    bool ordered;
+    uint32_t rate_per_min;      /* 0: no bound */
+    const char *const *secrets; /* whsec_..., all that sign now, the newest first; NULL-terminated */
+};
+struct omid_endpoints {
+    uint32_t size;
+    size_t n;
+    const struct omid_endpoint *const *endpoint;
+};
+
+enum omid_delivery_outcome {
+    OMID_DELIVERY_OK,
+    OMID_DELIVERY_FAILED, /* an attempt, answered or not */
+    OMID_DELIVERY_GONE,   /* 410: it is disabled at once */
 };
 
 /* -------------------------------------------------------------- the plugin */
@@ -515,6 +708,13 @@ struct omid_plugin {
 
     /* 1.1 */
     const struct omid_vad_role *vad; /* or NULL */
+
+    /* 1.2, each or NULL */
+    const struct omid_embed_role *embed;
+    const struct omid_geocode_role *geocode;
+    const struct omid_summarize_role *summarize;
+    const struct omid_audio_store_role *audio_store;
+    const struct omid_hooks_role *hooks;
 };
 
 /* A plugin is compiled with -fvisibility=hidden; this symbol alone is seen:
@@ -641,6 +841,46 @@ struct omid_host {
     int (*gather_done)(struct omid_instance *inst, omid_gather_token token, int result, const char *text, void *value);
     /* Reactor. Calls abort() for items that run and drop() for values not yet handed over; then nothing more. */
     void (*gather_cancel)(struct omid_gather **gather);
+
+    /* --- since 1.2 --- */
+
+    /* Reactor. Answers a question of the daemon; what the answer points to is copied. */
+    void (*answer)(struct omid_ask **ask, const struct omid_answer *answer);
+
+    /* As respond(), with header lines of its own ("Name: value", NULL-terminated): not Content-Length, Connection or
+     * Transfer-Encoding, and at most 16. */
+    int (*respond_with)(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
+                        const void *body, size_t len);
+
+    /* Reactor. What is registered for the uid: its webhooks and the apps that are enabled for it, disabled ones left
+     * out. Never NULL but without memory. */
+    const struct omid_endpoints *(*endpoints)(struct omid_instance *inst, const char *uid);
+    /* Reactor. One of them by its id, for a job that was enqueued for it: n is 1, or 0: it is gone, or disabled. */
+    const struct omid_endpoints *(*endpoint_find)(struct omid_instance *inst, const char *id, const char *uid);
+    void (*endpoints_release)(const struct omid_endpoints **endpoints);
+    /* Reactor. What became of an attempt: endpoints that keep failing are disabled by the rules of the contract.
+     * status: 0 when there was no answer; text for people, may be NULL. */
+    void (*endpoint_report)(struct omid_instance *inst, const char *id, const char *uid,
+                            enum omid_delivery_outcome outcome, int status, const char *text);
+
+    /* Reactor. The plugin's own values, in the store: keys up to 512 bytes, values up to 64 KiB. ttl_ms 0: for good.
+     * value NULL: removed. cb (may be NULL) when it is on disk: OMID_OK, OMID_EFULL (more than 1,000,000 keys) or
+     * OMID_ERR. */
+    int (*kv_put)(struct omid_instance *inst, const char *key, const void *value, size_t len, int64_t ttl_ms,
+                  void (*cb)(void *arg, int result), void *arg);
+    /* cb, not within this call: the value, valid until it returns; NULL with OMID_OK: there is none. */
+    int (*kv_get)(struct omid_instance *inst, const char *key,
+                  void (*cb)(void *arg, int result, const void *value, size_t len), void *arg);
+
+    /* Any thread, from configure() on. The directory for files of this plugin's own: <state_dir>/plugins/<name>. It is
+     * made by the first call outside of `omid -t`; NULL: it can't be. */
+    const char *(*data_dir)(struct omid_module *mod);
+
+    /* Reactor. All on disk, or none: OMID_OK and the callback follows. n may be 0 with a receipt. */
+    int (*jobs_enqueue)(struct omid_instance *inst, const struct omid_job *jobs, size_t n,
+                        const struct omid_receipt *receipt, omid_jobs_enqueued_cb cb, void *arg);
+    /* Reactor, before job_finish(): what this attempt saw. Kept. */
+    void (*job_attempt)(struct omid_job_run *run, const struct omid_attempt *attempt);
 };
 
 #ifdef __cplusplus
