@@ -52,7 +52,7 @@ extern "C" {
  *        omid_http_response.redirects
  *        omid_http_response.max_age_s: how long an answer may be kept
  *   1.2  questions of the daemon to roles: struct omid_ask, answer(); roles embed, geocode, summarize, audio_store,
- * hooks; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers; respond_with(); OMID_AUTH_ADMIN the
+ * hooks; omid_http_request.aws_sigv4; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers; respond_with(); OMID_AUTH_ADMIN the
  * registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report() a key-value space: kv_put(),
  * kv_get(); data_dir() omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt() OMID_EVENT_CONVERSATION_DELETED
  */
@@ -195,6 +195,9 @@ struct omid_http_request {
                                compressed more than once is refused: OMID_HTTP_PROTOCOL */
     const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
     unsigned flags;         /* enum omid_http_flags */
+    /* 1.2. Signed when it is sent, with AWS Signature Version 4: "aws:amz:REGION:SERVICE", and the key. S3 wants the
+     * body's SHA-256 in a header x-amz-content-sha256, which is the caller's to give. NULL: not signed. Never logged */
+    const char *aws_sigv4, *aws_key_id, *aws_secret;
 };
 enum omid_http_flags {
     OMID_HTTP_USER_URL = 1u << 0, /* a user registered this URL: private addresses are refused */

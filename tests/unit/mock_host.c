@@ -334,6 +334,8 @@ static int h_http_start(struct omid_instance *inst, const struct omid_http_reque
         strcat(h->pub.headers, req->headers[i]);
         strcat(h->pub.headers, "\n");
     }
+    h->pub.aws_sigv4 = strdup(req->aws_sigv4 != NULL ? req->aws_sigv4 : "");
+    must(req->aws_sigv4 == NULL || (req->aws_key_id != NULL && req->aws_secret != NULL));
     h->pub.body = calloc(req->body_len + 1, 1);
     if (req->body_len > 0)
         memcpy(h->pub.body, req->body, req->body_len);
@@ -580,6 +582,7 @@ static void records_free(struct mock *m)
         free(h->method);
         free(h->url);
         free(h->latest_key);
+        free(h->aws_sigv4);
         free(h->headers);
         free(h->body);
         free(m->http[i]);
