@@ -368,4 +368,5 @@ const struct omid_host host_table = {
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
+    .data_dir = host_data_dir,
 };
