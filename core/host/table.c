@@ -379,4 +379,5 @@ const struct omid_host host_table = {
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
     .respond_with = host_respond_with,
+    .data_dir = host_data_dir,
 };
