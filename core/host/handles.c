@@ -123,8 +123,7 @@ int http_start(struct omid_instance *inst, const struct omid_http_request *given
     struct omid_http_request whole = {.size = sizeof(whole)};
     memcpy(&whole, given, given->size < sizeof(whole) ? HTTP_REQUEST_1_0 : sizeof(whole));
     const struct omid_http_request *req = &whole;
-    if (cb == NULL || req->method == NULL || req->url == NULL ||
-        (req->body == NULL && req->body_len > 0))
+    if (cb == NULL || req->method == NULL || req->url == NULL || (req->body == NULL && req->body_len > 0))
         return OMID_EINVAL;
     if (inst->module->lane == NULL)
         return OMID_ENOTSUP;

@@ -36,6 +36,10 @@ struct host_services {
     int (*respond)(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
     int (*respond_with)(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
                         const void *body, size_t len);
+    int (*respond_begin)(struct omid_exchange *ex, int status, const char *content_type, const char *const *headers,
+                         uint64_t length, const struct omid_stream *stream);
+    int (*respond_data)(struct omid_exchange *ex, const void *data, size_t len);
+    void (*respond_end)(struct omid_exchange **ex);
     int (*conn_send)(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
     void (*conn_close)(struct omid_conn *conn, uint16_t code, const char *reason);
     void (*stt_ready)(struct omid_stt *stt);

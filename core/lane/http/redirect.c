@@ -78,8 +78,8 @@ enum hop redirect_take(struct lane_http *r, int status, char *key, size_t key_si
 {
     static const char *const of_body[] = {
         "Content-Type", "Content-Encoding", "Content-Language", "Content-Location", "Digest", "Content-MD5", NULL};
-    static const char *const of_origin[] = {"Authorization", "Cookie", "Proxy-Authorization", "Host", "X-Amz-Security-Token",
-                                            NULL};
+    static const char *const of_origin[] = {"Authorization",        "Cookie", "Proxy-Authorization", "Host",
+                                            "X-Amz-Security-Token", NULL};
     bool user = false;
     char text[96];
 

@@ -468,8 +468,9 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
 {
     CHECK_MAGIC(l, LANE_MAGIC);
     bool key_missing = req->aws_sigv4 && (!req->aws_key_id || !req->aws_secret);
-    if (key_missing || !req->url || !req->method || !request_method_ok(req->method) || strlen(req->url) > LANE_MAX_URL ||
-        !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) || req->body_len > LANE_MAX_BODY)
+    if (key_missing || !req->url || !req->method || !request_method_ok(req->method) ||
+        strlen(req->url) > LANE_MAX_URL || !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) ||
+        req->body_len > LANE_MAX_BODY)
         return OMID_EINVAL;
     if (!request_fits(l, req->body_len)) {
         lane_rejected(l, REJECT_FULL);
