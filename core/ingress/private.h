@@ -327,7 +327,7 @@ h2o_iovec_t http_header_get(h2o_req_t *req, const char *name, size_t *n);
 void http_stream(struct exchange *ex, struct channel_down *d); /* takes over d: DOWN_HEAD, DOWN_BODY, DOWN_END */
 void http_stream_cut(struct exchange *ex);                     /* it will not be whole: the client sees the end early */
 void http_stream_free(struct exchange *ex);                    /* what was not sent */
-/* client_cut() for one whose exchange, if any, is answered: h2o does not see the end of a socket it does nothing with. */
+/* client_cut() for one whose exchange, if any, is answered: h2o does not see the end of a socket it leaves alone. */
 void http_cut(struct client *c);
 
 /* ---- upgrade.c ---- */
