@@ -1,6 +1,6 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ * content.c, processing.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -69,6 +69,10 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_PROCESS_OF,
+    SS_PROCESS_FAILED,
+    SS_PROCESS_SUMMARY,
+    SS_PROCESS_GEOLOCATION,
     SS_STATEMENTS
 };
 extern const char *const store_statements[SS_STATEMENTS];
@@ -94,6 +98,9 @@ int store_call_post(struct store *s, struct store_call *c, struct loop *loop, vo
 /* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
  * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
 int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
+/* Changes the status as a step of a transaction: 1 changed, 0 not there or not in `from`, -1 failed. */
+int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                            enum store_status to, const char *structured, const char *error);
 /* segments.c */
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
