@@ -120,7 +120,7 @@ enum channel_result channel_down_response(struct channel *ch, int status, const 
 /* The same with lines of its own ("Name: value", NULL-terminated, at most CHANNEL_MAX_HEADERS); headers may be NULL. */
 enum channel_result channel_down_response_with(struct channel *ch, int status, const char *content_type,
                                                const char *const *headers, const void *body, size_t len);
-/* HTTP: an answer in pieces, which come to `length` bytes. channel_down_piece() is refused as channel_down_message() is.
+/* HTTP: an answer in pieces of `length` bytes in all. channel_down_piece() is refused as channel_down_message() is.
  * Then channel_down_end(), or channel_down_close() where it can't be whole, and channel_drop(). */
 enum channel_result channel_down_head(struct channel *ch, int status, const char *content_type,
                                       const char *const *headers, uint64_t length);
