@@ -7,6 +7,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "mock_doors.h"
+
 #define MAX_KEYS 64
 #define MAX_LIST 128
 #define MAX_COUNTERS 64
@@ -240,7 +242,7 @@ static void h_conf_error(struct omid_module *mod, const char *key, const char *f
 static int h_route_add(struct omid_module *mod, const struct omid_route *route)
 {
     check_thread(mod->m);
-    return route != NULL ? OMID_OK : OMID_EINVAL;
+    return route != NULL ? mock_door_route(route) : OMID_EINVAL;
 }
 
 static struct omid_counter *h_counter(struct omid_module *mod, const char *what, const char *help, const char *label,
@@ -488,37 +490,37 @@ static void h_drained(struct omid_instance *inst)
     inst->drained++;
 }
 
-static const struct omid_host table = {.size = sizeof(struct omid_host),
-                                       .abi_major = OMID_ABI_MAJOR,
-                                       .abi_minor = OMID_ABI_MINOR,
-                                       .log = h_log,
-                                       .now_ms = h_now_ms,
-                                       .wall_ms = h_wall_ms,
-                                       .uuid4 = h_uuid4,
-                                       .counter_add = h_counter_add,
-                                       .conf_bool = h_conf_bool,
-                                       .conf_int = h_conf_int,
-                                       .conf_float = h_conf_float,
-                                       .conf_str = h_conf_str,
-                                       .conf_list = h_conf_list,
-                                       .conf_error = h_conf_error,
-                                       .route_add = h_route_add,
-                                       .counter = h_counter,
-                                       .module = h_module,
-                                       .reactor = h_reactor,
-                                       .timer_start = h_timer_start,
-                                       .timer_stop = h_timer_stop,
-                                       .http_start = h_http_start,
-                                       .http_cancel = h_http_cancel,
-                                       .exec_submit = h_exec_submit,
-                                       .job_enqueue = h_job_enqueue,
-                                       .job_finish = h_job_finish,
-                                       .publish = h_publish,
-                                       .stt_ready = h_stt_ready,
-                                       .stt_writable = h_stt_writable,
-                                       .stt_result = h_stt_result,
-                                       .stt_closed = h_stt_closed,
-                                       .drained = h_drained};
+static struct omid_host table = {.size = sizeof(struct omid_host),
+                                 .abi_major = OMID_ABI_MAJOR,
+                                 .abi_minor = OMID_ABI_MINOR,
+                                 .log = h_log,
+                                 .now_ms = h_now_ms,
+                                 .wall_ms = h_wall_ms,
+                                 .uuid4 = h_uuid4,
+                                 .counter_add = h_counter_add,
+                                 .conf_bool = h_conf_bool,
+                                 .conf_int = h_conf_int,
+                                 .conf_float = h_conf_float,
+                                 .conf_str = h_conf_str,
+                                 .conf_list = h_conf_list,
+                                 .conf_error = h_conf_error,
+                                 .route_add = h_route_add,
+                                 .counter = h_counter,
+                                 .module = h_module,
+                                 .reactor = h_reactor,
+                                 .timer_start = h_timer_start,
+                                 .timer_stop = h_timer_stop,
+                                 .http_start = h_http_start,
+                                 .http_cancel = h_http_cancel,
+                                 .exec_submit = h_exec_submit,
+                                 .job_enqueue = h_job_enqueue,
+                                 .job_finish = h_job_finish,
+                                 .publish = h_publish,
+                                 .stt_ready = h_stt_ready,
+                                 .stt_writable = h_stt_writable,
+                                 .stt_result = h_stt_result,
+                                 .stt_closed = h_stt_closed,
+                                 .drained = h_drained};
 
 const struct omid_host *mock_table(void)
 {
@@ -550,6 +552,7 @@ struct mock *mock_new(const struct omid_plugin *plugin)
     struct mock *m = calloc(1, sizeof(*m));
     must(m != NULL && the_mock == NULL);
     the_mock = m;
+    mock_doors_set(&table);
     m->plugin = plugin;
     m->mod.m = m;
     m->thread = pthread_self();
@@ -608,6 +611,7 @@ void mock_free(struct mock **mp)
     timers_sweep(m);
     must(m->timers == NULL);
     records_free(m);
+    mock_doors_clear();
     for (size_t i = 0; i < m->n_values; i++)
         value_set(&m->values[i], NULL);
     pthread_mutex_destroy(&m->lock);
@@ -668,6 +672,7 @@ void mock_stop(struct omid_instance *inst)
 {
     inst->m->plugin->stop(inst->state);
     inst->stopped = true;
+    mock_doors_stop(inst);
 }
 
 int mock_event(struct omid_instance *inst, const struct omid_event *ev)
