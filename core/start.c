@@ -98,6 +98,7 @@ struct host_env daemon_host_env(struct daemon *d)
                              .services = {.arg = d,
                                           .publish = publish,
                                           .respond = plugin_respond,
+                                          .respond_with = plugin_respond_with,
                                           .conn_send = plugin_conn_send,
                                           .conn_close = plugin_conn_close,
                                           .stt_ready = session_stt_ready,

@@ -97,6 +97,7 @@ void channel_request_free(struct channel_request *req)
     free(req->content_type);
     free(req->peer);
     free(req->idempotency_key);
+    free(req->headers);
     free(req->body);
     *req = (struct channel_request){.method = NULL};
 }
@@ -431,10 +432,30 @@ void channel_resume(struct channel *ch)
 
 /* ------------------------------------------------------------ down: reactor end */
 
-static struct channel_down *down_new(enum channel_down_kind kind, const void *data, size_t len, const char *tail)
+static size_t lines_size(const char *const *lines)
+{
+    size_t size = 1;
+    for (size_t i = 0; lines != NULL && lines[i] != NULL; i++)
+        size += strlen(lines[i]) + 1;
+    return size;
+}
+
+/* Behind each other, NUL behind each, and one more. */
+static void lines_copy(char *to, const char *const *lines)
+{
+    for (size_t i = 0; lines != NULL && lines[i] != NULL; i++) {
+        size_t len = strlen(lines[i]) + 1;
+        memcpy(to, lines[i], len);
+        to += len;
+    }
+    *to = '\0';
+}
+
+static struct channel_down *down_new(enum channel_down_kind kind, const void *data, size_t len, const char *tail,
+                                     const char *const *lines)
 {
     size_t tail_len = tail == NULL ? 0 : strlen(tail) + 1;
-    struct channel_down *d = malloc(sizeof(*d) + len + tail_len);
+    struct channel_down *d = malloc(sizeof(*d) + len + tail_len + lines_size(lines));
     if (d == NULL)
         return NULL;
     *d = (struct channel_down){.kind = kind, .len = len};
@@ -443,6 +464,10 @@ static struct channel_down *down_new(enum channel_down_kind kind, const void *da
     if (tail_len > 0) {
         memcpy(d->data + len, tail, tail_len);
         d->content_type = (const char *)d->data + len;
+    }
+    if (lines != NULL) {
+        lines_copy((char *)d->data + len + tail_len, lines);
+        d->headers = (const char *)d->data + len + tail_len;
     }
     return d;
 }
@@ -475,7 +500,7 @@ enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, 
             return CHANNEL_FULL;
         atomic_store(&ch->down_wanted, false);
     }
-    struct channel_down *d = down_new(DOWN_MESSAGE, data, len, NULL);
+    struct channel_down *d = down_new(DOWN_MESSAGE, data, len, NULL, NULL);
     if (d == NULL) {
         /* Memory may come back when something of this channel was sent; nothing can be promised when nothing is. */
         channel_down_close(ch, WS_CODE_TRY_LATER, "out of memory");
@@ -508,12 +533,18 @@ void channel_down_close(struct channel *ch, uint16_t code, const char *reason)
 enum channel_result channel_down_response(struct channel *ch, int status, const char *content_type, const void *body,
                                           size_t len)
 {
+    return channel_down_response_with(ch, status, content_type, NULL, body, len);
+}
+
+enum channel_result channel_down_response_with(struct channel *ch, int status, const char *content_type,
+                                               const char *const *headers, const void *body, size_t len)
+{
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
     omid_assert(status >= 200 && status <= 599);
     if (ch->down_closed || atomic_load(&ch->closed))
         return CHANNEL_CLOSED;
     struct channel_down *d =
-        down_new(DOWN_RESPONSE, body, len, content_type == NULL ? "application/json" : content_type);
+        down_new(DOWN_RESPONSE, body, len, content_type == NULL ? "application/json" : content_type, headers);
     if (d == NULL) {
         channel_down_close(ch, WS_CODE_INTERNAL, "out of memory");
         return CHANNEL_FULL;

@@ -21,13 +21,16 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include <omid/plugin.h>
+
 #include "base/loop.h"
 #include "base/wsframe.h"
 
 struct route;
 struct channel;
 
-#define ROUTE_PARAMS_MAX 4 /* pieces of a path that the client fills */
+#define ROUTE_PARAMS_MAX 4     /* pieces of a path that the client fills */
+#define CHANNEL_MAX_HEADERS 16 /* lines that an answer adds */
 
 /* What the client asked for. Owned by the channel, immutable. */
 struct channel_request {
@@ -35,7 +38,9 @@ struct channel_request {
     char *params[ROUTE_PARAMS_MAX + 1];          /* of the route's path, decoded; NULL behind the last */
     char *uid;                                   /* NULL without auth */
     char *content_type, *peer, *idempotency_key; /* "" when absent */
-    void *body;                                  /* NUL behind it */
+    struct omid_header *headers;                 /* one malloc()ed block with all texts; HTTP only */
+    size_t n_headers;
+    void *body; /* NUL behind it */
     size_t body_len;
     bool websocket;
 };
@@ -70,6 +75,7 @@ struct channel_down {
     enum ws_opcode op;
     uint16_t code;
     const char *content_type; /* static or in data behind len */
+    const char *headers;      /* DOWN_RESPONSE: "Name: value" lines, NUL behind each and one more at the end; or NULL */
     size_t len;
     unsigned char data[];
 };
@@ -108,6 +114,9 @@ void channel_down_close(struct channel *ch, uint16_t code, const char *reason);
 /* HTTP: the answer. content_type NULL: application/json. Then channel_drop(). */
 enum channel_result channel_down_response(struct channel *ch, int status, const char *content_type, const void *body,
                                           size_t len);
+/* The same with lines of its own ("Name: value", NULL-terminated, at most CHANNEL_MAX_HEADERS); headers may be NULL. */
+enum channel_result channel_down_response_with(struct channel *ch, int status, const char *content_type,
+                                               const char *const *headers, const void *body, size_t len);
 void channel_resume(struct channel *ch); /* delivers what was held, not within this call */
 /* No handler calls afterwards. What was not closed or answered yet is closed with 1011 (HTTP: 500). */
 void channel_drop(struct channel **ch);

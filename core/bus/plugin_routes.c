@@ -58,7 +58,9 @@ static void add_route(void *arg, struct omid_module *mod, const struct omid_rout
     const struct route r = {
         .path = route->path,
         .method = route->method,
-        .auth = route->auth == OMID_AUTH_TOKEN ? ROUTE_TOKEN : ROUTE_OPEN,
+        .auth = route->auth == OMID_AUTH_TOKEN   ? ROUTE_TOKEN
+                : route->auth == OMID_AUTH_ADMIN ? ROUTE_ADMIN
+                                                 : ROUTE_OPEN,
         .handler = route->method != NULL ? &plugin_http_handler : &plugin_ws_handler,
         .arg = pr,
         .hold = route_hold,
@@ -103,6 +105,8 @@ static struct omid_request view_of(const struct channel *ch)
         .body = req->body,
         .body_len = req->body_len,
         .params = (const char *const *)req->params,
+        .headers = req->headers,
+        .n_headers = req->n_headers,
     };
 }
 
@@ -229,18 +233,53 @@ static void http_closed(struct channel *ch, uint16_t code)
 
 const struct channel_handler plugin_http_handler = {.opened = http_opened, .closed = http_closed};
 
+/* A line that a client can't take for two, and that the answer does not make itself. */
+static bool header_line_ok(const char *line)
+{
+    static const char *const own[] = {"content-length", "content-type", "connection", "transfer-encoding"};
+    size_t name = strspn(line, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_");
+    if (name == 0 || line[name] != ':')
+        return false;
+    for (const char *p = line + name; *p != '\0'; p++) {
+        if ((unsigned char)*p < ' ' || *p == 0x7f)
+            return false;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(own); i++) {
+        if (strlen(own[i]) == name && strncasecmp(line, own[i], name) == 0)
+            return false;
+    }
+    return true;
+}
+
+static bool headers_ok(const char *const *headers)
+{
+    size_t n = 0;
+    for (; headers != NULL && headers[n] != NULL; n++) {
+        if (n == CHANNEL_MAX_HEADERS || !header_line_ok(headers[n]))
+            return false;
+    }
+    return true;
+}
+
 int plugin_respond(struct omid_exchange **exp, int status, const char *content_type, const void *body, size_t len)
+{
+    return plugin_respond_with(exp, status, content_type, NULL, body, len);
+}
+
+int plugin_respond_with(struct omid_exchange **exp, int status, const char *content_type, const char *const *headers,
+                        const void *body, size_t len)
 {
     struct omid_exchange *ex = *exp;
     omid_assert(ex->magic == EXCHANGE_MAGIC || ex->magic == OMID_MAGIC_DEAD);
     int rc = host_check(ex->att.inst, "respond");
     if (rc != OMID_OK)
         return rc;
-    if (ex->magic == OMID_MAGIC_DEAD || ex->answered || status < 200 || status > 599 || (body == NULL && len > 0))
+    if (ex->magic == OMID_MAGIC_DEAD || ex->answered || status < 200 || status > 599 || (body == NULL && len > 0) ||
+        !headers_ok(headers))
         return OMID_EINVAL;
     *exp = NULL;
     rc = OMID_ECLOSED;
-    if (ex->ch != NULL && channel_down_response(ex->ch, status, content_type, body, len) == CHANNEL_OK)
+    if (ex->ch != NULL && channel_down_response_with(ex->ch, status, content_type, headers, body, len) == CHANNEL_OK)
         rc = OMID_OK;
     if (ex->in_callback) {
         /* The request that the callback still looks at is the channel's. */

@@ -16,6 +16,7 @@ enum route_auth {
     ROUTE_OPEN,
     ROUTE_TOKEN,        /* Bearer token: 401 (REST) */
     ROUTE_TOKEN_LISTEN, /* the same, but 403 as native clients know it */
+    ROUTE_ADMIN,        /* the admin key alone as Bearer token (401), or whoever may connect to the control socket */
     ROUTE_TOKEN_FIRST   /* WebSocket: by its first message, after the upgrade; the channel is opened then */
 };
 

@@ -45,6 +45,7 @@ void conf_outside_unref(struct conf_outside **op)
     wipe(o->key.data, o->key.len);
     free(o->certificate.data);
     free(o->ca.data);
+    free(o->allow_private);
     free(o);
 }
 
@@ -99,12 +100,23 @@ static bool bytes_same(const struct conf_bytes *a, const struct conf_bytes *b)
     return a->len == b->len && (a->len == 0 || memcmp(a->data, b->data, a->len) == 0);
 }
 
+static bool nets_same(const struct conf_outside *a, const struct conf_outside *b)
+{
+    bool same = a->n_private == b->n_private;
+
+    for (size_t i = 0; same && i < a->n_private; i++)
+        same = a->allow_private[i].bits == b->allow_private[i].bits &&
+               memcmp(&a->allow_private[i].net, &b->allow_private[i].net, sizeof a->allow_private[i].net) == 0;
+    return same;
+}
+
 bool conf_outside_same(const struct conf_outside *a, const struct conf_outside *b)
 {
     if (a == b || a == NULL || b == NULL)
         return a == b;
     return text_same(a->proxy, b->proxy) && text_same(a->proxy_auth, b->proxy_auth) &&
-           bytes_same(&a->certificate, &b->certificate) && bytes_same(&a->key, &b->key) && bytes_same(&a->ca, &b->ca);
+           bytes_same(&a->certificate, &b->certificate) && bytes_same(&a->key, &b->key) && bytes_same(&a->ca, &b->ca) &&
+           nets_same(a, b);
 }
 
 /* A new member belongs here too. */

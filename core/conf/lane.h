@@ -12,8 +12,11 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/cidr.h"
+
 #define CONF_MAX_TARGETS 64u       /* target blocks of one plugin */
 #define CONF_MAX_FOLLOW 20u        /* redirects of one request */
+#define CONF_MAX_PRIVATE 64u       /* networks of allow_private */
 #define CONF_MAX_PEM (64u * 1024u) /* bytes of a certificate's, key's or authorities' file */
 
 struct conf_bytes {
@@ -29,6 +32,8 @@ struct conf_outside {
     char *proxy_auth;                   /* "user:password", or NULL */
     struct conf_bytes certificate, key; /* PEM: the client's, both or none */
     struct conf_bytes ca;               /* PEM: who may sign for the peer, in place of the system's */
+    struct cidr *allow_private; /* n_private networks that URLs of users may lead to, though not public; or NULL */
+    size_t n_private;
 };
 
 struct conf_targets;

@@ -1,6 +1,6 @@
 /*
- * A lane's proxy and certificates. Files are read and checked here, once per load: what can't be used is a fault with a
- * line of omi.conf, never a surprise of a connection, and no loop reads a file.
+ * A lane's proxy, certificates and opened networks. Files are read and checked here, once per load: what can't be used
+ * is a fault with a line of omi.conf, never a surprise of a connection, and no loop reads a file.
  */
 #include <config.h>
 
@@ -281,7 +281,35 @@ static bool load_tls(struct load *l, const char *title, struct conf_outside *o)
     return ok;
 }
 
-/* ------------------------------------------------------------ both */
+/* ------------------------------------------------------------ opened networks */
+
+static bool load_private(struct load *l, const char *title, struct conf_outside *o)
+{
+    struct conf_value v;
+    const struct conf_entry *e = conf_entry_find("plugin", "allow_private");
+    bool ok = true;
+
+    omid_assert(e != NULL);
+    if (l->target) /* the lane's, which the copy has */
+        return true;
+    if (!load_value(l, "plugin", title, &e->option, &v))
+        return false;
+    o->allow_private = v.v.list.n > 0 ? calloc(v.v.list.n, sizeof *o->allow_private) : NULL;
+    omid_assert(v.v.list.n == 0 || o->allow_private != NULL);
+    for (size_t i = 0; i < v.v.list.n; i++) {
+        if (cidr_parse(v.v.list.item[i], &o->allow_private[o->n_private])) {
+            o->n_private++;
+            continue;
+        }
+        load_fault(l, false, "plugin", title, "allow_private",
+                   "expected an address or a network like 10.0.0.0/8 or fd00::/8, found \"%.80s\"", v.v.list.item[i]);
+        ok = false;
+    }
+    value_clear(&v);
+    return ok;
+}
+
+/* ------------------------------------------------------------ all of it */
 
 static void bytes_copy(struct conf_bytes *to, const struct conf_bytes *from)
 {
@@ -305,6 +333,12 @@ static struct conf_outside *outside_copy(const struct conf_outside *from)
     bytes_copy(&o->certificate, &from->certificate);
     bytes_copy(&o->key, &from->key);
     bytes_copy(&o->ca, &from->ca);
+    if (from->n_private > 0) {
+        o->allow_private = malloc(from->n_private * sizeof *o->allow_private);
+        omid_assert(o->allow_private != NULL);
+        memcpy(o->allow_private, from->allow_private, from->n_private * sizeof *o->allow_private);
+        o->n_private = from->n_private;
+    }
     return o;
 }
 
@@ -314,7 +348,8 @@ bool load_lane_outside(struct load *l, const char *title, const struct omid_plug
     bool ok = load_proxy(l, title, plugin, o);
 
     ok &= load_tls(l, title, o);
-    bool any = o->proxy || o->certificate.data || o->ca.data;
+    ok &= load_private(l, title, o);
+    bool any = o->proxy || o->certificate.data || o->ca.data || o->n_private > 0;
     if (any && conf_outside_same(o, lane->outside)) {
         conf_outside_unref(&o); /* nothing of its own: what is shared is set on a handle only once */
         return ok;

@@ -253,6 +253,9 @@
       "never used.") \
     N("plugin", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
       "USER:PASSWORD for the proxy.") \
+    N("plugin", "allow_private", LIST, NULL, 0, CONF_MAX_PRIVATE, NULL, RELOAD, \
+      "Addresses and networks (10.0.0.0/8, fd00::/8) that URLs registered by users may lead to, though they are not " \
+      "public; none given opens none.") \
     N("plugin.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "PEM file of the client's certificate, with its chain, that is shown to peers over TLS that ask for one.") \
     N("plugin.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \

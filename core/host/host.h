@@ -34,6 +34,8 @@ struct host_services {
     void *arg;
     int (*publish)(void *arg, unsigned reactor, const struct omid_event *ev);
     int (*respond)(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
+    int (*respond_with)(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
+                        const void *body, size_t len);
     int (*conn_send)(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
     void (*conn_close)(struct omid_conn *conn, uint16_t code, const char *reason);
     void (*stt_ready)(struct omid_stt *stt);

@@ -135,6 +135,8 @@ struct omid_module {
     struct gather_label gather_label[GATHER_MAX_LABELS]; /* of configure() */
     unsigned n_gather_labels;
 
+    const char *data_dir; /* interned; locked; NULL: not made yet */
+
     struct account account;
     _Atomic uint64_t log_window_ms, log_lines;
 
@@ -290,7 +292,11 @@ void value_abandon(struct list *link, struct omid_instance *inst);
 
 /* ask.c */
 void ask_answer(struct omid_ask **ask, const struct omid_answer *answer);
+void ask_metrics(void); /* shown before the first question */
 void ask_bury(struct list *link, struct omid_instance *inst);
+
+/* datadir.c */
+const char *host_data_dir(struct omid_module *mod);
 
 /* table.c */
 extern const struct omid_host host_table;

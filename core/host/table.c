@@ -189,7 +189,7 @@ static int host_route_add(struct omid_module *mod, const struct omid_route *rout
         return OMID_ETHREAD; /* not within configure() */
     const char *why = NULL;
     if (route == NULL || route->size < sizeof(*route) || route->path == NULL || route->path[0] != '/' ||
-        (route->auth != OMID_AUTH_NONE && route->auth != OMID_AUTH_TOKEN))
+        (route->auth != OMID_AUTH_NONE && route->auth != OMID_AUTH_TOKEN && route->auth != OMID_AUTH_ADMIN))
         why = "unusable";
     else if (route->method != NULL ? route->request == NULL : route->message == NULL)
         why = "its callback is missing";
@@ -285,6 +285,16 @@ static int host_respond(struct omid_exchange **ex, int status, const char *conte
     if (ex == NULL || *ex == NULL)
         return OMID_EINVAL;
     return services.respond != NULL ? services.respond(ex, status, content_type, body, len) : OMID_ENOTSUP;
+}
+
+static int host_respond_with(struct omid_exchange **ex, int status, const char *content_type,
+                             const char *const *headers, const void *body, size_t len)
+{
+    if (ex == NULL || *ex == NULL)
+        return OMID_EINVAL;
+    if (services.respond_with == NULL)
+        return OMID_ENOTSUP;
+    return services.respond_with(ex, status, content_type, headers, body, len);
 }
 
 static int host_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len)
@@ -393,4 +403,6 @@ const struct omid_host host_table = {
     .kv_put = value_put,
     .kv_get = value_get,
     .fallback = host_fallback,
+    .respond_with = host_respond_with,
+    .data_dir = host_data_dir,
 };

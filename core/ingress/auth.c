@@ -272,6 +272,24 @@ bool auth_token(struct ingress_thread *t, const char *token, size_t len, auth_do
     return false;
 }
 
+const char *auth_admin(struct ingress_thread *t, const char *value, size_t len)
+{
+    const char *key = t->conf->auth.admin_key, *token;
+    size_t token_len;
+    enum auth_result result = AUTH_RESULT_ADMIN;
+    const char *reason = NULL;
+
+    if (value == NULL || !bearer_token(value, len, &token, &token_len)) {
+        result = AUTH_RESULT_MISSING;
+        reason = "missing token: Authorization: Bearer <admin key> is required";
+    } else if (key == NULL || key[0] == '\0' || token_len != strlen(key) || !id_equal_ct(key, token, token_len)) {
+        result = AUTH_RESULT_NOT_ADMIN;
+        reason = "invalid token: not the admin key";
+    }
+    metric_add(ingress_metrics.tokens[result], 1);
+    return reason;
+}
+
 bool auth_header(struct ingress_thread *t, const char *value, size_t len, auth_done_fn done, void *arg,
                  struct auth_waiter **waiter)
 {

@@ -258,6 +258,35 @@ static char *dup_header(h2o_req_t *req, const char *name)
     return dup_text(value.base, value.len);
 }
 
+/* All but Authorization: what a route may see. In one block: the array, then the texts. false: no memory. */
+static bool dup_headers(h2o_req_t *req, struct channel_request *r)
+{
+    size_t n = 0, bytes = 0;
+    for (size_t i = 0; i < req->headers.size; i++) {
+        const h2o_header_t *h = &req->headers.entries[i];
+        bytes += h->name->len + h->value.len + 2;
+    }
+    r->headers = malloc(req->headers.size * sizeof(*r->headers) + bytes + 1);
+    if (r->headers == NULL)
+        return false;
+    char *at = (char *)(r->headers + req->headers.size);
+    for (size_t i = 0; i < req->headers.size; i++) {
+        const h2o_header_t *h = &req->headers.entries[i];
+        if (h2o_memis(h->name->base, h->name->len, H2O_STRLIT("authorization")))
+            continue;
+        r->headers[n].name = at;
+        memcpy(at, h->name->base, h->name->len); /* h2o has it in lower case */
+        at += h->name->len;
+        *at++ = '\0';
+        r->headers[n++].value = at;
+        memcpy(at, h->value.base, h->value.len);
+        at += h->value.len;
+        *at++ = '\0';
+    }
+    r->n_headers = n;
+    return true;
+}
+
 static void split_path(h2o_req_t *req, h2o_iovec_t *path, h2o_iovec_t *query)
 {
     const char *mark = memchr(req->path.base, '?', req->path.len);
@@ -289,7 +318,7 @@ static bool request_fill(struct exchange *ex, bool websocket)
     r->body_len = req->entity.len;
     r->websocket = websocket;
     return r->method != NULL && r->path != NULL && r->query != NULL && r->content_type != NULL &&
-           r->idempotency_key != NULL && r->peer != NULL && r->body != NULL;
+           r->idempotency_key != NULL && r->peer != NULL && r->body != NULL && (websocket || dup_headers(req, r));
 }
 
 /* ------------------------------------------------------------ to the reactor */
@@ -319,12 +348,24 @@ static void start_request(struct exchange *ex)
     channel_up_open(ex->ch);
 }
 
+/* "Name: value" each, NUL behind each and one more; checked where they came from. */
+static void add_lines(struct exchange *ex, const char *line)
+{
+    for (; line != NULL && *line != '\0'; line += strlen(line) + 1) {
+        const char *colon = strchr(line, ':');
+        omid_assert(colon != NULL);
+        h2o_iovec_t name = h2o_strdup(&ex->req->pool, line, (size_t)(colon - line));
+        http_header(ex, name.base, colon + 1 + strspn(colon + 1, " "));
+    }
+}
+
 void http_down(struct exchange *ex, struct channel_down *d)
 {
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
     switch (d->kind) {
     case DOWN_RESPONSE:
         channel_up_closed(&ex->ch, WS_CODE_NORMAL);
+        add_lines(ex, d->headers);
         http_answer(ex, d->code, d->content_type, d->data, d->len);
         break;
     case DOWN_CLOSE:
@@ -389,6 +430,21 @@ static void on_auth(void *arg, const struct auth_answer *answer)
     }
 }
 
+/* Who may connect to the control socket has shown that it may. */
+static void serve_admin(struct exchange *ex)
+{
+    size_t n;
+    h2o_iovec_t value = http_header_get(ex->req, "authorization", &n);
+    const char *reason = ex->client->control ? NULL : auth_admin(ex->client->t, n == 1 ? value.base : NULL, value.len);
+
+    if (reason == NULL) {
+        start_request(ex);
+        return;
+    }
+    http_header(ex, "WWW-Authenticate", "Bearer");
+    http_refuse(ex, 401, reason);
+}
+
 static void serve_route(struct exchange *ex)
 {
     char err[256] = "bad request";
@@ -413,6 +469,8 @@ static void serve_route(struct exchange *ex)
     struct admission_refusal refusal;
     if (ex->websocket && !admission_address(&ex->admission, ex->client->t, ex->net, &refusal)) {
         refuse_limited(ex, 429, &refusal);
+    } else if (ex->route->auth == ROUTE_ADMIN) {
+        serve_admin(ex);
     } else if (ex->route->auth == ROUTE_TOKEN_FIRST) {
         if (admission_stranger(&ex->admission, &refusal))
             upgrade_accept(ex);
@@ -484,6 +542,11 @@ static void serve(struct exchange *ex, h2o_iovec_t path)
         routes_find(routes, path.base, path.len, req->method.base, req->method.len, true, &ignored);
     const struct route *http =
         routes_find(routes, path.base, path.len, req->method.base, req->method.len, false, &other);
+    if (ex->client->control) { /* for administration alone: nobody has a uid there */
+        ws = NULL;
+        if (http != NULL && http->auth != ROUTE_ADMIN)
+            http = NULL;
+    }
     if (ws != NULL && get && (upgrade_wanted(req) || http == NULL)) {
         ex->route = ws;
         ex->websocket = true;
@@ -521,10 +584,7 @@ int http_handle(h2o_handler_t *self, h2o_req_t *req)
         req->http1_is_persistent = 0;
         http_refuse(ex, 431, "the request header is too big");
     } else if (!serve_direct(ex, path)) {
-        if (ex->client->control)
-            http_refuse(ex, 404, "no such path");
-        else
-            serve(ex, path);
+        serve(ex, path);
     }
     return 0;
 }

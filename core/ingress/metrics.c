@@ -25,8 +25,9 @@ static const char *const limited_names[LIMITED_N] = {
     [LIMITED_UNAUTHENTICATED] = "unauthenticated", [LIMITED_TABLE] = "table",
 };
 static const char *const auth_names[AUTH_RESULT_JWT] = {
-    [AUTH_RESULT_TOKEN] = "ok",    [AUTH_RESULT_ADMIN] = "admin_key",         [AUTH_RESULT_MISSING] = "missing",
-    [AUTH_RESULT_OFF] = "no_form", [AUTH_RESULT_UNAVAILABLE] = "unavailable", [AUTH_RESULT_FULL] = "full",
+    [AUTH_RESULT_TOKEN] = "ok",    [AUTH_RESULT_ADMIN] = "admin_key",     [AUTH_RESULT_MISSING] = "missing",
+    [AUTH_RESULT_OFF] = "no_form", [AUTH_RESULT_NOT_ADMIN] = "not_admin", [AUTH_RESULT_UNAVAILABLE] = "unavailable",
+    [AUTH_RESULT_FULL] = "full",
 };
 static const char *const greeted_names[GREETED_N] = {
     [GREETED_OK] = "ok",           [GREETED_TIMEOUT] = "timeout",         [GREETED_BAD] = "bad_message",

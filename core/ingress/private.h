@@ -73,7 +73,8 @@ enum auth_result {
     AUTH_RESULT_TOKEN,
     AUTH_RESULT_ADMIN,
     AUTH_RESULT_MISSING,
-    AUTH_RESULT_OFF, /* no form of it is configured */
+    AUTH_RESULT_NOT_ADMIN, /* a route for the admin key alone, and it is not that */
+    AUTH_RESULT_OFF,       /* no form of it is configured */
     AUTH_RESULT_UNAVAILABLE,
     AUTH_RESULT_FULL,
     AUTH_RESULT_JWT,
@@ -349,6 +350,8 @@ struct auth_answer {
 typedef void (*auth_done_fn)(void *arg, const struct auth_answer *answer);
 bool auth_token(struct ingress_thread *t, const char *token, size_t len, auth_done_fn done, void *arg,
                 struct auth_waiter **waiter);
+/* Is that header the admin key? NULL: yes; else why not. On the thread, at once. */
+const char *auth_admin(struct ingress_thread *t, const char *value, size_t len);
 /* The same by the value of an Authorization header, NULL when absent. */
 bool auth_header(struct ingress_thread *t, const char *value, size_t len, auth_done_fn done, void *arg,
                  struct auth_waiter **waiter);

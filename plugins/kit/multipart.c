@@ -1,163 +1,87 @@
 #include "multipart.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
-#include <strings.h>
 
-void kit_multipart_header(char out[KIT_MULTIPART_HEADER_LEN], const char *boundary)
+/* Where `more` bytes go, which then count; NULL: no memory. */
+static unsigned char *grown(struct kit_multipart *m, size_t more)
 {
-    snprintf(out, KIT_MULTIPART_HEADER_LEN, "Content-Type: multipart/form-data; boundary=%s", boundary);
-}
-
-/* A part's first line; what stands before it ends with one of its own. */
-static void part_begin(struct kit_text *body, const char *boundary, const char *name)
-{
-    kit_text_addf(body, "%s--%s\r\nContent-Disposition: form-data; name=\"%s\"", body->len > 0 ? "\r\n" : "", boundary,
-                  name);
-}
-
-void kit_multipart_field(struct kit_text *body, const char *boundary, const char *name, const char *value)
-{
-    part_begin(body, boundary, name);
-    kit_text_adds(body, "\r\n\r\n");
-    kit_text_adds(body, value);
-}
-
-void kit_multipart_file(struct kit_text *body, const char *boundary, const char *name, const char *file_name,
-                        const char *content_type)
-{
-    part_begin(body, boundary, name);
-    kit_text_addf(body, "; filename=\"%s\"\r\nContent-Type: %s\r\n\r\n", file_name, content_type);
-}
-
-void kit_multipart_end(struct kit_text *body, const char *boundary)
-{
-    kit_text_addf(body, "\r\n--%s--\r\n", boundary);
-}
-
-/* ---- reading ---- */
-
-/* The value of `key` in "text; a=b; key=\"value\"", without quotes. false: there is none, or it does not fit. */
-static bool parameter(const char *s, const char *end, const char *key, char *out, size_t size)
-{
-    const size_t keylen = strlen(key);
-    bool quoted = false;
-    out[0] = '\0';
-    for (; s < end; s++) {
-        if (*s == '\\' && quoted && s + 1 < end) {
-            s++;
-            continue;
+    if (m->failed)
+        return NULL;
+    if (more > m->cap - m->len) {
+        size_t cap = m->len + more + 256; /* the lines around the next part, too */
+        unsigned char *data = cap > more ? realloc(m->data, cap) : NULL;
+        if (data == NULL) {
+            m->failed = true;
+            return NULL;
         }
-        if (*s == '"')
-            quoted = !quoted;
-        if (*s != ';' || quoted)
-            continue;
-        do
-            s++;
-        while (s < end && (*s == ' ' || *s == '\t'));
-        if ((size_t)(end - s) <= keylen || strncasecmp(s, key, keylen) != 0 || s[keylen] != '=') {
-            s--;
-            continue;
-        }
-        s += keylen + 1;
-        const bool in_quotes = s < end && *s == '"';
-        size_t n = 0;
-        for (s += in_quotes; s < end && (in_quotes ? *s != '"' : *s != ';' && *s != ' ' && *s != '\t'); s++) {
-            if (in_quotes && *s == '\\' && s + 1 < end)
-                s++;
-            if (n + 1 >= size)
-                return false;
-            out[n++] = *s;
-        }
-        out[n] = '\0';
-        return true;
+        m->data = data;
+        m->cap = cap;
     }
-    return false;
+    unsigned char *at = m->data + m->len;
+    m->len += more;
+    return at;
 }
 
-bool kit_multipart_open(struct kit_multipart *m, const char *content_type, const void *body, size_t len,
-                        struct kit_fault *f)
+static void put(struct kit_multipart *m, const char *text)
 {
-    memcpy(m->boundary, "\r\n--", 4);
-    if (!kit_multipart_is(content_type) || !parameter(content_type, content_type + strlen(content_type), "boundary",
-                                                      m->boundary + 4, sizeof(m->boundary) - 4)) {
-        kit_fault_set(f, "Content-Type: expected multipart/form-data with a boundary");
-        return false;
-    }
-    m->boundary_len = strlen(m->boundary);
-    m->parts = 0;
-    m->at = body;
-    m->end = m->at + len;
-    if (m->boundary_len == 4 || m->boundary_len > 4 + 70) {
-        kit_fault_set(f, "Content-Type: a boundary has 1 to 70 characters");
-        return false;
-    }
-    /* The first boundary may be the body's first line, without a line end before it. */
-    if (len >= m->boundary_len - 2 && memcmp(m->at, m->boundary + 2, m->boundary_len - 2) == 0) {
-        m->at += m->boundary_len - 2;
-        return true;
-    }
-    const char *first = len > 0 ? memmem(body, len, m->boundary, m->boundary_len) : NULL;
-    if (first == NULL) {
-        kit_fault_set(f, "multipart: its boundary is nowhere in the body");
-        return false;
-    }
-    m->at = first + m->boundary_len;
-    return true;
+    size_t n = strlen(text);
+    unsigned char *at = grown(m, n);
+    if (at != NULL)
+        memcpy(at, text, n);
 }
 
-static void header_read(const char *line, const char *end, struct kit_part *part)
+static void part_begin(struct kit_multipart *m, const char *name)
 {
-    static const char disposition[] = "content-disposition:", type[] = "content-type:";
-    const size_t len = (size_t)(end - line);
-    if (len > sizeof(disposition) - 1 && strncasecmp(line, disposition, sizeof(disposition) - 1) == 0) {
-        (void)parameter(line, end, "name", part->name, sizeof(part->name));
-        (void)parameter(line, end, "filename", part->file_name, sizeof(part->file_name));
-    } else if (len > sizeof(type) - 1 && strncasecmp(line, type, sizeof(type) - 1) == 0) {
-        for (line += sizeof(type) - 1; line < end && *line == ' ';)
-            line++;
-        snprintf(part->content_type, sizeof(part->content_type), "%.*s", (int)(end - line), line);
-    }
+    put(m, m->len > 0 ? "\r\n--" : "--");
+    put(m, m->boundary);
+    put(m, "\r\nContent-Disposition: form-data; name=\"");
+    put(m, name);
+    put(m, "\"");
 }
 
-int kit_multipart_next(struct kit_multipart *m, struct kit_part *part, struct kit_fault *f)
+void kit_multipart_begin(struct kit_multipart *m, const char *unique)
 {
-    *part = (struct kit_part){.data = ""};
-    const char *at = m->at;
-    if (m->end - at >= 2 && memcmp(at, "--", 2) == 0)
-        return 0;
-    if (++m->parts > KIT_MULTIPART_MAX_PARTS) {
-        kit_fault_set(f, "multipart: more than %d parts", KIT_MULTIPART_MAX_PARTS);
-        return -1;
-    }
-    while (at < m->end && (*at == ' ' || *at == '\t')) /* may follow a boundary */
-        at++;
-    for (bool first = true;; first = false) {
-        const char *eol = memmem(at, (size_t)(m->end - at), "\r\n", 2);
-        if (eol == NULL || (size_t)(eol - at) > 4096 || (first && eol != at)) {
-            kit_fault_set(f, "multipart: part %u has no end of its header", m->parts);
-            return -1;
-        }
-        if (!first && eol == at) {
-            at += 2;
-            break;
-        }
-        header_read(at, eol, part);
-        at = eol + 2;
-    }
-    /* Of an empty part the line end of its boundary is the one before. */
-    const char *from = at - 2;
-    const char *next = memmem(from, (size_t)(m->end - from), m->boundary, m->boundary_len);
-    if (next == NULL) {
-        kit_fault_set(f, "multipart: part %u never ends", m->parts);
-        return -1;
-    }
-    if (part->name[0] == '\0') {
-        kit_fault_set(f, "multipart: part %u has no name", m->parts);
-        return -1;
-    }
-    part->data = at;
-    part->len = next > at ? (size_t)(next - at) : 0;
-    m->at = next + m->boundary_len;
-    return 1;
+    *m = (struct kit_multipart){.data = NULL};
+    snprintf(m->boundary, sizeof(m->boundary), "----omid-%.40s", unique);
+}
+
+void kit_multipart_field(struct kit_multipart *m, const char *name, const char *value)
+{
+    part_begin(m, name);
+    put(m, "\r\n\r\n");
+    put(m, value);
+}
+
+unsigned char *kit_multipart_file(struct kit_multipart *m, const char *name, const char *filename, const char *type,
+                                  size_t size)
+{
+    part_begin(m, name);
+    put(m, "; filename=\"");
+    put(m, filename);
+    put(m, "\"\r\nContent-Type: ");
+    put(m, type);
+    put(m, "\r\n\r\n");
+    return grown(m, size);
+}
+
+bool kit_multipart_end(struct kit_multipart *m)
+{
+    put(m, "\r\n--");
+    put(m, m->boundary);
+    put(m, "--\r\n");
+    return !m->failed;
+}
+
+void kit_multipart_header(const struct kit_multipart *m, char *out, size_t size)
+{
+    snprintf(out, size, "Content-Type: multipart/form-data; boundary=%s", m->boundary);
+}
+
+void kit_multipart_free(struct kit_multipart *m)
+{
+    free(m->data);
+    m->data = NULL;
+    m->len = m->cap = 0;
 }

@@ -1,52 +1,28 @@
-/* multipart/form-data (RFC 7578): writing a body with one file, reading the parts of a stranger's. */
-#ifndef OMID_PLUGINS_KIT_MULTIPART_H
-#define OMID_PLUGINS_KIT_MULTIPART_H
+/* Writing multipart/form-data, for plugins. */
+#ifndef OMID_KIT_MULTIPART_H
+#define OMID_KIT_MULTIPART_H
 
-#include "json.h"
-#include "text.h"
+#include <stdbool.h>
+#include <stddef.h>
 
-#define KIT_MULTIPART_MAX_PARTS 1000
-
-/*
- * Writing: begin, fields and files in any order, end. boundary: 1..64 characters of [A-Za-z0-9-], not in any part: a
- * UUID. Names are the program's own: without quotes and line ends.
- *
- *     struct kit_text body = {0};
- *     kit_multipart_file(&body, boundary, "file", "audio.wav", "audio/wav");   the file's bytes follow
- *     kit_wav_write(&body, pcm, samples, rate);
- *     kit_multipart_end(&body, boundary);
- *     kit_multipart_header(header, boundary);         "Content-Type: multipart/form-data; boundary=..."
- */
-#define KIT_MULTIPART_HEADER_LEN 128
-void kit_multipart_header(char out[KIT_MULTIPART_HEADER_LEN], const char *boundary);
-void kit_multipart_field(struct kit_text *body, const char *boundary, const char *name, const char *value);
-void kit_multipart_file(struct kit_text *body, const char *boundary, const char *name, const char *file_name,
-                        const char *content_type);
-void kit_multipart_end(struct kit_text *body, const char *boundary);
-
-/* Reading. Everything points into the body; nothing is copied but names, which are cut. */
 struct kit_multipart {
-    const char *at, *end;
-    char boundary[80]; /* with "\r\n--" before it */
-    size_t boundary_len;
-    unsigned parts;
-};
-struct kit_part {
-    char name[64];
-    char file_name[128]; /* "" : none was given. As the client wrote it: never a path of ours */
-    char content_type[64];
-    const char *data;
-    size_t len;
+    char boundary[64];
+    unsigned char *data; /* the body; NULL before the first part */
+    size_t len, cap;
+    bool failed; /* out of memory: asked once, by kit_multipart_end() */
 };
 
-static inline bool kit_multipart_is(const char *content_type)
-{
-    return __builtin_strncasecmp(content_type, "multipart/form-data", 19) == 0;
-}
-/* false: a fault. */
-bool kit_multipart_open(struct kit_multipart *m, const char *content_type, const void *body, size_t len,
-                        struct kit_fault *f);
-/* 1: a part; 0: that were all; -1: a fault: no end, more than KIT_MULTIPART_MAX_PARTS, a part without a name. */
-int kit_multipart_next(struct kit_multipart *m, struct kit_part *part, struct kit_fault *f);
+/* unique: what no part holds, such as a UUID; at most 40 characters of those. */
+void kit_multipart_begin(struct kit_multipart *m, const char *unique);
+/* names and types: without quotes, CR or LF. */
+void kit_multipart_field(struct kit_multipart *m, const char *name, const char *value);
+/* A file of `size` bytes: returns where the caller writes them, before the next call; NULL: no memory. */
+unsigned char *kit_multipart_file(struct kit_multipart *m, const char *name, const char *filename, const char *type,
+                                  size_t size);
+/* false: something did not fit; kit_multipart_free() is due all the same. */
+bool kit_multipart_end(struct kit_multipart *m);
+/* "Content-Type: multipart/form-data; boundary=...", cut to size. */
+void kit_multipart_header(const struct kit_multipart *m, char *out, size_t size);
+void kit_multipart_free(struct kit_multipart *m);
 
 #endif

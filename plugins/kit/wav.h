@@ -1,25 +1,20 @@
-/* RIFF/WAVE in memory: writing s16le mono, reading strangers' files. */
-#ifndef OMID_PLUGINS_KIT_WAV_H
-#define OMID_PLUGINS_KIT_WAV_H
+/* Writing WAV files in memory, for plugins. */
+#ifndef OMID_KIT_WAV_H
+#define OMID_KIT_WAV_H
 
-#include "json.h"
-#include "text.h"
+#include <stddef.h>
+#include <stdint.h>
 
-/* Appends header and samples. */
-void kit_wav_write(struct kit_text *out, const int16_t *pcm, size_t samples, uint32_t sample_rate);
+#define KIT_WAV_HEADER 44
+/* More does not fit into a WAV file. */
+#define KIT_WAV_MAX_SAMPLES ((size_t)(UINT32_MAX - KIT_WAV_HEADER) / 2)
 
-struct kit_wav {
-    unsigned channels, sample_rate, bits;
-    bool is_float;
-    const unsigned char *data; /* into the caller's bytes */
-    size_t frames;             /* whole ones, that are there */
-    bool truncated;            /* the header promised more */
-};
-
-/* false: a fault: no WAV, no PCM (8, 16, 24, 32 bits) or float (32, 64 bits), more than 64 channels. A header that says
- * 0 or ~0 bytes is of a recorder that could not seek back: all that is there counts. */
-bool kit_wav_parse(struct kit_wav *w, const void *bytes, size_t len, struct kit_fault *f);
-/* n frames from frame `from` on, all channels mixed into one. Floats that are none are silence; beyond 1 clipped. */
-void kit_wav_mono(const struct kit_wav *w, size_t from, size_t n, int16_t *out);
+/* Bytes of a file of mono s16le with so many samples, at most KIT_WAV_MAX_SAMPLES. */
+static inline size_t kit_wav_size(size_t samples)
+{
+    return KIT_WAV_HEADER + samples * 2;
+}
+/* Writes kit_wav_size(samples) bytes. */
+void kit_wav_write(unsigned char *out, const int16_t *pcm, size_t samples, uint32_t sample_rate);
 
 #endif

@@ -169,6 +169,7 @@ bool rig_configure(struct rig *r, unsigned reactors, const char *text)
                 .arg = r,
                 .publish = publish,
                 .respond = plugin_respond,
+                .respond_with = plugin_respond_with,
                 .conn_send = plugin_conn_send,
                 .conn_close = plugin_conn_close,
                 .takes_part = takes_part,

@@ -1,6 +1,7 @@
 /* A host for the unit tests of plugins: see mock_host.h. */
 #include "mock_host.h"
 
+#include <ftw.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -111,6 +112,7 @@ struct mock {
     size_t n_counters;
     unsigned logged[OMID_LOG_DEBUG + 1];
     char last_log[512];
+    char data_dir[64]; /* "": not asked for yet */
 };
 
 static struct mock *the_mock;
@@ -255,6 +257,11 @@ static struct omid_counter *h_counter(struct omid_module *mod, const char *what,
     snprintf(c->what, sizeof(c->what), "%s", what);
     snprintf(c->value, sizeof(c->value), "%s", value != NULL ? value : "");
     return c;
+}
+
+static const char *h_data_dir(struct omid_module *mod)
+{
+    return mock_data_dir(mod->m);
 }
 
 /* --- reactor --- */
@@ -520,7 +527,8 @@ static struct omid_host table = {.size = sizeof(struct omid_host),
                                  .stt_writable = h_stt_writable,
                                  .stt_result = h_stt_result,
                                  .stt_closed = h_stt_closed,
-                                 .drained = h_drained};
+                                 .drained = h_drained,
+                                 .data_dir = h_data_dir};
 
 const struct omid_host *mock_table(void)
 {
@@ -599,6 +607,25 @@ static void records_free(struct mock *m)
     }
 }
 
+const char *mock_data_dir(struct mock *m)
+{
+    pthread_mutex_lock(&m->lock);
+    if (m->data_dir[0] == '\0') {
+        snprintf(m->data_dir, sizeof(m->data_dir), "/tmp/omid-mock-XXXXXX");
+        must(mkdtemp(m->data_dir) != NULL);
+    }
+    pthread_mutex_unlock(&m->lock);
+    return m->data_dir;
+}
+
+static int data_remove(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)st;
+    (void)type;
+    (void)ftw;
+    return remove(path);
+}
+
 void mock_free(struct mock **mp)
 {
     struct mock *m = *mp;
@@ -612,6 +639,8 @@ void mock_free(struct mock **mp)
     must(m->timers == NULL);
     records_free(m);
     mock_doors_clear();
+    if (m->data_dir[0] != '\0')
+        must(nftw(m->data_dir, data_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
     for (size_t i = 0; i < m->n_values; i++)
         value_set(&m->values[i], NULL);
     pthread_mutex_destroy(&m->lock);

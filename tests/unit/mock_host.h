@@ -17,6 +17,9 @@ struct mock *mock_new(const struct omid_plugin *plugin);
 /* Unconfigures. Ends the test when a timer, request, job or thread of the plugin is left. */
 void mock_free(struct mock **m);
 
+/* What data_dir() answers: a folder in /tmp, gone with the mock. */
+const char *mock_data_dir(struct mock *m);
+
 /* The value of an option as it would be written; lists: values joined by spaces. Before mock_configure(). */
 void mock_conf(struct mock *m, const char *key, const char *value);
 int mock_configure(struct mock *m);

@@ -125,6 +125,42 @@ static void test_proxy(void)
     conf_free(&c);
 }
 
+static void test_allow_private(void)
+{
+    static const char *const bad[] = {"10.0.0.0/33", "localhost", "10.0.0/8",  "::1%lo",
+                                      "fe80::/129",  "",          "10.0.0.0/", "*"};
+    char text[256];
+    struct conf *c = load_fatal("plugin fake { word = w allow_private = { \"127.0.0.1/8\", \"fd00::/8\" }\n"
+                                " target \"http://a.example/\" { timeout = 5s } }\n"
+                                "plugin bare { allow_private = {} }\n");
+    const struct conf_outside *o = c->plugin[0].lane.outside;
+    CU_ASSERT_EQUAL_FATAL(o->n_private, 2);
+    CU_ASSERT(o->allow_private[0].bits == 104 && o->allow_private[1].bits == 8);
+    CU_ASSERT_PTR_EQUAL(target_of(c, "http://a.example:80/")->lane.outside, o);
+    CU_ASSERT_PTR_NULL(c->plugin[1].lane.outside);
+    struct conf_lane kept;
+    conf_lane_copy(&kept, &c->plugin[0].lane);
+    conf_free(&c);
+    c = load_fatal("plugin fake { word = w allow_private = { \"127.0.0.0/8\", \"fd00::/8\" }\n"
+                   " target \"http://a.example/\" { timeout = 5s } }\n");
+    CU_ASSERT_TRUE(conf_lane_same(&kept, &c->plugin[0].lane));
+    conf_free(&c);
+    c = load_fatal("plugin fake { word = w allow_private = { \"127.0.0.0/9\", \"fd00::/8\" }\n"
+                   " target \"http://a.example/\" { timeout = 5s proxy = \"http://b:1\" } }\n");
+    CU_ASSERT_FALSE(conf_lane_same(&kept, &c->plugin[0].lane));
+    CU_ASSERT_EQUAL(target_of(c, "http://a.example:80/")->lane.outside->n_private, 2);
+    conf_free(&c);
+    conf_lane_clear(&kept);
+
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        snprintf(text, sizeof text, "plugin bare {\nallow_private = { \"10.0.0.0/8\", \"%s\" } }\n", bad[i]);
+        CU_ASSERT_PTR_NULL(load(text));
+        CU_ASSERT(said("omi.conf:2: plugin bare: allow_private: expected "));
+    }
+    CU_ASSERT_PTR_NULL(load("plugin bare { target \"http://a.example/\" {\nallow_private = { \"10.0.0.0/8\" } } }\n"));
+    CU_ASSERT(said("omi.conf:2: "));
+}
+
 #define CLIENT "plugin bare {\n tls {\n  certificate = \"c.pem\"\n  key = \"k.pem\"\n }\n}\n"
 
 /* What is wrong with an address is told, not the password that somebody put into it. */
@@ -298,6 +334,7 @@ int main(void)
     CU_pSuite s = CU_add_suite("conf, lanes", NULL, suite_end);
     CU_add_test(s, "target blocks", test_targets);
     CU_add_test(s, "proxies", test_proxy);
+    CU_add_test(s, "opened networks", test_allow_private);
     CU_add_test(s, "bad addresses", test_bad_addresses);
     CU_add_test(s, "certificates", test_certificates);
     CU_add_test(s, "what differs", test_same);

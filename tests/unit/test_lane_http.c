@@ -489,6 +489,57 @@ static void test_user_urls(void)
     peer_stop(&p);
 }
 
+/* A range that is opened, and what becomes of connections when it is closed again. */
+static void test_user_urls_opened(void)
+{
+    struct rig r;
+    struct peer p;
+    struct call c;
+    struct conf_lane conf = rig_conf(), shut = rig_conf();
+    char url[256], other[64];
+
+    conf.outside = conf_outside_new();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(conf.outside);
+    conf.outside->allow_private = calloc(1, sizeof *conf.outside->allow_private);
+    CU_ASSERT_TRUE(cidr_parse("127.0.0.1", &conf.outside->allow_private[0]));
+    conf.outside->n_private = 1;
+    peer_start(&p, serve_ok);
+    rig_start(&r, &conf);
+    call_init(&c, &r, peer_url(&p, "http", "/", url));
+    c.req.flags = OMID_HTTP_USER_URL;
+    call_start(&c);
+    CU_ASSERT_TRUE(call_wait(&c));
+    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_OK);
+    call_free(&c);
+    snprintf(other, sizeof other, "http://127.0.0.2:%u/", p.port);
+    call_init(&c, &r, other);
+    c.req.flags = OMID_HTTP_USER_URL;
+    call_start(&c);
+    CU_ASSERT_TRUE(call_wait(&c));
+    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    call_free(&c);
+    snprintf(other, sizeof other, "http://[::1%%25lo]:%u/", p.port);
+    call_init(&c, &r, other);
+    c.req.flags = OMID_HTTP_USER_URL;
+    call_start(&c);
+    CU_ASSERT_TRUE(call_wait(&c));
+    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "zone"));
+    call_free(&c);
+
+    lane_configure(r.lane, &shut); /* the connection is still there, and is not used */
+    call_init(&c, &r, url);
+    c.req.flags = OMID_HTTP_USER_URL;
+    call_start(&c);
+    CU_ASSERT_TRUE(call_wait(&c));
+    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    call_free(&c);
+    CU_ASSERT_EQUAL(atomic_load(&p.requests), 1);
+    rig_stop(&r);
+    peer_stop(&p);
+    conf_lane_clear(&conf);
+}
+
 static void test_keep_alive(void)
 {
     struct rig r;
@@ -1038,6 +1089,7 @@ int main(void)
     CU_add_test(s, "what is sent", test_requests);
     CU_add_test(s, "bad URLs, headers, methods", test_bad_arguments);
     CU_add_test(s, "URLs of users", test_user_urls);
+    CU_add_test(s, "networks that are opened for them", test_user_urls_opened);
     CU_add_test(s, "keep-alive", test_keep_alive);
     CU_add_test(s, "kept connections that are closed", test_kept_and_closed);
     CU_add_test(s, "one method after the other", test_mixed_methods);

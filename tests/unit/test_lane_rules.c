@@ -439,6 +439,11 @@ static void test_guard(void)
         "2001:db8::1",
         "100::1",
         "3fff::1",
+        "168.63.129.16",
+        "::ffff:168.63.129.16",
+        "2606:4700::5efe:10.0.0.1",
+        "2606:4700::200:5efe:127.0.0.1",
+        "2001:0:7f00:1::1",
         "localhost",
         "",
         "127.1",
@@ -450,22 +455,61 @@ static void test_guard(void)
         "2001:4860::8888", "::ffff:8.8.8.8", "64:ff9b::808:808", "2002:808:808::1",
     };
     for (size_t i = 0; i < sizeof refused / sizeof refused[0]; i++) {
-        if (guard_text_public(refused[i])) {
+        if (guard_allows_text(refused[i], NULL, 0)) {
             fprintf(stderr, "allowed: %s\n", refused[i]);
             CU_FAIL("a private address is allowed");
         }
     }
     for (size_t i = 0; i < sizeof allowed / sizeof allowed[0]; i++) {
-        if (!guard_text_public(allowed[i])) {
+        if (!guard_allows_text(allowed[i], NULL, 0)) {
             fprintf(stderr, "refused: %s\n", allowed[i]);
             CU_FAIL("a public address is refused");
         }
     }
     struct sockaddr_in6 scoped = {.sin6_family = AF_INET6, .sin6_scope_id = 1};
     inet_pton(AF_INET6, "2606:4700::1111", &scoped.sin6_addr);
-    CU_ASSERT_FALSE(guard_address_public((struct sockaddr *)&scoped, sizeof scoped));
+    CU_ASSERT_FALSE(guard_allows((struct sockaddr *)&scoped, sizeof scoped, NULL, 0));
     struct sockaddr other = {.sa_family = AF_UNIX};
-    CU_ASSERT_FALSE(guard_address_public(&other, sizeof other));
+    CU_ASSERT_FALSE(guard_allows(&other, sizeof other, NULL, 0));
+}
+
+/* What is opened, and nothing beside it. */
+static void test_guard_opened(void)
+{
+    static const char *const networks[] = {"127.0.0.0/8", "10.1.2.3", "fd00:1::/32", "fe80::/10"};
+    static const char *const open_now[] = {"127.0.0.1",     "127.255.0.3",     "::ffff:127.0.0.1",
+                                           "10.1.2.3",      "::ffff:10.1.2.3", "fd00:1::1",
+                                           "fd00:1:ffff::", "fe80::1",         "8.8.8.8"};
+    static const char *const shut[] = {"0.0.0.0",    "10.1.2.2",        "10.1.2.4",       "127.1",
+                                       "::1",        "64:ff9b::7f00:1", "2002:7f00:1::",  "fd00:2::1",
+                                       "fc00:1::1",  "::127.0.0.1",     "192.168.0.1",    "::",
+                                       "fe80::1%lo", "ff02::1",         "169.254.169.254"};
+    struct cidr open[ARRAY_LEN(networks)], all;
+
+    for (size_t i = 0; i < ARRAY_LEN(networks); i++)
+        CU_ASSERT_TRUE(cidr_parse(networks[i], &open[i]));
+    for (size_t i = 0; i < ARRAY_LEN(open_now); i++)
+        CU_ASSERT_TRUE(guard_allows_text(open_now[i], open, ARRAY_LEN(open)));
+    for (size_t i = 0; i < ARRAY_LEN(shut); i++)
+        CU_ASSERT_FALSE(guard_allows_text(shut[i], open, ARRAY_LEN(open)));
+    struct sockaddr_in6 scoped = {.sin6_family = AF_INET6, .sin6_scope_id = 1};
+    inet_pton(AF_INET6, "fe80::1", &scoped.sin6_addr);
+    CU_ASSERT_FALSE(guard_allows((struct sockaddr *)&scoped, sizeof scoped, open, ARRAY_LEN(open)));
+    scoped.sin6_scope_id = 0;
+    CU_ASSERT_TRUE(guard_allows((struct sockaddr *)&scoped, sizeof scoped, open, ARRAY_LEN(open)));
+
+    CU_ASSERT_TRUE(cidr_parse("::/0", &all));
+    CU_ASSERT_TRUE(guard_allows_text("::1", &all, 1));
+    CU_ASSERT_FALSE(guard_allows_text("127.0.0.1", &all, 1));
+    CU_ASSERT_FALSE(guard_allows_text("::ffff:127.0.0.1", &all, 1));
+    CU_ASSERT_TRUE(cidr_parse("0.0.0.0/0", &all));
+    CU_ASSERT_TRUE(guard_allows_text("127.0.0.1", &all, 1));
+    CU_ASSERT_FALSE(guard_allows_text("::1", &all, 1));
+
+    CU_ASSERT_TRUE(guard_has_zone("http://[fe80::1%25lo]:80/"));
+    CU_ASSERT_TRUE(guard_has_zone("http://[::1%lo]:80/"));
+    CU_ASSERT_FALSE(guard_has_zone("http://[::1]:80/%25"));
+    CU_ASSERT_FALSE(guard_has_zone("http://a%25b:80/"));
 }
 
 static void test_headers(void)
@@ -612,6 +656,7 @@ int main(void)
     CU_add_test(s, "attempts of before the opening", test_breaker_old_attempts);
     CU_add_test(s, "target keys", test_target_keys);
     CU_add_test(s, "public addresses", test_guard);
+    CU_add_test(s, "opened addresses", test_guard_opened);
     CU_add_test(s, "header lines", test_headers);
     CU_add_test(s, "answers to the upgrade", test_upgrade);
     CU_add_test(s, "WebSocket URLs", test_ws_urls);

@@ -89,15 +89,28 @@ static size_t on_head(char *data, size_t size, size_t n, void *arg)
     return r->bad_head ? 0 : len;
 }
 
+/* What the operator opens beside the public addresses: now, whatever it was when the request began. */
+static const struct cidr *opened(const struct lane_http *r, size_t *n)
+{
+    const struct conf_outside *o = r->w.target->rules->outside;
+
+    *n = o ? o->n_private : 0;
+    return o ? o->allow_private : NULL;
+}
+
 static curl_socket_t on_open_socket(void *arg, curlsocktype purpose, struct curl_sockaddr *addr)
 {
     struct lane_http *r = ((struct lane_easy *)arg)->r;
 
+    size_t n;
+    const struct cidr *open = opened(r, &n);
+
     (void)purpose;
-    if ((r->flags & OMID_HTTP_USER_URL) && !guard_address_public(&addr->addr, addr->addrlen)) {
+    if ((r->flags & OMID_HTTP_USER_URL) && !guard_allows(&addr->addr, addr->addrlen, open, n)) {
         r->blocked = true;
         return CURL_SOCKET_BAD;
     }
+    r->dialled = true;
     int fd = socket(addr->family, addr->socktype | SOCK_CLOEXEC, addr->protocol);
     if (fd < 0 && easy_is_own_fault(errno))
         r->local = true;
@@ -109,10 +122,13 @@ static int on_before_request(void *arg, char *peer_ip, char *local_ip, int peer_
 {
     struct lane_http *r = ((struct lane_easy *)arg)->r;
 
+    size_t n;
+    const struct cidr *open = opened(r, &n);
+
     (void)local_ip;
     (void)peer_port;
     (void)local_port;
-    if (!(r->flags & OMID_HTTP_USER_URL) || guard_text_public(peer_ip))
+    if (!(r->flags & OMID_HTTP_USER_URL) || guard_allows_text(peer_ip, open, n))
         return CURL_PREREQFUNC_OK;
     r->blocked = true;
     return CURL_PREREQFUNC_ABORT;

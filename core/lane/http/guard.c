@@ -1,6 +1,5 @@
 #include "lane/http/guard.h"
 
-#include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdint.h>
 #include <string.h>
@@ -16,6 +15,7 @@ static const struct {
     {UINT32_C(0x0a000000), 8},  /* private */
     {UINT32_C(0x64400000), 10}, /* carrier-grade NAT */
     {UINT32_C(0x7f000000), 8},  /* loopback */
+    {UINT32_C(0xa83f8110), 32}, /* 168.63.129.16: a cloud's own services, seen only from within it */
     {UINT32_C(0xa9fe0000), 16}, /* link-local, cloud metadata */
     {UINT32_C(0xac100000), 12}, /* private */
     {UINT32_C(0xc0000000), 24}, /* IETF protocol assignments */
@@ -46,10 +46,9 @@ static uint32_t at32(const uint8_t *b)
 
 static bool public6(const uint8_t *b)
 {
-    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
     static const uint8_t nat64[12] = {0, 0x64, 0xff, 0x9b};
 
-    if (memcmp(b, mapped, 12) == 0 || memcmp(b, nat64, 12) == 0)
+    if (memcmp(b, nat64, 12) == 0)
         return public4(at32(b + 12));
     if ((b[0] & 0xe0) != 0x20) /* only 2000::/3 is global unicast */
         return false;
@@ -61,30 +60,54 @@ static bool public6(const uint8_t *b)
         return false;
     if (b[0] == 0x3f && b[1] == 0xff && (b[2] & 0xf0) == 0) /* documentation, 3fff::/20 */
         return false;
+    if ((b[8] & 0xfd) == 0 && b[9] == 0 && b[10] == 0x5e && b[11] == 0xfe) /* ISATAP, RFC 5214 */
+        return public4(at32(b + 12));
     return true;
 }
 
-bool guard_address_public(const struct sockaddr *sa, socklen_t len)
+static bool allows(const struct cidr_addr *a, const struct cidr *open, size_t n)
 {
-    if (sa->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
-        struct sockaddr_in in;
-        memcpy(&in, sa, sizeof in);
-        return public4(ntohl(in.sin_addr.s_addr));
-    }
-    if (sa->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6)) {
-        struct sockaddr_in6 in6;
-        memcpy(&in6, sa, sizeof in6);
-        return in6.sin6_scope_id == 0 && public6(in6.sin6_addr.s6_addr);
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    bool v4 = memcmp(a->byte, mapped, sizeof mapped) == 0;
+
+    if (v4 ? public4(at32(a->byte + 12)) : public6(a->byte))
+        return true;
+    for (size_t i = 0; i < n; i++) {
+        if ((!v4 || open[i].bits >= 96) && cidr_has(&open[i], a))
+            return true;
     }
     return false;
 }
 
-bool guard_text_public(const char *ip)
+bool guard_allows(const struct sockaddr *sa, socklen_t len, const struct cidr *open, size_t n)
 {
-    struct in_addr a4;
-    struct in6_addr a6;
+    struct cidr_addr a = {{0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff}};
 
-    if (inet_pton(AF_INET, ip, &a4) == 1)
-        return public4(ntohl(a4.s_addr));
-    return inet_pton(AF_INET6, ip, &a6) == 1 && public6(a6.s6_addr);
+    if (sa->sa_family == AF_INET && len >= sizeof(struct sockaddr_in)) {
+        struct sockaddr_in in;
+        memcpy(&in, sa, sizeof in);
+        memcpy(a.byte + 12, &in.sin_addr, 4);
+        return allows(&a, open, n);
+    }
+    if (sa->sa_family == AF_INET6 && len >= sizeof(struct sockaddr_in6)) {
+        struct sockaddr_in6 in6;
+        memcpy(&in6, sa, sizeof in6);
+        memcpy(a.byte, &in6.sin6_addr, sizeof a.byte);
+        return in6.sin6_scope_id == 0 && allows(&a, open, n);
+    }
+    return false;
+}
+
+bool guard_allows_text(const char *ip, const struct cidr *open, size_t n)
+{
+    struct cidr_addr a;
+
+    return cidr_addr_parse(ip, strlen(ip), &a) && allows(&a, open, n);
+}
+
+bool guard_has_zone(const char *key)
+{
+    const char *host = strstr(key, "://");
+
+    return host && host[3] == '[' && memchr(host + 3, '%', strcspn(host + 3, "]/")) != NULL;
 }

@@ -11,6 +11,7 @@
 #include "base/clock.h"
 #include "base/magic.h"
 #include "lane/http/cachecontrol.h"
+#include "lane/http/guard.h"
 #include "lane/http/request_int.h"
 
 #define DEFAULT_BODY (64u << 10)
@@ -129,7 +130,7 @@ static enum omid_http_error request_error(const struct lane_http *r, CURLcode rc
         return OMID_HTTP_RESOLVE;
     case CURLE_COULDNT_CONNECT:
         curl_easy_getinfo(r->easy->curl, CURLINFO_OS_ERRNO, &os_errno);
-        if (r->blocked)
+        if (r->blocked && !r->dialled) /* else the peer is there, and down */
             return OMID_HTTP_BLOCKED;
         return r->local || easy_is_own_fault(os_errno) ? OMID_HTTP_LOCAL : OMID_HTTP_CONNECT;
     case CURLE_ABORTED_BY_CALLBACK:
@@ -213,15 +214,19 @@ static void request_forget_latest(struct lane_http *r)
     map_remove(r->lane->latest, r->latest_key);
 }
 
-/* Behind a proxy the address of a user's URL can't be checked. */
-static bool request_is_unguarded(const struct lane_http *r)
+/* What speaks against a user's URL before its name is looked up; NULL: nothing. Addresses: easy.c. */
+static const char *request_unguarded(const struct lane_http *r)
 {
     const struct conf_outside *o = r->w.target->rules->outside;
-    return (r->flags & OMID_HTTP_USER_URL) && o && o->proxy;
-}
 
-static const char unguarded[] =
-    "a URL of a user must not go through a proxy, behind which its address can't be checked";
+    if (!(r->flags & OMID_HTTP_USER_URL))
+        return NULL;
+    if (o && o->proxy)
+        return "a URL of a user must not go through a proxy, behind which its address can't be checked";
+    if (guard_has_zone(r->w.target->key))
+        return "a URL of a user must not have a zone id, which means nothing but on this machine";
+    return NULL;
+}
 
 static void request_go(struct waiter *w)
 {
@@ -235,7 +240,8 @@ static void request_go(struct waiter *w)
         r->follow = w->target->rules->follow;
     }
     list_append(&r->lane->running, &r->running);
-    if (request_is_unguarded(r)) { /* the settings may have changed while it waited */
+    const char *unguarded = request_unguarded(r); /* the settings may have changed while it waited */
+    if (unguarded) {
         request_end(r, BREAKER_NEUTRAL);
         request_answer(r, OMID_HTTP_BLOCKED, unguarded);
         return;
@@ -271,7 +277,7 @@ static void request_hop(struct lane_http *r, const char *key)
     r->seen = r->head_seen = 0;
     r->codings = 0;
     /* What an address of the last host met is no matter of the next one's. */
-    r->blocked = r->local = r->enough = false;
+    r->blocked = r->dialled = r->local = r->enough = false;
     r->bad_head = NULL;
     r->res = (struct omid_http_response){0};
     target_put(l, &r->w.target);
@@ -280,8 +286,8 @@ static void request_hop(struct lane_http *r, const char *key)
         request_answer(r, OMID_HTTP_LOCAL, "no memory for the target");
     } else if (now >= r->deadline_ms) {
         request_answer(r, OMID_HTTP_TIMEOUT, "the time ran out between redirects");
-    } else if (request_is_unguarded(r)) {
-        request_answer(r, OMID_HTTP_BLOCKED, unguarded);
+    } else if (request_unguarded(r)) {
+        request_answer(r, OMID_HTTP_BLOCKED, request_unguarded(r));
     } else {
         r->w.until = r->deadline_ms;
         r->w.within_ms = (uint32_t)(r->deadline_ms - now) + 1000;
@@ -384,8 +390,8 @@ static void request_enter(struct lane_http *r)
         r->timeout_ms = rules->timeout_ms;
     /* As long as a slot lasts, and a margin for the loop. */
     r->w.within_ms = r->timeout_ms + 1000;
-    if (request_is_unguarded(r)) {
-        request_answer(r, OMID_HTTP_BLOCKED, unguarded);
+    if (request_unguarded(r)) {
+        request_answer(r, OMID_HTTP_BLOCKED, request_unguarded(r));
         return;
     }
     former = r->latest_key ? map_get(l->latest, r->latest_key) : NULL;

@@ -61,8 +61,9 @@ struct lane_http {
     bool bodyless;        /* a redirect has made it a GET */
     struct buf in;
     size_t seen, head_seen;
-    unsigned codings; /* compressions of the answer */
-    bool blocked, local, enough;
+    unsigned codings;      /* compressions of the answer */
+    bool blocked, dialled; /* an address was refused by the guard; one was not */
+    bool local, enough;
     const char *bad_head; /* what is wrong with the answer's; NULL: nothing */
 
     /* the answer: the lane's until posted, then the caller's */

@@ -457,7 +457,7 @@ static curl_socket_t conn_on_socket(void *arg, curlsocktype purpose, struct curl
     struct wsconn *c = arg;
 
     (void)purpose;
-    if (c->only_public && !guard_address_public(&addr->addr, addr->addrlen)) {
+    if (c->only_public && !guard_allows(&addr->addr, addr->addrlen, NULL, 0)) {
         c->blocked = true;
         return CURL_SOCKET_BAD;
     }
