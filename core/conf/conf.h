@@ -103,6 +103,19 @@ struct conf {
         uint32_t sweep_ms;  /* looks for conversations without a session whose timeout has passed */
     } store;
     struct {
+        unsigned at_once, waiting; /* per reactor */
+        unsigned attempts, summary_attempts;
+        uint32_t retry_ms, retry_max_ms, summary_timeout_ms;
+    } processing;
+    struct {
+        bool enabled;
+        char *at; /* "HH:MM" */
+        char *timezone;
+        uint32_t check_ms;
+        unsigned at_once, attempts;
+        uint64_t keep_ms;
+    } day_summary;
+    struct {
         uint32_t commit_ms;
         uint32_t lease_ms;
         unsigned in_flight, in_flight_per_target;

@@ -74,8 +74,20 @@ static const char v6[] = "SELECT 1;";
 /* Version 7: recordings made offline. */
 static const char v7[] = "SELECT 1;";
 
-/* Version 8: the steps of a conversation's end. */
-static const char v8[] = "SELECT 1;";
+/* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
+ * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
+static const char v8[] =
+    "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
+    " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
+    "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX day_plan_next ON day_plan(next);"
+    "CREATE TABLE day_summary(uid TEXT NOT NULL, date TEXT NOT NULL, timezone TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, summary TEXT, PRIMARY KEY(uid, date)) WITHOUT ROWID;"
+    "CREATE INDEX day_summary_made ON day_summary(created);"
+    "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
@@ -138,6 +150,14 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
+    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                          " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
+    [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
+    [SS_PROCESS_GEOLOCATION] =
+        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
+        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
     [SS_VALUE_PUT] = "INSERT INTO value(owner, key, data, expires, size) VALUES(?1, ?2, ifnull(?3, x''), ?4, ?5)"

@@ -1,7 +1,7 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, voices.c, people.c, samples.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions
- * and its doors.
+ * content.c, voices.c, people.c, samples.c, processing.c, reader.c, json.c, schema.c. A topic adds its statements, its
+ * run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -85,6 +85,10 @@ enum store_stmt {
     SS_VALUE_ROOM,
     SS_VALUE_PURGE,
     SS_VALUE_FIRST,
+    SS_PROCESS_OF,
+    SS_PROCESS_FAILED,
+    SS_PROCESS_SUMMARY,
+    SS_PROCESS_GEOLOCATION,
     SS_VOICE_PUT,
     SS_VOICE_TRIM,
     SS_VOICE_DELETE,
@@ -126,6 +130,9 @@ int store_call_post(struct store *s, struct store_call *c, struct loop *loop, vo
 /* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
  * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
 int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
+/* Changes the status as a step of a transaction: 1 changed, 0 not there or not in `from`, -1 failed. */
+int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                            enum store_status to, const char *structured, const char *error);
 /* segments.c */
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
