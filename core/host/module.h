@@ -291,7 +291,7 @@ int value_put(struct omid_instance *inst, const char *key, const void *value, si
 int value_get(struct omid_instance *inst, const char *key,
               void (*cb)(void *arg, int result, const void *value, size_t len), void *arg);
 void value_settle(struct omid_instance *inst); /* after stop(): puts that nobody waits for go on without it */
-void value_metrics(const char *plugin); /* shown before the first of them */
+void value_metrics(const char *plugin);        /* shown before the first of them */
 void value_abandon(struct list *link, struct omid_instance *inst);
 
 /* ask.c */
