@@ -46,6 +46,11 @@ struct host_services {
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+    /* The store's values of a plugin; as store_value_put() and store_value_get(). NULL: there is no store. */
+    int (*value_put)(void *arg, const char *plugin, const char *key, const void *value, size_t len, int64_t ttl_ms,
+                     struct loop *loop, void (*cb)(void *arg, int result), void *cb_arg);
+    int (*value_get)(void *arg, const char *plugin, const char *key, struct loop *loop,
+                     void (*cb)(void *arg, int result, const void *value, size_t len), void *cb_arg);
     /* At a reload, on the reactor: this instance gets events from now on (it began after the sessions that live), or
      * gets no more. NULL: nobody has anything to say to it. */
     void (*takes_part)(void *arg, unsigned reactor, struct omid_instance *inst, bool begins);

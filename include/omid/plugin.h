@@ -51,11 +51,15 @@ extern "C" {
  *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
  *        omid_http_response.redirects
  *        omid_http_response.max_age_s: how long an answer may be kept
- *   1.2  questions of the daemon to roles: struct omid_ask, answer(); roles embed, geocode, summarize, audio_store,
- * hooks; omid_http_request.aws_sigv4; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers;
- * respond_with(), respond_begin(); OMID_AUTH_ADMIN the registry of apps and developer webhooks: endpoints(),
- * endpoint_find(), endpoint_report() a key-value space: kv_put(), kv_get(); data_dir() omid_job.ordered, .rate_per_min;
- * jobs_enqueue(), job_attempt(), jobs_retry_after() OMID_EVENT_CONVERSATION_DELETED
+ *   1.2  questions of the daemon to roles: struct omid_ask, answer(), fallback()
+ *        roles embed, geocode, summarize, audio_store, hooks; omid_vad_role.scan, omid_stt_role.transcribe
+ *        omid_http_request.aws_sigv4
+ *        omid_request.headers; respond_with(); respond_begin(), respond_data(), respond_end(); OMID_AUTH_ADMIN
+ *        the registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report()
+ *        a key-value space: kv_put(), kv_get()
+ *        data_dir()
+ *        omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt(), jobs_retry_after()
+ *        OMID_EVENT_CONVERSATION_DELETED
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -886,9 +890,10 @@ struct omid_host {
     void (*endpoint_report)(struct omid_instance *inst, const char *id, const char *uid,
                             enum omid_delivery_outcome outcome, int status, const char *text);
 
-    /* Reactor. The plugin's own values, in the store: keys up to 512 bytes, values up to 64 KiB. ttl_ms 0: for good.
-     * value NULL: removed. cb (may be NULL) when it is on disk: OMID_OK, OMID_EFULL (more than 1,000,000 keys) or
-     * OMID_ERR. */
+    /* Reactor. The plugin's own values, in the store: keys of 1 to 512 bytes, values up to 64 KiB. ttl_ms 0: for good.
+     * value NULL: removed. cb (may be NULL) when it is on disk: OMID_OK, OMID_EFULL (1,000,000 keys or 256 MiB of keys
+     * and values) or OMID_ERR. OMID_EFULL from the call: 4,096 puts and gets of this instance are under way. Calls of
+     * an instance take effect in their order. What stop() leaves is done, without its cb. */
     int (*kv_put)(struct omid_instance *inst, const char *key, const void *value, size_t len, int64_t ttl_ms,
                   void (*cb)(void *arg, int result), void *arg);
     /* cb, not within this call: the value, valid until it returns; NULL with OMID_OK: there is none. */
@@ -908,6 +913,12 @@ struct omid_host {
     void (*job_attempt)(struct omid_job_run *run, const struct omid_attempt *attempt);
     /* Reactor. After OMID_EFULL: seconds until there is room again, as far as can be told. 1..300. */
     uint32_t (*jobs_retry_after)(struct omid_instance *inst);
+
+    /* Any thread. A move to a fallback: one more of omi_fallback_total{component,from_mode,to_mode,reason,outcome}.
+     * Each from a fixed set, [a-z0-9_], at most 32 characters; outcome: "degraded", or "exhausted" when nothing is
+     * left. configure(): of those that may come, 0 shows them before the first. */
+    void (*fallback)(struct omid_module *mod, const char *component, const char *from_mode, const char *to_mode,
+                     const char *reason, const char *outcome, unsigned n);
 };
 
 #ifdef __cplusplus
