@@ -72,25 +72,27 @@ static bool stop_asked(void *arg)
 
 struct host_env daemon_host_env(struct daemon *d)
 {
-    return (struct host_env){.conf = d->conf,
-                             .loader = d->loader,
-                             .loops = d->loop,
-                             .n_loops = d->n_loops,
-                             .lanes = d->lanes,
-                             .exec = d->exec,
-                             .queue = d->queue,
-                             .stop_asked = stop_asked,
-                             .services = {.arg = d,
-                                          .publish = publish,
-                                          .respond = plugin_respond,
-                                          .respond_with = plugin_respond_with,
-                                          .conn_send = plugin_conn_send,
-                                          .conn_close = plugin_conn_close,
-                                          .stt_ready = session_stt_ready,
-                                          .stt_writable = session_stt_writable,
-                                          .stt_result = session_stt_result,
-                                          .stt_closed = session_stt_closed,
-                                          .takes_part = takes_part}};
+    struct host_env env = {.conf = d->conf,
+                           .loader = d->loader,
+                           .loops = d->loop,
+                           .n_loops = d->n_loops,
+                           .lanes = d->lanes,
+                           .exec = d->exec,
+                           .queue = d->queue,
+                           .stop_asked = stop_asked,
+                           .services = {.arg = d,
+                                        .publish = publish,
+                                        .respond = plugin_respond,
+                                        .respond_with = plugin_respond_with,
+                                        .conn_send = plugin_conn_send,
+                                        .conn_close = plugin_conn_close,
+                                        .stt_ready = session_stt_ready,
+                                        .stt_writable = session_stt_writable,
+                                        .stt_result = session_stt_result,
+                                        .stt_closed = session_stt_closed,
+                                        .takes_part = takes_part}};
+    daemon_registry_services(&env.services);
+    return env;
 }
 
 /* --------------------------------------------------------------------------- start */
@@ -151,6 +153,9 @@ static bool start_disk(struct daemon *d)
         log_error(MODULE, "store", LS("path", path), LS("reason", err));
         return false;
     }
+
+    if (!daemon_registry_open(d))
+        return false;
 
     snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
     struct queue_config qc = {.path = path,

@@ -42,6 +42,12 @@ struct host_services {
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+    /* The registry; see the functions of the same names in omid/plugin.h. */
+    const struct omid_endpoints *(*endpoints)(void *arg, const char *uid);
+    const struct omid_endpoints *(*endpoint_find)(void *arg, const char *id, const char *uid);
+    void (*endpoints_release)(const struct omid_endpoints **endpoints);
+    void (*endpoint_report)(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text);
     /* At a reload, on the reactor: this instance gets events from now on (it began after the sessions that live), or
      * gets no more. NULL: nobody has anything to say to it. */
     void (*takes_part)(void *arg, unsigned reactor, struct omid_instance *inst, bool begins);
