@@ -115,9 +115,12 @@ struct conf {
         uint32_t lease_ms;
         unsigned in_flight, in_flight_per_target;
         uint64_t max_jobs;
-        struct conf_list retry; /* durations */
-        uint32_t *retry_ms;     /* the same, parsed: retry.n of them */
-        double jitter;          /* 0.2 = +-20 % */
+        struct conf_list retry;  /* durations */
+        uint32_t *retry_ms;      /* the same, parsed: retry.n of them */
+        double jitter;           /* 0.2 = +-20 % */
+        uint64_t dead, attempts; /* kept */
+        uint64_t dead_keep_ms, attempts_keep_ms;
+        unsigned replay_rate; /* a second */
     } queue;
     struct {
         unsigned critical, storage, blocking; /* threads */

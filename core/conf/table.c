@@ -235,6 +235,16 @@
       "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
     R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, 0, queue.jitter, \
       "Share by which a pause is varied at random: 0.2 is 20 % either way.") \
+    R("queue", "dead", INT, "100000", 1, 1e8, NULL, 0, queue.dead, \
+      "Dead letters kept; beyond it the oldest are dropped.") \
+    R("queue", "dead_keep", DURATION, "30d", 1 MIN, 3650 DAY, NULL, 0, queue.dead_keep_ms, \
+      "Dead letters older than this are dropped.") \
+    R("queue", "attempts", INT, "100000", 0, 1e8, NULL, 0, queue.attempts, \
+      "Attempts kept in the log of deliveries; 0: none.") \
+    R("queue", "attempts_keep", DURATION, "3d", 1 MIN, 3650 DAY, NULL, 0, queue.attempts_keep_ms, \
+      "Attempts older than this are dropped from the log of deliveries.") \
+    R("queue", "replay_rate", INT, "100", 1, 100000, NULL, 0, queue.replay_rate, \
+      "Dead letters a second that a replay of many brings back at most.") \
     R("exec", "critical", INT, "8", 1, 256, NULL, 0, exec.critical, \
       "Threads for conversation processing and other critical work.") \
     R("exec", "storage", INT, "4", 1, 256, NULL, 0, exec.storage, \

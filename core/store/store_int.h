@@ -1,6 +1,7 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ * content.c, voices.c, people.c, samples.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions
+ * and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -85,6 +86,22 @@ enum store_stmt {
     SS_ENDPOINT_SECRET_ADD,
     SS_ENDPOINT_SECRET_END,
     SS_ENDPOINT_SECRET_DELETE,
+    SS_VOICE_PUT,
+    SS_VOICE_TRIM,
+    SS_VOICE_DELETE,
+    SS_VOICE_OF,
+    SS_PROFILE_OF,
+    SS_PEOPLE_OF,
+    SS_PERSON_RENAME,
+    SS_PERSON_DELETE,
+    SS_PERSON_SPEAKERS,
+    SS_SAMPLES_DROP,
+    SS_SAMPLES_WAITING,
+    SS_SAMPLES_DUE,
+    SS_SAMPLE_SEGMENT,
+    SS_SAMPLE_SPEAKER,
+    SS_SAMPLE_TAKEN,
+    SS_SAMPLE_FAILED,
     SS_STATEMENTS
 };
 extern const char *const store_statements[SS_STATEMENTS];
@@ -119,7 +136,11 @@ void store_content_free(struct store_conversation *c);
 /* false: db_error(). Within a transaction of the writer's. */
 bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
 bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
-/* reader.c */
+/* reader.c: a connection that can't write, for the calling thread. NULL: err. */
+struct db *store_reader_take(struct store *s, char *err, size_t errlen);
+void store_reader_give(struct store *s, struct db *db, bool failed);
+/* Gives it back after a failure, with the reason in err; OMID_ERR. */
+int store_read_failed(struct store *s, struct db *db, char *err, size_t errlen);
 void store_readers_close(struct store *s);
 
 bool store_text_ok(const char *s); /* NULL or not too long */
