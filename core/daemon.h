@@ -69,8 +69,11 @@ bool daemon_registry_open(struct daemon *d);
 void daemon_registry_configure(struct daemon *d, const struct conf *c);
 /* Every now and then: counted failures go to disk. Milliseconds until it is due again. */
 uint64_t daemon_registry_tick(struct daemon *d, uint64_t now_ms);
-struct host_services;
-void daemon_registry_services(struct host_services *s);
+/* Of struct host_services. */
+const struct omid_endpoints *daemon_endpoints(void *arg, const char *uid);
+const struct omid_endpoints *daemon_endpoint_find(void *arg, const char *id, const char *uid);
+void daemon_endpoint_report(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text);
 
 /* ---- reload.c ---- */
 /* Reads the file again. What is wrong is told in the log and to who asked; then everything is as it was. */

@@ -14,33 +14,25 @@
 
 /* ---------------------------------------------------------------- for plugins; reactors */
 
-static const struct omid_endpoints *endpoints(void *arg, const char *uid)
+const struct omid_endpoints *daemon_endpoints(void *arg, const char *uid)
 {
     struct daemon *d = arg;
     return registry_of(d->registry, uid, clock_wall_ms());
 }
 
-static const struct omid_endpoints *find(void *arg, const char *id, const char *uid)
+const struct omid_endpoints *daemon_endpoint_find(void *arg, const char *id, const char *uid)
 {
     struct daemon *d = arg;
     return registry_find(d->registry, id, uid, clock_wall_ms());
 }
 
-static void report(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
-                   const char *text)
+void daemon_endpoint_report(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text)
 {
     struct daemon *d = arg;
     (void)uid;
     (void)text;
     registry_report(d->registry, id, outcome, status, clock_wall_ms(), clock_mono_ms());
-}
-
-void daemon_registry_services(struct host_services *s)
-{
-    s->endpoints = endpoints;
-    s->endpoint_find = find;
-    s->endpoints_release = registry_release;
-    s->endpoint_report = report;
 }
 
 /* ---------------------------------------------------------------- the event */

@@ -110,6 +110,18 @@ struct conf {
         uint32_t flush_ms;                /* counted failures to disk */
         uint32_t setup_check_ms, test_ms; /* how long the answers of apps and webhooks are waited for */
     } registry;
+        unsigned at_once, waiting; /* per reactor */
+        unsigned attempts, summary_attempts;
+        uint32_t retry_ms, retry_max_ms, summary_timeout_ms;
+    } processing;
+    struct {
+        bool enabled;
+        char *at; /* "HH:MM" */
+        char *timezone;
+        uint32_t check_ms;
+        unsigned at_once, attempts;
+        uint64_t keep_ms;
+    } day_summary;
     struct {
         uint32_t commit_ms;
         uint32_t lease_ms;

@@ -58,8 +58,19 @@ static const char v3[] =
     "CASCADE, secret TEXT NOT NULL, created INTEGER NOT NULL, valid_until INTEGER NOT NULL);"
     "CREATE INDEX endpoint_secret_of ON endpoint_secret(endpoint);";
 
-/* Version 4: plugins' own values. */
-static const char v4[] = "SELECT 1;";
+/* Version 4: plugins' own values. size: bytes of key and data. expires: Unix ms, 0 never. */
+static const char v4[] =
+    "CREATE TABLE value(owner TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, expires INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
+    "CREATE INDEX value_expires ON value(expires) WHERE expires > 0;"
+    "CREATE TABLE value_owner(owner TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL, bytes INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE TRIGGER value_added AFTER INSERT ON value BEGIN INSERT INTO value_owner VALUES(new.owner, 1, new.size)"
+    " ON CONFLICT DO UPDATE SET n = n + 1, bytes = bytes + excluded.bytes; END;"
+    "CREATE TRIGGER value_changed AFTER UPDATE ON value BEGIN UPDATE value_owner SET"
+    " bytes = bytes + new.size - old.size WHERE owner = new.owner; END;"
+    "CREATE TRIGGER value_removed AFTER DELETE ON value BEGIN UPDATE value_owner SET n = n - 1,"
+    " bytes = bytes - old.size WHERE owner = old.owner; END;";
 
 /* Version 5: voices. A voice's person is one of the uid's, or "user": the owner; kind 0 a sample, 1 the profile that
  * the owner has uploaded; vector: floats, little-endian. Of a sample that waits: attempts that have failed, when the
@@ -78,8 +89,20 @@ static const char v6[] = "SELECT 1;";
 /* Version 7: recordings made offline. */
 static const char v7[] = "SELECT 1;";
 
-/* Version 8: the steps of a conversation's end. */
-static const char v8[] = "SELECT 1;";
+/* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
+ * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
+static const char v8[] =
+    "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
+    " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
+    "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX day_plan_next ON day_plan(next);"
+    "CREATE TABLE day_summary(uid TEXT NOT NULL, date TEXT NOT NULL, timezone TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, summary TEXT, PRIMARY KEY(uid, date)) WITHOUT ROWID;"
+    "CREATE INDEX day_summary_made ON day_summary(created);"
+    "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
@@ -146,6 +169,14 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
+    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                          " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
+    [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
+    [SS_PROCESS_GEOLOCATION] =
+        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
+        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
     [SS_ENDPOINT_ALL] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint ORDER BY n",
@@ -179,6 +210,18 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_ENDPOINT_SECRET_END] = "UPDATE endpoint_secret SET valid_until = ?2 WHERE endpoint = ?1 AND valid_until = 0",
     [SS_ENDPOINT_SECRET_DELETE] = "DELETE FROM endpoint_secret WHERE endpoint = ?1 AND valid_until <> 0 AND"
                                   " valid_until <= ?2",
+    [SS_VALUE_PUT] = "INSERT INTO value(owner, key, data, expires, size) VALUES(?1, ?2, ifnull(?3, x''), ?4, ?5)"
+                     " ON CONFLICT DO UPDATE SET data = excluded.data, expires = excluded.expires,"
+                     " size = excluded.size",
+    [SS_VALUE_GET] = "SELECT data FROM value WHERE owner = ?1 AND key = ?2 AND (expires = 0 OR expires > ?3)",
+    [SS_VALUE_REMOVE] = "DELETE FROM value WHERE owner = ?1 AND key = ?2",
+    /* What there is besides this key. */
+    [SS_VALUE_ROOM] = "SELECT ifnull(max(o.n), 0) - count(v.key), ifnull(max(o.bytes), 0) - ifnull(sum(v.size), 0)"
+                      " FROM (SELECT 1) LEFT JOIN value_owner AS o ON o.owner = ?1"
+                      " LEFT JOIN value AS v ON v.owner = ?1 AND v.key = ?2",
+    [SS_VALUE_PURGE] = "DELETE FROM value WHERE (owner, key) IN (SELECT owner, key FROM value WHERE expires > 0 AND"
+                       " expires <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY expires LIMIT ?3)",
+    [SS_VALUE_FIRST] = "SELECT min(expires) FROM value WHERE expires > 0",
     [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
                      " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",
     [SS_VOICE_TRIM] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 AND n NOT IN (SELECT n FROM"
