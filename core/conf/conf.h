@@ -110,6 +110,7 @@ struct conf {
         uint32_t flush_ms;                /* counted failures to disk */
         uint32_t setup_check_ms, test_ms; /* how long the answers of apps and webhooks are waited for */
     } registry;
+    struct {
         unsigned at_once, waiting; /* per reactor */
         unsigned attempts, summary_attempts;
         uint32_t retry_ms, retry_max_ms, summary_timeout_ms;
