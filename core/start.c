@@ -23,6 +23,7 @@
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/registry.h"
 #include "store/store.h"
 #include "store/values.h"
 
@@ -99,6 +100,9 @@ struct host_env daemon_host_env(struct daemon *d)
                                           .publish = publish,
                                           .respond = plugin_respond,
                                           .respond_with = plugin_respond_with,
+                                          .respond_begin = plugin_respond_begin,
+                                          .respond_data = plugin_respond_data,
+                                          .respond_end = plugin_respond_end,
                                           .conn_send = plugin_conn_send,
                                           .conn_close = plugin_conn_close,
                                           .stt_ready = session_stt_ready,
@@ -107,6 +111,10 @@ struct host_env daemon_host_env(struct daemon *d)
                                           .stt_closed = session_stt_closed,
                                           .value_put = value_put,
                                           .value_get = value_get,
+                                          .endpoints = daemon_endpoints,
+                                          .endpoint_find = daemon_endpoint_find,
+                                          .endpoints_release = registry_release,
+                                          .endpoint_report = daemon_endpoint_report,
                                           .takes_part = takes_part}};
 }
 
@@ -168,6 +176,9 @@ static bool start_disk(struct daemon *d)
         log_error(MODULE, "store", LS("path", path), LS("reason", err));
         return false;
     }
+
+    if (!daemon_registry_open(d))
+        return false;
 
     snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
     struct queue_config qc = {.path = path,

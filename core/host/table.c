@@ -20,6 +20,11 @@ void table_set_services(const struct host_services *s, struct host *h)
     the_host = h;
 }
 
+const struct host_services *table_services(void)
+{
+    return &services;
+}
+
 /* ------------------------------------------------------------ any thread */
 
 /* true: within the module's share of lines. The one that passes it is told. */
@@ -297,6 +302,29 @@ static int host_respond_with(struct omid_exchange **ex, int status, const char *
     return services.respond_with(ex, status, content_type, headers, body, len);
 }
 
+static int host_respond_begin(struct omid_exchange *ex, int status, const char *content_type,
+                              const char *const *headers, uint64_t length, const struct omid_stream *stream)
+{
+    if (ex == NULL || stream == NULL || stream->size < sizeof(*stream) || stream->writable == NULL)
+        return OMID_EINVAL;
+    if (services.respond_begin == NULL)
+        return OMID_ENOTSUP;
+    return services.respond_begin(ex, status, content_type, headers, length, stream);
+}
+
+static int host_respond_data(struct omid_exchange *ex, const void *data, size_t len)
+{
+    if (ex == NULL || (data == NULL && len > 0))
+        return OMID_EINVAL;
+    return services.respond_data != NULL ? services.respond_data(ex, data, len) : OMID_ENOTSUP;
+}
+
+static void host_respond_end(struct omid_exchange **ex)
+{
+    if (ex != NULL && *ex != NULL && services.respond_end != NULL)
+        services.respond_end(ex);
+}
+
 static int host_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len)
 {
     if (conn == NULL || (type != OMID_TEXT && type != OMID_BINARY) || (data == NULL && len > 0))
@@ -403,9 +431,16 @@ const struct omid_host host_table = {
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
+    .endpoints = endpoints_of,
+    .endpoint_find = endpoint_find,
+    .endpoints_release = endpoints_release,
+    .endpoint_report = endpoint_report,
     .kv_put = value_put,
     .kv_get = value_get,
     .fallback = host_fallback,
     .respond_with = host_respond_with,
+    .respond_begin = host_respond_begin,
+    .respond_data = host_respond_data,
+    .respond_end = host_respond_end,
     .data_dir = host_data_dir,
 };
