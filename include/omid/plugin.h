@@ -136,7 +136,7 @@ enum omid_event_type {
     OMID_EVENT_CONVERSATION_CREATED, /* uid, conversation_id, json: the whole conversation. Durable: may be
                                         repeated after a crash; enqueue named jobs within the callback */
     OMID_EVENT_APP_MESSAGE,          /* uid, json: {"app_id","app_name","message"}; shown to the live client */
-    OMID_EVENT_CUSTOM,               /* uid, name, json */
+    OMID_EVENT_CUSTOM,               /* uid, name, json, id */
     OMID_EVENT_SPEAKER_ASSIGNED,     /* 1.1. The user has said who a speaker is, and that is on disk. uid, session_id,
                                         conversation_id, json: {"sample_id", "speaker_id", "person_id" ("user": the
                                         owner), "person_name", "segment_ids"} */
@@ -159,6 +159,9 @@ struct omid_event {
     size_t samples;
     uint32_t sample_rate;
     int64_t time_ms; /* wall clock, Unix ms: of the event, or of the first sample */
+    /* 1.2 */
+    const char *people; /* CONVERSATION_CREATED: the names of who speaks in it, {"person_id": "name"}; or NULL */
+    const char *id;     /* CUSTOM: of the event, set by who has seen to its deliveries to endpoints; else NULL */
 };
 
 /* --------------------------------------------------------------- HTTP, out */
