@@ -162,7 +162,12 @@ static bool start_disk(struct daemon *d)
                               .retry_ms = c->queue.retry_ms,
                               .n_retry = c->queue.retry.n,
                               .jitter = c->queue.jitter,
-                              .name_keep_ms = NAME_KEEP_MS};
+                              .name_keep_ms = NAME_KEEP_MS,
+                              .dead = c->queue.dead,
+                              .dead_keep_ms = (int64_t)c->queue.dead_keep_ms,
+                              .attempts = c->queue.attempts,
+                              .attempts_keep_ms = (int64_t)c->queue.attempts_keep_ms,
+                              .replay_per_s = c->queue.replay_rate};
     d->queue = queue_open(&qc, &d->queue_aside, err, sizeof err);
     if (!d->queue) {
         log_error(MODULE, "queue", LS("path", path), LS("reason", err));

@@ -267,6 +267,10 @@ int work_submit(struct omid_instance *inst, const struct omid_work *work);
 void work_settle(struct omid_instance *inst); /* before stop(): done() of all that does not run now */
 void work_abandon(struct list *link, struct omid_instance *inst);
 int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg);
+int jobs_enqueue(struct omid_instance *inst, const struct omid_job *jobs, size_t n, const struct omid_receipt *receipt,
+                 omid_jobs_enqueued_cb cb, void *arg);
+uint32_t jobs_retry_after(struct omid_instance *inst);
+void job_attempt(struct omid_job_run *run, const struct omid_attempt *attempt);
 void enqueue_abandon(struct list *link, struct omid_instance *inst);
 void job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
 void job_run_abandon(struct list *link, struct omid_instance *inst);

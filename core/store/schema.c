@@ -46,8 +46,16 @@ static const char v3[] = "SELECT 1;";
 /* Version 4: plugins' own values. */
 static const char v4[] = "SELECT 1;";
 
-/* Version 5: voices. */
-static const char v5[] = "SELECT 1;";
+/* Version 5: voices. A voice's person is one of the uid's, or "user": the owner; kind 0 a sample, 1 the profile that
+ * the owner has uploaded; vector: floats, little-endian. Of a sample that waits: attempts that have failed, when the
+ * next is due, why the last one failed. */
+static const char v5[] =
+    "CREATE TABLE voice(n INTEGER PRIMARY KEY, uid TEXT NOT NULL, person_id TEXT NOT NULL, kind INTEGER NOT NULL,"
+    " created INTEGER NOT NULL, seconds REAL NOT NULL, vector BLOB NOT NULL);"
+    "CREATE INDEX voice_of ON voice(uid, person_id, kind);"
+    "ALTER TABLE speaker_sample ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE speaker_sample ADD COLUMN due INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE speaker_sample ADD COLUMN error TEXT;";
 
 /* Version 6: places. */
 static const char v6[] = "SELECT 1;";
@@ -55,8 +63,20 @@ static const char v6[] = "SELECT 1;";
 /* Version 7: recordings made offline. */
 static const char v7[] = "SELECT 1;";
 
-/* Version 8: the steps of a conversation's end. */
-static const char v8[] = "SELECT 1;";
+/* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
+ * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
+static const char v8[] =
+    "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
+    " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
+    "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX day_plan_next ON day_plan(next);"
+    "CREATE TABLE day_summary(uid TEXT NOT NULL, date TEXT NOT NULL, timezone TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, summary TEXT, PRIMARY KEY(uid, date)) WITHOUT ROWID;"
+    "CREATE INDEX day_summary_made ON day_summary(created);"
+    "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
@@ -119,6 +139,44 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
+    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                          " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
+    [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
+    [SS_PROCESS_GEOLOCATION] =
+        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
+        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+    [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+                     " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",
+    [SS_VOICE_TRIM] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 AND n NOT IN (SELECT n FROM"
+                      " voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 ORDER BY n DESC LIMIT ?4)",
+    [SS_VOICE_DELETE] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2",
+    [SS_VOICE_OF] = "SELECT v.person_id, ifnull(p.name, ''), v.vector FROM voice AS v LEFT JOIN person AS p"
+                    " ON p.uid = v.uid AND p.id = v.person_id WHERE v.uid = ?1 ORDER BY v.n DESC",
+    [SS_PROFILE_OF] = "SELECT max(iif(kind = 1, created, 0)), total(iif(kind = 1, seconds, 0)), total(kind = 0)"
+                      " FROM voice WHERE uid = ?1 AND person_id = 'user'",
+    [SS_PEOPLE_OF] = "SELECT id, name, created, (SELECT count(*) FROM voice AS v WHERE v.uid = p.uid AND v.person_id ="
+                     " p.id) FROM person AS p WHERE uid = ?1 ORDER BY n",
+    [SS_PERSON_RENAME] = "UPDATE person SET name = ?3 WHERE uid = ?1 AND id = ?2",
+    [SS_PERSON_DELETE] = "DELETE FROM person WHERE uid = ?1 AND id = ?2",
+    [SS_PERSON_SPEAKERS] = "DELETE FROM speaker WHERE person_id = ?2 AND conversation IN"
+                           " (SELECT n FROM conversation WHERE uid = ?1)",
+    [SS_SAMPLES_DROP] = "DELETE FROM speaker_sample WHERE uid = ?1 AND person_id = ?2",
+    [SS_SAMPLES_WAITING] = "SELECT count(*) FROM speaker_sample WHERE status = 0",
+    [SS_SAMPLES_DUE] =
+        "SELECT a.id, a.uid, a.person_id, a.speaker_id, a.segments, a.created, a.attempts, c.n, c.id, c.started,"
+        " (SELECT ifnull(person_id, 'user') FROM speaker AS k WHERE k.conversation = a.conversation AND k.speaker_id ="
+        " a.speaker_id) FROM speaker_sample AS a JOIN conversation AS c ON c.n = a.conversation WHERE a.status = 0 AND"
+        " a.created <= ?1 AND a.due <= ?2 AND a.attempts <= ?3 ORDER BY a.due, a.n LIMIT ?4",
+    [SS_SAMPLE_SEGMENT] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
+                          " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
+                          " ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_TAKEN] = "UPDATE speaker_sample SET status = 1, error = NULL WHERE id = ?1 AND status = 0"
+                        " RETURNING uid, person_id",
+    [SS_SAMPLE_FAILED] = "UPDATE speaker_sample SET attempts = attempts + 1, due = ?2, error = ?3, status = iif(?2 = 0,"
+                         " 2, 0) WHERE id = ?1 AND status = 0",
 };

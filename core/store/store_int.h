@@ -1,6 +1,7 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ * content.c, voices.c, people.c, samples.c, processing.c, reader.c, json.c, schema.c. A topic adds its statements, its
+ * run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -69,6 +70,26 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_PROCESS_OF,
+    SS_PROCESS_FAILED,
+    SS_PROCESS_SUMMARY,
+    SS_PROCESS_GEOLOCATION,
+    SS_VOICE_PUT,
+    SS_VOICE_TRIM,
+    SS_VOICE_DELETE,
+    SS_VOICE_OF,
+    SS_PROFILE_OF,
+    SS_PEOPLE_OF,
+    SS_PERSON_RENAME,
+    SS_PERSON_DELETE,
+    SS_PERSON_SPEAKERS,
+    SS_SAMPLES_DROP,
+    SS_SAMPLES_WAITING,
+    SS_SAMPLES_DUE,
+    SS_SAMPLE_SEGMENT,
+    SS_SAMPLE_SPEAKER,
+    SS_SAMPLE_TAKEN,
+    SS_SAMPLE_FAILED,
     SS_STATEMENTS
 };
 extern const char *const store_statements[SS_STATEMENTS];
@@ -94,6 +115,9 @@ int store_call_post(struct store *s, struct store_call *c, struct loop *loop, vo
 /* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
  * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
 int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
+/* Changes the status as a step of a transaction: 1 changed, 0 not there or not in `from`, -1 failed. */
+int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                            enum store_status to, const char *structured, const char *error);
 /* segments.c */
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
@@ -102,7 +126,11 @@ void store_content_free(struct store_conversation *c);
 /* false: db_error(). Within a transaction of the writer's. */
 bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
 bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
-/* reader.c */
+/* reader.c: a connection that can't write, for the calling thread. NULL: err. */
+struct db *store_reader_take(struct store *s, char *err, size_t errlen);
+void store_reader_give(struct store *s, struct db *db, bool failed);
+/* Gives it back after a failure, with the reason in err; OMID_ERR. */
+int store_read_failed(struct store *s, struct db *db, char *err, size_t errlen);
 void store_readers_close(struct store *s);
 
 bool store_text_ok(const char *s); /* NULL or not too long */

@@ -54,7 +54,8 @@ extern "C" {
  *   1.2  questions of the daemon to roles: struct omid_ask, answer(); roles embed, geocode, summarize, audio_store,
  * hooks; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers; respond_with(); OMID_AUTH_ADMIN the
  * registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report() a key-value space: kv_put(),
- * kv_get(); data_dir() omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt() OMID_EVENT_CONVERSATION_DELETED
+ * kv_get(); data_dir() omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt(), jobs_retry_after()
+ * OMID_EVENT_CONVERSATION_DELETED
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -879,11 +880,15 @@ struct omid_host {
      * made by the first call outside of `omid -t`; NULL: it can't be. */
     const char *(*data_dir)(struct omid_module *mod);
 
-    /* Reactor. All on disk, or none: OMID_OK and the callback follows. n may be 0 with a receipt. */
+    /* Reactor. All on disk, or none: OMID_OK and the callback follows. n may be 0 with a receipt, and is at most
+     * 10,000; all have the same size. */
     int (*jobs_enqueue)(struct omid_instance *inst, const struct omid_job *jobs, size_t n,
                         const struct omid_receipt *receipt, omid_jobs_enqueued_cb cb, void *arg);
-    /* Reactor, before job_finish(): what this attempt saw. Kept. */
+    /* Reactor, before job_finish(): what this attempt saw. Kept. A 429, and a 503 with a Retry-After, holds back all
+     * jobs of the target for job_finish()'s retry_after_s, and has it asked more slowly from then on. */
     void (*job_attempt)(struct omid_job_run *run, const struct omid_attempt *attempt);
+    /* Reactor. After OMID_EFULL: seconds until there is room again, as far as can be told. 1..300. */
+    uint32_t (*jobs_retry_after)(struct omid_instance *inst);
 };
 
 #ifdef __cplusplus

@@ -71,12 +71,34 @@ void mock_http_refuse(struct mock *m, int rc);
 struct mock_job {
     char *type, *name, *target, *payload;
     size_t payload_len;
+    bool ordered;
+    uint32_t rate_per_min;
     bool open; /* not acknowledged */
 };
 size_t mock_job_count(const struct mock *m);
 const struct mock_job *mock_job(const struct mock *m, size_t i);
 void mock_job_ack(struct mock *m, size_t i, enum omid_result result);
 void mock_job_refuse(struct mock *m, int rc);
+/* Calls of jobs_enqueue(): their jobs are those from `first` on. */
+struct mock_batch {
+    size_t first, n;
+    char *key, *value; /* of the receipt; NULL: none */
+    bool open;
+};
+size_t mock_batch_count(const struct mock *m);
+const struct mock_batch *mock_batch(const struct mock *m, size_t i);
+/* repeated: the value kept with an earlier one; NULL: it is the first. */
+void mock_batch_ack(struct mock *m, size_t i, enum omid_result result, const char *repeated);
+void mock_retry_after(struct mock *m, uint32_t s); /* what jobs_retry_after() answers */
+/* What job_attempt() was told. */
+struct mock_attempt {
+    unsigned n; /* calls */
+    int status;
+    uint32_t elapsed_ms;
+    char endpoint[65], answer[257];
+    size_t answer_len;
+};
+const struct mock_attempt *mock_run_attempt(const struct omid_job_run *run);
 /* Hands the job to the plugin, an attempt; the run is the mock's. */
 struct omid_job_run *mock_job_run(struct omid_instance *inst, size_t i, unsigned attempt);
 /* The same with a job made up by the test. */
