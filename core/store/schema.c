@@ -43,8 +43,19 @@ static const char v2[] =
 /* Version 3: apps and developer webhooks. */
 static const char v3[] = "SELECT 1;";
 
-/* Version 4: plugins' own values. */
-static const char v4[] = "SELECT 1;";
+/* Version 4: plugins' own values. size: bytes of key and data. expires: Unix ms, 0 never. */
+static const char v4[] =
+    "CREATE TABLE value(owner TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, expires INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
+    "CREATE INDEX value_expires ON value(expires) WHERE expires > 0;"
+    "CREATE TABLE value_owner(owner TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL, bytes INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE TRIGGER value_added AFTER INSERT ON value BEGIN INSERT INTO value_owner VALUES(new.owner, 1, new.size)"
+    " ON CONFLICT DO UPDATE SET n = n + 1, bytes = bytes + excluded.bytes; END;"
+    "CREATE TRIGGER value_changed AFTER UPDATE ON value BEGIN UPDATE value_owner SET"
+    " bytes = bytes + new.size - old.size WHERE owner = new.owner; END;"
+    "CREATE TRIGGER value_removed AFTER DELETE ON value BEGIN UPDATE value_owner SET n = n - 1,"
+    " bytes = bytes - old.size WHERE owner = old.owner; END;";
 
 /* Version 5: voices. A voice's person is one of the uid's, or "user": the owner; kind 0 a sample, 1 the profile that
  * the owner has uploaded; vector: floats, little-endian. Of a sample that waits: attempts that have failed, when the
@@ -149,6 +160,18 @@ const char *const store_statements[SS_STATEMENTS] = {
         " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+    [SS_VALUE_PUT] = "INSERT INTO value(owner, key, data, expires, size) VALUES(?1, ?2, ifnull(?3, x''), ?4, ?5)"
+                     " ON CONFLICT DO UPDATE SET data = excluded.data, expires = excluded.expires,"
+                     " size = excluded.size",
+    [SS_VALUE_GET] = "SELECT data FROM value WHERE owner = ?1 AND key = ?2 AND (expires = 0 OR expires > ?3)",
+    [SS_VALUE_REMOVE] = "DELETE FROM value WHERE owner = ?1 AND key = ?2",
+    /* What there is besides this key. */
+    [SS_VALUE_ROOM] = "SELECT ifnull(max(o.n), 0) - count(v.key), ifnull(max(o.bytes), 0) - ifnull(sum(v.size), 0)"
+                      " FROM (SELECT 1) LEFT JOIN value_owner AS o ON o.owner = ?1"
+                      " LEFT JOIN value AS v ON v.owner = ?1 AND v.key = ?2",
+    [SS_VALUE_PURGE] = "DELETE FROM value WHERE (owner, key) IN (SELECT owner, key FROM value WHERE expires > 0 AND"
+                       " expires <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY expires LIMIT ?3)",
+    [SS_VALUE_FIRST] = "SELECT min(expires) FROM value WHERE expires > 0",
     [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
                      " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",
     [SS_VOICE_TRIM] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 AND n NOT IN (SELECT n FROM"

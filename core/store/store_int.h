@@ -33,6 +33,15 @@ struct store {
     atomic_int_fast64_t count[STORE_STATUSES]; /* conversations by status; any thread reads */
     int64_t due_after; /* row of the conversation under way that store_due() told last; writer's thread */
 
+    struct { /* of plugins' values; writer's thread, the bounds aside */
+        uint64_t max, max_bytes;
+        int64_t next_ms; /* Unix ms: the first one ends; INT64_MAX: none does */
+        uint64_t rest_until;
+        bool purging;
+        int64_t purged;
+        struct db_op op;
+    } values;
+
     pthread_mutex_t readers; /* guards the rest */
     struct db *idle[STORE_MAX_READERS];
     size_t n_idle;
@@ -70,6 +79,12 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_VALUE_PUT,
+    SS_VALUE_GET,
+    SS_VALUE_REMOVE,
+    SS_VALUE_ROOM,
+    SS_VALUE_PURGE,
+    SS_VALUE_FIRST,
     SS_PROCESS_OF,
     SS_PROCESS_FAILED,
     SS_PROCESS_SUMMARY,
@@ -126,6 +141,10 @@ void store_content_free(struct store_conversation *c);
 /* false: db_error(). Within a transaction of the writer's. */
 bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
 bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
+/* values.c; of struct db_writer_config */
+void store_values_load(struct store *s);
+int64_t store_values_next(void *ctx);
+struct db_op *store_values_prepare(void *ctx);
 /* reader.c: a connection that can't write, for the calling thread. NULL: err. */
 struct db *store_reader_take(struct store *s, char *err, size_t errlen);
 void store_reader_give(struct store *s, struct db *db, bool failed);

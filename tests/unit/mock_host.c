@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "mock_doors.h"
+
 #define MAX_KEYS 64
 #define MAX_LIST 128
 #define MAX_COUNTERS 64
@@ -251,7 +253,7 @@ static void h_conf_error(struct omid_module *mod, const char *key, const char *f
 static int h_route_add(struct omid_module *mod, const struct omid_route *route)
 {
     check_thread(mod->m);
-    return route != NULL ? OMID_OK : OMID_EINVAL;
+    return route != NULL ? mock_door_route(route) : OMID_EINVAL;
 }
 
 static struct omid_counter *h_counter(struct omid_module *mod, const char *what, const char *help, const char *label,
@@ -343,6 +345,8 @@ static int h_http_start(struct omid_instance *inst, const struct omid_http_reque
         strcat(h->pub.headers, req->headers[i]);
         strcat(h->pub.headers, "\n");
     }
+    h->pub.aws_sigv4 = strdup(req->aws_sigv4 != NULL ? req->aws_sigv4 : "");
+    must(req->aws_sigv4 == NULL || (req->aws_key_id != NULL && req->aws_secret != NULL));
     h->pub.body = calloc(req->body_len + 1, 1);
     if (req->body_len > 0)
         memcpy(h->pub.body, req->body, req->body_len);
@@ -590,9 +594,11 @@ static const struct omid_host table = {.size = sizeof(struct omid_host),
                                        .drained = h_drained,
                                        .data_dir = h_data_dir};
 
+static struct omid_host full; /* and what mock_doors.c adds */
+
 const struct omid_host *mock_table(void)
 {
-    return &table;
+    return &full;
 }
 
 /* --- the test's side --- */
@@ -620,6 +626,8 @@ struct mock *mock_new(const struct omid_plugin *plugin)
     struct mock *m = calloc(1, sizeof(*m));
     must(m != NULL && the_mock == NULL);
     the_mock = m;
+    full = table;
+    mock_doors_set(&full);
     m->plugin = plugin;
     m->mod.m = m;
     m->thread = pthread_self();
@@ -642,6 +650,7 @@ static void records_free(struct mock *m)
         free(h->method);
         free(h->url);
         free(h->latest_key);
+        free(h->aws_sigv4);
         free(h->headers);
         free(h->body);
         free(m->http[i]);
@@ -701,6 +710,7 @@ void mock_free(struct mock **mp)
     timers_sweep(m);
     must(m->timers == NULL);
     records_free(m);
+    mock_doors_clear();
     if (m->data_dir[0] != '\0')
         must(nftw(m->data_dir, data_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
     for (size_t i = 0; i < m->n_values; i++)
@@ -718,7 +728,7 @@ void mock_conf(struct mock *m, const char *key, const char *value)
 
 int mock_configure(struct mock *m)
 {
-    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &table, &m->shared) : OMID_OK;
+    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &full, &m->shared) : OMID_OK;
     m->configured = rc == OMID_OK;
     return rc;
 }
@@ -738,7 +748,7 @@ struct omid_instance *mock_start(struct mock *m)
     struct omid_instance *inst = &m->inst[m->n_inst];
     *inst = (struct omid_instance){.m = m, .number = m->n_inst};
     m->n_inst++;
-    if (m->plugin->start == NULL || m->plugin->start(inst, &table, m->shared, &inst->state) == OMID_OK)
+    if (m->plugin->start == NULL || m->plugin->start(inst, &full, m->shared, &inst->state) == OMID_OK)
         return inst;
     inst->stopped = true;
     return NULL;
@@ -763,6 +773,7 @@ void mock_stop(struct omid_instance *inst)
 {
     inst->m->plugin->stop(inst->state);
     inst->stopped = true;
+    mock_doors_stop(inst);
 }
 
 int mock_event(struct omid_instance *inst, const struct omid_event *ev)

@@ -53,6 +53,7 @@ unsigned mock_exec_peak(const struct mock *m);
 /* HTTP: every request since the begin, by number. */
 struct mock_http {
     char *method, *url, *latest_key; /* latest_key "" when absent */
+    char *aws_sigv4;                 /* "" when absent */
     char *headers;                   /* each line followed by \n */
     char *body;                      /* NUL-terminated */
     size_t body_len;
