@@ -329,7 +329,7 @@ struct omid_job {
     const char *type;    /* static, for logs and counts: "memory_created" */
     const char *name;    /* the same name twice = one job (also after it is done, for 12 h); or NULL */
     const char *target;  /* what must not be delayed by others: an endpoint's URL or id */
-    const void *payload; /* handed back at each attempt; at most 1 MiB */
+    const void *payload; /* handed back at each attempt; at most 1 MiB and 4 KiB for what is to be remembered with it */
     size_t payload_len;
     int64_t not_before_ms; /* Unix ms; 0: now */
     /* 1.2 */
@@ -828,7 +828,8 @@ struct omid_host {
     void (*job_finish)(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s,
                        const char *error);
 
-    /* To the subscribers of this reactor, after the current callback. Only APP_MESSAGE and CUSTOM may be published. */
+    /* To the subscribers of this reactor, after the current callback. Only APP_MESSAGE and CUSTOM may be published;
+     * since 1.2 an APP_MESSAGE goes to those of the reactor that has the uid's sessions. */
     int (*publish)(struct omid_instance *inst, const struct omid_event *ev);
 
     /* Answers; body is copied. ECLOSED when the client has left (still released). */

@@ -14,9 +14,8 @@
 
 #define MAX_POSTED 16384 /* events on their way to disk, of one instance */
 #define MAX_POSTED_BYTES ((size_t)64 << 20)
-#define MAX_KEY 255      /* characters of an Idempotency-Key */
-#define FULL_RETRY_S "1" /* a turn of the queue's writer takes milliseconds */
-#define DISK_RETRY_S "5"
+#define MAX_KEY 255 /* characters of an Idempotency-Key */
+#define DISK_RETRY_S 5
 #define FEW 32 /* jobs that are put together without memory of their own */
 
 struct posted {
@@ -68,14 +67,14 @@ void events_clear(struct instance *in)
 /* ------------------------------------------------------------ answers */
 
 static void refuse(struct instance *in, struct omid_exchange **ex, enum posted_outcome outcome, int status,
-                   const char *retry_after, const char *why)
+                   uint32_t retry_after, const char *why)
 {
     char header[32], body[160];
     const char *const lines[] = {header, NULL};
     int n = snprintf(body, sizeof(body), "{\"error\":\"%s\"}", why);
-    snprintf(header, sizeof(header), "Retry-After: %s", retry_after != NULL ? retry_after : "");
+    snprintf(header, sizeof(header), "Retry-After: %u", (unsigned)retry_after);
     in->host->counter_add(in->conf->posted[outcome], 1);
-    if (retry_after != NULL)
+    if (retry_after > 0)
         in->host->respond_with(ex, status, "application/json", lines, body, (size_t)n);
     else
         in->host->respond(ex, status, "application/json", body, (size_t)n);
@@ -84,9 +83,9 @@ static void refuse(struct instance *in, struct omid_exchange **ex, enum posted_o
 static void refuse_for(struct instance *in, struct omid_exchange **ex, int result)
 {
     if (result == OMID_EFULL)
-        refuse(in, ex, POSTED_FULL, 429, FULL_RETRY_S, "the queue is full, try again later");
+        refuse(in, ex, POSTED_FULL, 429, in->host->jobs_retry_after(in->inst), "the queue is full, try again later");
     else if (result == OMID_ECLOSED)
-        refuse(in, ex, POSTED_FAILED, 503, FULL_RETRY_S, "the daemon is shutting down");
+        refuse(in, ex, POSTED_FAILED, 503, 1, "the daemon is shutting down");
     else
         refuse(in, ex, POSTED_FAILED, 503, DISK_RETRY_S, "the event could not be kept, try again later");
 }
@@ -238,9 +237,9 @@ static int events_request(void *state, struct omid_exchange *ex, const struct om
     else if (req->uid == NULL || strlen(req->uid) >= WEBHOOKS_UID_MAX)
         fault = "the token has no usable uid";
     if (req->body_len > WEBHOOKS_EVENT_MAX)
-        refuse(in, &ex, POSTED_LARGE, 413, NULL, "the event is larger than 1 MiB");
+        refuse(in, &ex, POSTED_LARGE, 413, 0, "the event is larger than 1 MiB");
     else if (fault != NULL || (fault = json_fault(req->body, req->body_len)) != NULL)
-        refuse(in, &ex, POSTED_BAD, 400, NULL, fault);
+        refuse(in, &ex, POSTED_BAD, 400, 0, fault);
     else if (in->n_posted >= MAX_POSTED || in->posted_bytes > MAX_POSTED_BYTES)
         refuse_for(in, &ex, OMID_EFULL);
     else
