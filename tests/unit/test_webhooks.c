@@ -639,9 +639,9 @@ static void an_enqueue_that_fails_is_tried_again(void)
 static void what_cannot_be_kept_is_an_error(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
-    char *big = malloc((1u << 20) + 1);
-    memset(big, ' ', 1u << 20);
-    big[1u << 20] = '\0';
+    char *big = malloc((1u << 20) + 2);
+    memset(big, ' ', (1u << 20) + 1);
+    big[(1u << 20) + 1] = '\0';
     CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, big), OMID_ERR);
     free(big);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
