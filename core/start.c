@@ -23,6 +23,7 @@
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/registry.h"
 #include "store/store.h"
 #include "store/values.h"
 
@@ -115,6 +116,10 @@ struct host_env daemon_host_env(struct daemon *d)
                                           .stt_closed = session_stt_closed,
                                           .value_put = value_put,
                                           .value_get = value_get,
+                                          .endpoints = daemon_endpoints,
+                                          .endpoint_find = daemon_endpoint_find,
+                                          .endpoints_release = registry_release,
+                                          .endpoint_report = daemon_endpoint_report,
                                           .takes_part = takes_part}};
 }
 
@@ -176,6 +181,9 @@ static bool start_disk(struct daemon *d)
         log_error(MODULE, "store", LS("path", path), LS("reason", err));
         return false;
     }
+
+    if (!daemon_registry_open(d))
+        return false;
 
     snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
     struct queue_config qc = {.path = path,

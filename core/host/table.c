@@ -20,6 +20,11 @@ void table_set_services(const struct host_services *s, struct host *h)
     the_host = h;
 }
 
+const struct host_services *table_services(void)
+{
+    return &services;
+}
+
 /* ------------------------------------------------------------ any thread */
 
 /* true: within the module's share of lines. The one that passes it is told. */
@@ -431,6 +436,10 @@ const struct omid_host host_table = {
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
+    .endpoints = endpoints_of,
+    .endpoint_find = endpoint_find,
+    .endpoints_release = endpoints_release,
+    .endpoint_report = endpoint_report,
     .kv_put = value_put,
     .kv_get = value_get,
     .fallback = host_fallback,

@@ -79,6 +79,22 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_ENDPOINT_ALL,
+    SS_ENDPOINT_BY_ID,
+    SS_ENDPOINT_ADD,
+    SS_ENDPOINT_SET,
+    SS_ENDPOINT_DELETE,
+    SS_ENDPOINT_ENABLE,
+    SS_ENDPOINT_DISABLE,
+    SS_ENDPOINT_RUN,
+    SS_ENDPOINT_USERS,
+    SS_ENDPOINT_USER_ADD,
+    SS_ENDPOINT_USER_DELETE,
+    SS_ENDPOINT_OF_UID,
+    SS_ENDPOINT_SECRETS,
+    SS_ENDPOINT_SECRET_ADD,
+    SS_ENDPOINT_SECRET_END,
+    SS_ENDPOINT_SECRET_DELETE,
     SS_VALUE_PUT,
     SS_VALUE_GET,
     SS_VALUE_REMOVE,
@@ -121,6 +137,7 @@ struct store_call {
     int result;
     int delta[STORE_STATUSES]; /* what run() changes in store.count, once it is committed */
     int (*run)(struct store *s, struct store_call *c);
+    void (*committed)(struct store *s, struct store_call *c); /* writer's thread, result OMID_OK; NULL: not wanted */
     void (*answer)(struct store_call *c); /* on the loop; calls the callback. Not called without a loop */
     void (*drop)(struct store_call *c);   /* frees what it holds and itself */
 };
