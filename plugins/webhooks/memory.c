@@ -71,14 +71,13 @@ void memory_with_names(struct text *out, const char *json, size_t len, const cha
     } else {
         text_add(out, json, len);
     }
-    if (out->failed)
-        return;
     /* omid keeps no folders: the member is there for receivers that expect it. */
-    while (out->len > from && out->data[out->len - 1] != '}')
-        out->len--;
-    if (out->len == from)
-        return;
-    out->len--;
+    size_t end = out->failed ? from : out->len;
+    while (end > from && out->data[end - 1] != '}')
+        end--;
+    if (end == from)
+        return; /* no object: the daemon has not made it */
+    out->len = end - 1;
     bool empty = out->data[out->len - 1] == '{';
     text_adds(out, empty ? "\"folder_name\":null}" : ",\"folder_name\":null}");
 }
