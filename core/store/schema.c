@@ -155,8 +155,9 @@ const char *const store_statements[SS_STATEMENTS] = {
         " is_user = excluded.is_user, person_id = excluded.person_id, stt_provider = excluded.stt_provider,"
         " start = excluded.start, \"end\" = excluded.\"end\"",
     [SS_SEG_DELETE] = "DELETE FROM segment WHERE conversation = ?1 AND id = ?2",
-    [SS_SEG_OF] = "SELECT id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\" FROM segment"
-                  " WHERE conversation = ?1 ORDER BY start, n",
+    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name"
+                  " FROM segment AS g JOIN conversation AS c ON c.n = g.conversation LEFT JOIN person AS p"
+                  " ON p.uid = c.uid AND p.id = g.person_id WHERE g.conversation = ?1 ORDER BY start, g.n",
     [SS_PHOTO_PUT] =
         "INSERT INTO photo(conversation, id, created, description, discarded, data) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
         " ON CONFLICT(conversation, id) DO UPDATE SET description = excluded.description, discarded ="

@@ -33,6 +33,7 @@ const char *store_status_name(enum store_status st); /* "in_progress", ... */
 /* A segment as the protocol has it. Strings are the caller's. */
 struct store_segment {
     const char *id, *text, *speaker, *person_id, *stt_provider; /* person_id may be NULL */
+    const char *person_name;                                    /* read alone: as the user calls them now; or NULL */
     int speaker_id;
     bool is_user;
     double start, end;
