@@ -37,7 +37,7 @@ plugin webhooks { path = "%s" required = true allow_private = { "127.0.0.0/8" }
     pool = 128 idle = 128 semaphore = 128 queue = 4096 breaker { failures = 3 open = 10min open_max = 10min } }
 """ % (queue, rig.TREE / "plugins/webhooks/.libs/webhooks.so"), pin=False, **options)
         for kind, path in (("bench.posted", "/ok"), ("bench.held", "/held")):
-            self.register({"uid": UID, "url": events.url(path), "triggers": ["event"], "events": [kind]})
+            self.register({"uid": UID, "url": events.url(path), "events": [kind]})
 
     def register(self, webhook):
         self.request("POST", "/v1/admin/webhooks", json.dumps(webhook),
