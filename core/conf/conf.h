@@ -103,6 +103,14 @@ struct conf {
         uint32_t sweep_ms;  /* looks for conversations without a session whose timeout has passed */
     } store;
     struct {
+        unsigned max_apps, max_webhooks, max_enabled;
+        unsigned webhook_failures;        /* in a row; then it is disabled */
+        uint64_t app_failing_ms;          /* the same, for apps */
+        uint64_t secret_overlap_ms;       /* an old secret signs on for so long */
+        uint32_t flush_ms;                /* counted failures to disk */
+        uint32_t setup_check_ms, test_ms; /* how long the answers of apps and webhooks are waited for */
+    } registry;
+    struct {
         unsigned at_once, waiting; /* per reactor */
         unsigned attempts, summary_attempts;
         uint32_t retry_ms, retry_max_ms, summary_timeout_ms;

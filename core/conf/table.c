@@ -203,6 +203,24 @@
       "The longest time a write waits for others to share its commit.") \
     R("store", "sweep", DURATION, "5s", 50, 10 MIN, NULL, RELOAD, store.sweep_ms, \
       "Interval at which conversations without a session are looked for whose timeout has passed.") \
+    R("registry", "max_apps", INT, "1000", 1, 100000, NULL, RELOAD, registry.max_apps, \
+      "Apps that may be registered.") \
+    R("registry", "max_webhooks", INT, "100000", 1, 1000000, NULL, RELOAD, registry.max_webhooks, \
+      "Developer webhooks that may be registered, of all users.") \
+    R("registry", "max_enabled", INT, "1000000", 1, 10000000, NULL, RELOAD, registry.max_enabled, \
+      "Apps that may be enabled for a user, counted over all users.") \
+    R("registry", "webhook_failures", INT, "100", 1, 1000000, NULL, RELOAD, registry.webhook_failures, \
+      "A developer webhook is disabled when so many attempts in a row have failed.") \
+    R("registry", "app_failing", DURATION, "72h", 1 SEC, 365 DAY, NULL, RELOAD, registry.app_failing_ms, \
+      "An app is disabled by the first failure that comes so long after the first of an unbroken row of them.") \
+    R("registry", "secret_overlap", DURATION, "24h", 0, 30 DAY, NULL, RELOAD, registry.secret_overlap_ms, \
+      "How long deliveries are signed with the former secret, too, after a new one was made.") \
+    R("registry", "flush", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, registry.flush_ms, \
+      "Interval at which counted failures go to disk: what a crash can lose.") \
+    R("registry", "setup_check", DURATION, "10s", 100, 50 SEC, NULL, RELOAD, registry.setup_check_ms, \
+      "How long an app's answer is waited for whether it is set up for a user.") \
+    R("registry", "test", DURATION, "35s", 100, 50 SEC, NULL, RELOAD, registry.test_ms, \
+      "How long a test delivery that was asked for is waited for.") \
     R("processing", "at_once", INT, "64", 1, 10000, NULL, RELOAD, processing.at_once, \
       "Conversations of one reactor whose end is worked on at once; the others wait in order.") \
     R("processing", "waiting", INT, "10000", 1, 1000000, NULL, RELOAD, processing.waiting, \

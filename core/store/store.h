@@ -18,6 +18,7 @@ struct store;
 struct store_config {
     const char *path;
     uint32_t commit_ms;
+    uint64_t max_values, max_value_bytes; /* of one plugin; 0: those of store/values.h */
 };
 /* As queue_open(): version, corruption, set aside. */
 struct store *store_open(const struct store_config *config, bool *set_aside, char *err, size_t errlen);
