@@ -1,6 +1,6 @@
 /*
- * One request of chat completions. 429 and 503 with a Retry-After that is not too long are waited for, once; every other
- * failure is the caller's to judge: what may be better later (OMID_ERR), and what never will (OMID_EINVAL).
+ * One request of chat completions. 429 and 503 with a Retry-After that is not too long are waited for, once; every
+ * other failure is the caller's to judge: what may be better later (OMID_ERR), and what never will (OMID_EINVAL).
  */
 #include <stdio.h>
 #include <stdlib.h>

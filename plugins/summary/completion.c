@@ -46,7 +46,8 @@ bool completion_read(const char *body, size_t len, struct completion *c, struct 
          kit_json_string(message, "choices[0].message", "content", &content, f);
     if (ok) {
         yajl_val reason = kit_json_get(choice, "finish_reason"), usage = kit_json_get(v, "usage");
-        c->cut = YAJL_IS_STRING(reason) && strcmp(YAJL_GET_STRING(reason), "length") == 0;
+        const char *why = YAJL_GET_STRING(reason);
+        c->cut = why && strcmp(why, "length") == 0;
         c->prompt_tokens = tokens(usage, "prompt_tokens");
         c->completion_tokens = tokens(usage, "completion_tokens");
         c->content = content_copy(content);

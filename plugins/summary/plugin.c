@@ -242,15 +242,10 @@ static int summarize(void *state, const struct omid_summary_request *req, struct
 
 static const struct omid_summarize_role role = {.size = sizeof role, .summarize = summarize};
 
-OMID_EXPORT const struct omid_plugin omid_plugin = {OMID_PLUGIN_HEAD,
-                                                    .name = "summary",
-                                                    .version = "1.0",
-                                                    .summary = "Summaries of conversations and days by a language model",
-                                                    .options = options,
-                                                    .lane = &lane,
-                                                    .configure = configure,
-                                                    .unconfigure = unconfigure,
-                                                    .start = start,
-                                                    .drain = drain,
-                                                    .stop = stop,
-                                                    .summarize = &role};
+OMID_EXPORT const struct omid_plugin omid_plugin = {
+    OMID_PLUGIN_HEAD,       .name = "summary",
+    .version = "1.0",       .summary = "Summaries of conversations and days by a language model",
+    .options = options,     .lane = &lane,
+    .configure = configure, .unconfigure = unconfigure,
+    .start = start,         .drain = drain,
+    .stop = stop,           .summarize = &role};

@@ -25,7 +25,7 @@ enum question_end { Q_ANSWERED, Q_REPAIRED, Q_NOTHING, Q_UNUSABLE, Q_FAILED, Q_F
 struct settings {
     struct omid_module *mod;
     const struct omid_host *host;
-    char *url; /* of chat completions */
+    char *url;           /* of chat completions */
     char *authorization; /* the header line; NULL: none */
     const char *model;
     double temperature; /* below 0: not sent */
@@ -66,8 +66,8 @@ struct prompt {
     const char *language, *began, *now;
     const char *nonce; /* what the text between the marks can't know */
     const char *text;
-    bool notes;         /* text is notes of parts, not the transcript itself */
-    unsigned part, parts; /* of a part: 1..parts; 0: the whole */
+    bool notes;                 /* text is notes of parts, not the transcript itself */
+    unsigned part, parts;       /* of a part: 1..parts; 0: the whole */
     const char *answer, *fault; /* of a repair: what it said, and what is wrong with it */
 };
 void prompt_write(const struct settings *set, const struct prompt *p, struct kit_text *out);
@@ -97,7 +97,7 @@ struct call {
     struct omid_timer *wait; /* Retry-After */
     struct kit_text body;
     bool waited;
-    uint64_t until_ms; /* monotonic: the question's deadline */
+    uint64_t until_ms;                              /* monotonic: the question's deadline */
     void (*done)(void *arg, struct call_result *r); /* r->completion.content may be taken (null it) */
     void *arg;
 };

@@ -143,7 +143,8 @@ static void on_whole(void *arg, struct call_result *r)
         if (r->completion.cut)
             snprintf(f.text, sizeof f.text, "it was cut off at %lld tokens, be shorter",
                      (long long)w->in->set->max_tokens);
-        host->log(w->in->set->mod, OMID_LOG_INFO, "the model's answer is not usable, it is asked once more: %s", f.text);
+        host->log(w->in->set->mod, OMID_LOG_INFO, "the model's answer is not usable, it is asked once more: %s",
+                  f.text);
         w->fault = f;
         w->said = r->completion.content;
         r->completion.content = NULL;
