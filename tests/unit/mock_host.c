@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "mock_doors.h"
+
 #define MAX_KEYS 64
 #define MAX_LIST 128
 #define MAX_COUNTERS 64
@@ -85,6 +87,18 @@ struct publication {
     char *uid, *json;
 };
 
+#define MAX_ENDPOINTS 64
+struct place {
+    char uid[129];
+    struct omid_endpoint e;
+};
+struct snapshot {
+    struct omid_endpoints pub;
+    struct mock *m;
+    struct omid_endpoint e[MAX_ENDPOINTS];
+    const struct omid_endpoint *at[MAX_ENDPOINTS];
+};
+
 struct mock {
     const struct omid_plugin *plugin;
     struct omid_module mod;
@@ -115,6 +129,11 @@ struct mock {
     struct omid_job_run *runs;
     struct publication pubs[64];
     size_t n_pubs;
+    struct place places[MAX_ENDPOINTS];
+    size_t n_places;
+    unsigned snapshots; /* not released */
+    struct mock_report reports[MAX_RECORDS];
+    size_t n_reports;
     struct omid_counter counters[MAX_COUNTERS];
     size_t n_counters;
     unsigned logged[OMID_LOG_DEBUG + 1];
@@ -251,7 +270,7 @@ static void h_conf_error(struct omid_module *mod, const char *key, const char *f
 static int h_route_add(struct omid_module *mod, const struct omid_route *route)
 {
     check_thread(mod->m);
-    return route != NULL ? OMID_OK : OMID_EINVAL;
+    return route != NULL ? mock_door_route(route) : OMID_EINVAL;
 }
 
 static struct omid_counter *h_counter(struct omid_module *mod, const char *what, const char *help, const char *label,
@@ -343,6 +362,8 @@ static int h_http_start(struct omid_instance *inst, const struct omid_http_reque
         strcat(h->pub.headers, req->headers[i]);
         strcat(h->pub.headers, "\n");
     }
+    h->pub.aws_sigv4 = strdup(req->aws_sigv4 != NULL ? req->aws_sigv4 : "");
+    must(req->aws_sigv4 == NULL || (req->aws_key_id != NULL && req->aws_secret != NULL));
     h->pub.body = calloc(req->body_len + 1, 1);
     if (req->body_len > 0)
         memcpy(h->pub.body, req->body, req->body_len);
@@ -408,7 +429,7 @@ static int h_exec_submit(struct omid_instance *inst, const struct omid_work *wor
 
 static struct job *job_keep(struct mock *m, const struct omid_job *job)
 {
-    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= 1u << 20);
+    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= (1u << 20) + 4096);
     must(m->n_jobs < MAX_RECORDS);
     struct job *j = calloc(1, sizeof(*j));
     must(j != NULL);
@@ -505,6 +526,67 @@ static int h_publish(struct omid_instance *inst, const struct omid_event *ev)
     return OMID_OK;
 }
 
+/* Those of uid, or the one of this id and uid (NULL: whoever has it). */
+static const struct omid_endpoints *snapshot_of(struct omid_instance *inst, const char *id, const char *uid)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    struct snapshot *s = calloc(1, sizeof(*s));
+    must(s != NULL);
+    s->m = m;
+    s->pub = (struct omid_endpoints){.size = sizeof(s->pub), .endpoint = s->at};
+    for (size_t i = 0; i < m->n_places; i++) {
+        const struct place *p = &m->places[i];
+        if ((uid != NULL && strcmp(p->uid, uid) != 0) || (id != NULL && strcmp(p->e.id, id) != 0))
+            continue;
+        s->e[s->pub.n] = p->e;
+        s->at[s->pub.n] = &s->e[s->pub.n];
+        s->pub.n++;
+        if (id != NULL)
+            break;
+    }
+    m->snapshots++;
+    return &s->pub;
+}
+
+static const struct omid_endpoints *h_endpoints(struct omid_instance *inst, const char *uid)
+{
+    must(uid != NULL);
+    return snapshot_of(inst, NULL, uid);
+}
+
+static const struct omid_endpoints *h_endpoint_find(struct omid_instance *inst, const char *id, const char *uid)
+{
+    must(id != NULL);
+    return snapshot_of(inst, id, uid);
+}
+
+static void h_endpoints_release(const struct omid_endpoints **endpoints)
+{
+    struct snapshot *s = (struct snapshot *)(uintptr_t)*endpoints;
+    *endpoints = NULL;
+    if (s == NULL)
+        return;
+    check_thread(s->m);
+    must(s->m->snapshots > 0);
+    s->m->snapshots--;
+    free(s);
+}
+
+static void h_endpoint_report(struct omid_instance *inst, const char *id, const char *uid,
+                              enum omid_delivery_outcome outcome, int status, const char *text)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    must(m->n_reports < MAX_RECORDS && id != NULL && (unsigned)outcome <= OMID_DELIVERY_GONE);
+    struct mock_report *r = &m->reports[m->n_reports++];
+    snprintf(r->id, sizeof(r->id), "%s", id);
+    snprintf(r->uid, sizeof(r->uid), "%s", uid != NULL ? uid : "");
+    snprintf(r->text, sizeof(r->text), "%s", text != NULL ? text : "");
+    r->outcome = outcome;
+    r->status = status;
+}
+
 static void h_stt_ready(struct omid_stt *stt)
 {
     check_thread(stt->m);
@@ -588,11 +670,17 @@ static const struct omid_host table = {.size = sizeof(struct omid_host),
                                        .stt_result = h_stt_result,
                                        .stt_closed = h_stt_closed,
                                        .drained = h_drained,
+                                       .endpoints = h_endpoints,
+                                       .endpoint_find = h_endpoint_find,
+                                       .endpoints_release = h_endpoints_release,
+                                       .endpoint_report = h_endpoint_report,
                                        .data_dir = h_data_dir};
+
+static struct omid_host full; /* and what mock_doors.c adds */
 
 const struct omid_host *mock_table(void)
 {
-    return &table;
+    return &full;
 }
 
 /* --- the test's side --- */
@@ -620,6 +708,8 @@ struct mock *mock_new(const struct omid_plugin *plugin)
     struct mock *m = calloc(1, sizeof(*m));
     must(m != NULL && the_mock == NULL);
     the_mock = m;
+    full = table;
+    mock_doors_set(&full);
     m->plugin = plugin;
     m->mod.m = m;
     m->thread = pthread_self();
@@ -642,6 +732,7 @@ static void records_free(struct mock *m)
         free(h->method);
         free(h->url);
         free(h->latest_key);
+        free(h->aws_sigv4);
         free(h->headers);
         free(h->body);
         free(m->http[i]);
@@ -696,11 +787,13 @@ void mock_free(struct mock **mp)
     for (unsigned i = 0; i < m->n_inst; i++)
         must(m->inst[i].stopped);
     must(m->running == 0 && m->finished == NULL && m->held == NULL);
+    must(m->snapshots == 0);
     if (m->configured && m->plugin->unconfigure != NULL)
         m->plugin->unconfigure(m->shared);
     timers_sweep(m);
     must(m->timers == NULL);
     records_free(m);
+    mock_doors_clear();
     if (m->data_dir[0] != '\0')
         must(nftw(m->data_dir, data_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
     for (size_t i = 0; i < m->n_values; i++)
@@ -718,7 +811,7 @@ void mock_conf(struct mock *m, const char *key, const char *value)
 
 int mock_configure(struct mock *m)
 {
-    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &table, &m->shared) : OMID_OK;
+    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &full, &m->shared) : OMID_OK;
     m->configured = rc == OMID_OK;
     return rc;
 }
@@ -738,7 +831,7 @@ struct omid_instance *mock_start(struct mock *m)
     struct omid_instance *inst = &m->inst[m->n_inst];
     *inst = (struct omid_instance){.m = m, .number = m->n_inst};
     m->n_inst++;
-    if (m->plugin->start == NULL || m->plugin->start(inst, &table, m->shared, &inst->state) == OMID_OK)
+    if (m->plugin->start == NULL || m->plugin->start(inst, &full, m->shared, &inst->state) == OMID_OK)
         return inst;
     inst->stopped = true;
     return NULL;
@@ -763,6 +856,7 @@ void mock_stop(struct omid_instance *inst)
 {
     inst->m->plugin->stop(inst->state);
     inst->stopped = true;
+    mock_doors_stop(inst);
 }
 
 int mock_event(struct omid_instance *inst, const struct omid_event *ev)
@@ -1044,4 +1138,38 @@ unsigned mock_logged(const struct mock *m, enum omid_log_level level)
 const char *mock_last_log(const struct mock *m)
 {
     return m->last_log;
+}
+
+void mock_endpoint_add(struct mock *m, const char *uid, const struct omid_endpoint *e)
+{
+    size_t i = 0;
+    must(e->size == sizeof(*e) && e->id != NULL && e->url != NULL && e->events != NULL && e->filter != NULL &&
+         e->secrets != NULL && e->uid != NULL && e->name != NULL);
+    while (i < m->n_places && (strcmp(m->places[i].e.id, e->id) != 0 || strcmp(m->places[i].uid, uid) != 0))
+        i++;
+    must(i < MAX_ENDPOINTS);
+    m->n_places += i == m->n_places;
+    m->places[i].e = *e;
+    snprintf(m->places[i].uid, sizeof(m->places[i].uid), "%s", uid);
+}
+
+void mock_endpoint_remove(struct mock *m, const char *id)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_places; i++) {
+        if (strcmp(m->places[i].e.id, id) != 0)
+            m->places[n++] = m->places[i];
+    }
+    m->n_places = n;
+}
+
+size_t mock_report_count(const struct mock *m)
+{
+    return m->n_reports;
+}
+
+const struct mock_report *mock_report(const struct mock *m, size_t i)
+{
+    must(i < m->n_reports);
+    return &m->reports[i];
 }

@@ -22,9 +22,9 @@
 #define QUEUE_MAGIC UINT32_C(0x71756575)
 #define CLAIM_MAGIC UINT32_C(0x71636c6d)
 
-#define QUEUE_MAX_PAYLOAD ((size_t)1 << 20)
-#define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
-#define QUEUE_MAX_KEY 512     /* of a receipt */
+#define QUEUE_MAX_PAYLOAD (((size_t)1 << 20) + 4096) /* the largest event, and a plugin's line about it */
+#define QUEUE_MAX_STRING 4096                        /* bytes of a type, name or target */
+#define QUEUE_MAX_KEY 512                            /* of a receipt */
 #define QUEUE_MAX_VALUE 4096
 #define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
