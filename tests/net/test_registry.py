@@ -72,7 +72,7 @@ def test_life_of_a_webhook(rig):
 
 
 def test_life_of_an_app(rig):
-    _, admin = rig()
+    _, admin = rig({"daemon": {"drain": "1500ms"}})  # what is never answered is waited for so long
     made = admin.call("POST", "/v1/admin/apps", dict(APP, id="app1", capabilities=["proactive_notification"]), 201)
     assert made["name"] == "Ünïcode app" and made["setup_completed_url"] == "" and not seen(admin, "ann")
     where = "/v1/admin/apps/app1"
