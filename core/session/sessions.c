@@ -8,9 +8,15 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+<<<<<<< HEAD
 #include "session/samples.h"
 #include "session/state.h"
 #include "session/voices.h"
+=======
+#include "session/geolocation.h"
+#include "session/state.h"
+#include "session/summary.h"
+>>>>>>> main
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -45,6 +51,7 @@ static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
 
 static void metrics_make(void)
 {
+    static const double processing_bounds[] = {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600};
     metrics = (struct session_metrics){
         .active = metric_gauge("backend_listen_active_ws_connections", "Live listen connections."),
         .sessions = metric_counter("omid_listen_sessions_total", "Sessions begun."),
@@ -60,6 +67,18 @@ static void metrics_make(void)
         .photos = metric_counter("omid_listen_photos_total", "Photos taken from clients, whole."),
         .conversations = metric_counter("omid_conversations_opened_total", "Conversations begun or resumed."),
         .processed = metric_counter("omid_conversations_completed_total", "Conversations processed to their end."),
+        .skipped = metric_counter("omid_conversations_skipped_total",
+                                  "Conversations whose processing found nothing to process."),
+        .failed = metric_counter("omid_conversations_failed_total",
+                                 "Conversations whose processing was given up; they are kept, with the error."),
+        .processing_refused = metric_counter("omid_processing_refused_total",
+                                             "Conversations left to the sweeper: too many waited for processing."),
+        .processing_running = metric_gauge("omid_processing_running", "Conversations whose end is worked on."),
+        .processing_waiting =
+            metric_gauge("omid_processing_waiting", "Conversations whose end waits for others to be done."),
+        .processing_seconds = metric_get(METRIC_HISTOGRAM, "omid_processing_seconds",
+                                         "Time from the end of a conversation to that of its processing.", NULL, 0,
+                                         processing_bounds, ARRAY_LEN(processing_bounds)),
         .processing_retries =
             metric_counter("omid_conversation_retries_total", "Processing steps that failed and were repeated."),
         .coalesced = metric_counter("omid_listen_coalesced_total",
@@ -67,6 +86,7 @@ static void metrics_make(void)
         .dropped = metric_counter("omid_listen_dropped_total", "Messages, segments and photos dropped at a bound."),
     };
     audio_ring_metrics();
+    summary_metrics();
 }
 
 const struct session_metrics *session_metrics(void)
@@ -256,6 +276,9 @@ struct sessions *sessions_new(const struct sessions_env *env)
     list_init(&ss->session);
     list_init(&ss->waiting);
     list_init(&ss->rest);
+    list_init(&ss->geolocation);
+    list_init(&ss->geolocation_patch);
+    geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
     list_init(&ss->calls);
     ss->samples = samples_new(ss);
@@ -369,8 +392,12 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+<<<<<<< HEAD
     samples_free(&ss->samples);
     voices_free_all(ss);
+=======
+    geolocation_free_all(ss);
+>>>>>>> main
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);

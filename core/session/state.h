@@ -31,6 +31,7 @@
 struct sessions {
     uint32_t magic;
     struct sessions_env env;
+<<<<<<< HEAD
     struct conf *conf;        /* env.conf, held */
     struct roster roster;     /* what others may see of them */
     struct list session;      /* all of them */
@@ -44,6 +45,21 @@ struct sessions {
     struct map *processing;   /* id -> struct processing */
     struct list waiting;      /* processings not yet begun */
     unsigned running;         /* processings begun */
+=======
+    struct conf *conf;                          /* env.conf, held */
+    struct roster roster;                       /* what others may see of them */
+    struct list session;                        /* all of them */
+    struct map *by_id;                          /* session id -> struct session */
+    struct map *conversation;                   /* id -> struct conversation */
+    struct map *open_of;                        /* uid -> its open struct conversation */
+    struct list geolocation, geolocation_patch; /* under way */
+    struct list rest;                           /* requests of the REST routes under way */
+    struct map *processing;                     /* id -> struct processing */
+    struct list waiting;                        /* processings not yet begun */
+    unsigned n_waiting;
+    unsigned running; /* processings that have a place */
+    bool placing;     /* those that wait are taking places */
+>>>>>>> main
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */
@@ -289,14 +305,17 @@ void processing_drain(struct sessions *ss);
 void processing_free_all(struct sessions *ss);
 
 /* ---- rest.c ---- */
-/* The conversation's processing has ended: with these JSON texts, or (memory NULL) without becoming completed. */
-void rest_processed(struct sessions *ss, const char *id, const struct buf *memory, const struct buf *messages);
+/* The conversation's processing has ended: with these JSON texts for an answer of this status, or (memory NULL) it was
+ * put off. */
+void rest_processed(struct sessions *ss, const char *id, int status, const struct buf *memory,
+                    const struct buf *messages);
 void rest_free_all(struct sessions *ss);
 
 /* ---- sessions.c ---- */
 struct session_metrics {
     struct metric *active, *sessions, *refused, *audio_bytes, *audio_channel, *mix_rejoins, *messages_ignored,
-        *segments, *photos, *conversations, *processed, *processing_retries, *coalesced, *dropped;
+        *segments, *photos, *conversations, *processed, *skipped, *failed, *processing_retries, *processing_refused,
+        *processing_running, *processing_waiting, *processing_seconds, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
 unsigned sessions_live(void); /* of the whole process */
