@@ -8,15 +8,11 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
-<<<<<<< HEAD
+#include "session/geolocation.h"
 #include "session/samples.h"
 #include "session/state.h"
-#include "session/voices.h"
-=======
-#include "session/geolocation.h"
-#include "session/state.h"
 #include "session/summary.h"
->>>>>>> main
+#include "session/voices.h"
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -392,12 +388,9 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
-<<<<<<< HEAD
     samples_free(&ss->samples);
     voices_free_all(ss);
-=======
     geolocation_free_all(ss);
->>>>>>> main
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);

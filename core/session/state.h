@@ -31,21 +31,6 @@
 struct sessions {
     uint32_t magic;
     struct sessions_env env;
-<<<<<<< HEAD
-    struct conf *conf;        /* env.conf, held */
-    struct roster roster;     /* what others may see of them */
-    struct list session;      /* all of them */
-    struct map *by_id;        /* session id -> struct session */
-    struct map *conversation; /* id -> struct conversation */
-    struct map *open_of;      /* uid -> its open struct conversation */
-    struct list rest;         /* requests of the REST routes under way */
-    struct list calls;        /* the same, of call.h */
-    struct map *voices;       /* uid -> struct voices, of those who speak */
-    struct samples *samples;  /* of voices, that are to be taken */
-    struct map *processing;   /* id -> struct processing */
-    struct list waiting;      /* processings not yet begun */
-    unsigned running;         /* processings begun */
-=======
     struct conf *conf;                          /* env.conf, held */
     struct roster roster;                       /* what others may see of them */
     struct list session;                        /* all of them */
@@ -54,12 +39,14 @@ struct sessions {
     struct map *open_of;                        /* uid -> its open struct conversation */
     struct list geolocation, geolocation_patch; /* under way */
     struct list rest;                           /* requests of the REST routes under way */
+    struct list calls;                          /* the same, of call.h */
+    struct map *voices;                         /* uid -> struct voices, of those who speak */
+    struct samples *samples;                    /* of voices, that are to be taken */
     struct map *processing;                     /* id -> struct processing */
     struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;
     unsigned running; /* processings that have a place */
     bool placing;     /* those that wait are taking places */
->>>>>>> main
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */
