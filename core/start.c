@@ -219,7 +219,8 @@ static bool start_sessions(struct daemon *d)
                                    .queue = d->queue,
                                    .exec = d->exec,
                                    .loop = d->loop[i],
-                                   .reactor = i};
+                                   .reactor = i,
+                                   .reactors = d->n_loops};
         d->sessions[i] = sessions_new(&env);
         if (!d->sessions[i])
             return false;

@@ -16,6 +16,7 @@
 #include "bus/bus.h"
 #include "lane/exec/exec.h"
 #include "session/state.h"
+#include "session/sync.h"
 
 #define MODULE "rest"
 #define REST_MAGIC UINT32_C(0x72657374)
@@ -460,5 +461,5 @@ bool sessions_routes_add(struct routes *routes, struct sessions **all)
         if (!routes_add(routes, &r[i]))
             return false;
     }
-    return true;
+    return sync_routes_add(routes, all);
 }

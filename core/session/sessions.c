@@ -9,6 +9,7 @@
 #include "host/host.h"
 #include "session/audio_ring.h"
 #include "session/state.h"
+#include "session/sync.h"
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -230,8 +231,10 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
 {
     struct sessions *ss = container_of(msg, struct sessions, start);
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
-    if (!ss->draining)
-        ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->draining)
+        return;
+    ev_timer_start(loop_ev(loop), &ss->sweep);
+    sync_start(ss->sync);
 }
 
 void sessions_start(struct sessions *ss)
@@ -257,7 +260,8 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->conversation = map_new();
     ss->processing = map_new();
     ss->open_of = map_new();
-    if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+    ss->sync = sync_new(ss);
+    if (!ss->sync || !ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -299,6 +303,7 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    sync_configure(ss->sync, former);
     conf_free(&former);
 }
 
@@ -318,7 +323,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0)
+        map_count(ss->processing) > 0 || !sync_idle(ss->sync))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -340,6 +345,7 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
         supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
+    sync_drain(ss->sync);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 
@@ -361,6 +367,7 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    sync_free(&ss->sync);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);

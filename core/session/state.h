@@ -38,6 +38,7 @@ struct sessions {
     struct map *conversation; /* id -> struct conversation */
     struct map *open_of;      /* uid -> its open struct conversation */
     struct list rest;         /* requests of the REST routes under way */
+    struct sync *sync;        /* recordings made offline */
     struct map *processing;   /* id -> struct processing */
     struct list waiting;      /* processings not yet begun */
     unsigned running;         /* processings begun */

@@ -7,7 +7,7 @@
 #include "base/magic.h"
 #include "store/store_int.h"
 
-static struct db *reader_take(struct store *s, char *err, size_t errlen)
+struct db *store_reader_take(struct store *s, char *err, size_t errlen)
 {
     struct db *db = NULL;
     pthread_mutex_lock(&s->readers);
@@ -21,7 +21,7 @@ static struct db *reader_take(struct store *s, char *err, size_t errlen)
 }
 
 /* One that has failed is not used again: the next one sees the file as it is then. */
-static void reader_give(struct store *s, struct db *db, bool failed)
+void store_reader_give(struct store *s, struct db *db, bool failed)
 {
     if (!failed) {
         pthread_mutex_lock(&s->readers);
@@ -40,12 +40,12 @@ void store_readers_close(struct store *s)
         db_close(&s->idle[--s->n_idle]);
 }
 
-static int read_failed(struct store *s, struct db *db, char *err, size_t errlen)
+int store_read_failed(struct store *s, struct db *db, char *err, size_t errlen)
 {
     snprintf(err, errlen, "%s", db_error(db));
     log_error("store", "reading failed", LS("reason", err));
     db_rollback(db);
-    reader_give(s, db, true);
+    store_reader_give(s, db, true);
     return OMID_ERR;
 }
 
@@ -75,13 +75,13 @@ int store_conversation_read_json(struct store *s, const char *uid, const char *i
     CHECK_MAGIC(s, STORE_MAGIC);
     struct store_conversation *c = NULL;
     int64_t row;
-    struct db *db = reader_take(s, err, errlen);
+    struct db *db = store_reader_take(s, err, errlen);
     if (db == NULL)
         return OMID_ERR;
     /* One snapshot for all its tables. */
     if (!db_exec(db, "BEGIN") || store_conversation_read(db, id, true, &c, &row) != OMID_OK || !db_exec(db, "COMMIT"))
-        return read_failed(s, db, err, errlen);
-    reader_give(s, db, false);
+        return store_read_failed(s, db, err, errlen);
+    store_reader_give(s, db, false);
     if (c == NULL || strcmp(c->uid, uid) != 0) {
         store_conversation_free(&c);
         return OMID_ENOTSUP;
@@ -177,11 +177,11 @@ int store_list_json(struct store *s, const struct store_list *l, size_t max_byte
 {
     CHECK_MAGIC(s, STORE_MAGIC);
     struct page page;
-    struct db *db = reader_take(s, err, errlen);
+    struct db *db = store_reader_take(s, err, errlen);
     if (db == NULL)
         return OMID_ERR;
     if (!db_exec(db, "BEGIN"))
-        return read_failed(s, db, err, errlen);
+        return store_read_failed(s, db, err, errlen);
     int r = page_read(db, l, &page);
     bool memory = r != OMID_OK || buf_puts(out, "[");
     for (size_t i = 0; memory && r == OMID_OK && i < page.n; i++) {
@@ -192,8 +192,8 @@ int store_list_json(struct store *s, const struct store_list *l, size_t max_byte
         store_conversation_free(&c);
     }
     if (r == OMID_ERR || !db_exec(db, "COMMIT"))
-        return read_failed(s, db, err, errlen);
-    reader_give(s, db, false);
+        return store_read_failed(s, db, err, errlen);
+    store_reader_give(s, db, false);
     if (r == OMID_OK && (!memory || !buf_puts(out, "]"))) {
         snprintf(err, errlen, "no memory");
         return OMID_ERR;

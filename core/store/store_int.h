@@ -57,6 +57,24 @@ enum store_stmt {
     SS_LIST,
     SS_DUE_TIMEOUT,
     SS_DUE_PROCESSING,
+    SS_SEG_SHIFT,
+    SS_CONV_MADE,
+    SS_CONV_AROUND,
+    SS_UPLOAD_PUT,
+    SS_UPLOAD_FILE_PUT,
+    SS_UPLOAD_FIND,
+    SS_UPLOAD_FILES,
+    SS_UPLOADS_FORGET,
+    SS_RECORDING_FIND,
+    SS_RECORDING_PUT,
+    SS_RECORDING_AGAIN,
+    SS_RECORDING_COUNT,
+    SS_RECORDINGS_DUE,
+    SS_RECORDINGS_FORGET,
+    SS_RECORDING_SET,
+    SS_RECORDING_OPEN,
+    SS_RECORDING_DONE,
+    SS_RECORDING_WANTS,
     SS_SEG_PUT,
     SS_SEG_DELETE,
     SS_SEG_OF,
@@ -94,7 +112,11 @@ int store_call_post(struct store *s, struct store_call *c, struct loop *loop, vo
 /* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
  * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
 int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
+/* How many it changed: 0 when it is not there, or not in `from`; -1: failed. */
+int64_t store_status_write(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                           enum store_status to, const char *structured, const char *error);
 /* segments.c */
+bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g);
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
 int store_content_read(struct db *db, int64_t row, bool data, struct store_conversation *c);
@@ -102,7 +124,11 @@ void store_content_free(struct store_conversation *c);
 /* false: db_error(). Within a transaction of the writer's. */
 bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
 bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
-/* reader.c */
+/* reader.c: a connection for one reading; given back, or by store_read_failed(), which says why and answers OMID_ERR.
+ */
+struct db *store_reader_take(struct store *s, char *err, size_t errlen);
+void store_reader_give(struct store *s, struct db *db, bool failed);
+int store_read_failed(struct store *s, struct db *db, char *err, size_t errlen);
 void store_readers_close(struct store *s);
 
 bool store_text_ok(const char *s); /* NULL or not too long */
