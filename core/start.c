@@ -23,7 +23,9 @@
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/registry.h"
 #include "store/store.h"
+#include "store/values.h"
 
 /* A finished job's name answers with its first id this long (the webhook contract, idempotency). */
 #define NAME_KEEP_MS (12u * 3600 * 1000)
@@ -62,6 +64,20 @@ static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, 
         sessions_tell(d->sessions[reactor], inst, begins);
 }
 
+static int value_put(void *arg, const char *plugin, const char *key, const void *value, size_t len, int64_t ttl_ms,
+                     struct loop *loop, void (*cb)(void *arg, int result), void *cb_arg)
+{
+    const struct daemon *d = arg;
+    return store_value_put(d->store, plugin, key, value, len, clock_wall_ms(), ttl_ms, loop, cb, cb_arg);
+}
+
+static int value_get(void *arg, const char *plugin, const char *key, struct loop *loop,
+                     void (*cb)(void *arg, int result, const void *value, size_t len), void *cb_arg)
+{
+    const struct daemon *d = arg;
+    return store_value_get(d->store, plugin, key, clock_wall_ms(), loop, cb, cb_arg);
+}
+
 /* Has somebody asked to stop? Signals wait for the main thread. */
 static bool stop_asked(void *arg)
 {
@@ -84,12 +100,21 @@ struct host_env daemon_host_env(struct daemon *d)
                                           .publish = publish,
                                           .respond = plugin_respond,
                                           .respond_with = plugin_respond_with,
+                                          .respond_begin = plugin_respond_begin,
+                                          .respond_data = plugin_respond_data,
+                                          .respond_end = plugin_respond_end,
                                           .conn_send = plugin_conn_send,
                                           .conn_close = plugin_conn_close,
                                           .stt_ready = session_stt_ready,
                                           .stt_writable = session_stt_writable,
                                           .stt_result = session_stt_result,
                                           .stt_closed = session_stt_closed,
+                                          .value_put = value_put,
+                                          .value_get = value_get,
+                                          .endpoints = daemon_endpoints,
+                                          .endpoint_find = daemon_endpoint_find,
+                                          .endpoints_release = registry_release,
+                                          .endpoint_report = daemon_endpoint_report,
                                           .takes_part = takes_part}};
 }
 
@@ -152,6 +177,9 @@ static bool start_disk(struct daemon *d)
         return false;
     }
 
+    if (!daemon_registry_open(d))
+        return false;
+
     snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
     struct queue_config qc = {.path = path,
                               .commit_ms = c->queue.commit_ms,
@@ -162,7 +190,12 @@ static bool start_disk(struct daemon *d)
                               .retry_ms = c->queue.retry_ms,
                               .n_retry = c->queue.retry.n,
                               .jitter = c->queue.jitter,
-                              .name_keep_ms = NAME_KEEP_MS};
+                              .name_keep_ms = NAME_KEEP_MS,
+                              .dead = c->queue.dead,
+                              .dead_keep_ms = (int64_t)c->queue.dead_keep_ms,
+                              .attempts = c->queue.attempts,
+                              .attempts_keep_ms = (int64_t)c->queue.attempts_keep_ms,
+                              .replay_per_s = c->queue.replay_rate};
     d->queue = queue_open(&qc, &d->queue_aside, err, sizeof err);
     if (!d->queue) {
         log_error(MODULE, "queue", LS("path", path), LS("reason", err));

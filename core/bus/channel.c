@@ -487,10 +487,10 @@ static bool down_has_room(struct channel *ch, size_t cost)
     return queued <= ch->down_max / 2 || (queued < ch->down_max && cost <= ch->down_max - queued);
 }
 
-enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len)
+static enum channel_result down_bounded(struct channel *ch, enum channel_down_kind kind, enum ws_opcode op,
+                                        const void *data, size_t len)
 {
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
-    omid_assert(op == WS_TEXT || op == WS_BINARY);
     if (ch->down_closed || atomic_load(&ch->closed))
         return CHANNEL_CLOSED;
     if (!down_has_room(ch, len + MESSAGE_COST)) {
@@ -500,7 +500,7 @@ enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, 
             return CHANNEL_FULL;
         atomic_store(&ch->down_wanted, false);
     }
-    struct channel_down *d = down_new(DOWN_MESSAGE, data, len, NULL, NULL);
+    struct channel_down *d = down_new(kind, data, len, NULL, NULL);
     if (d == NULL) {
         /* Memory may come back when something of this channel was sent; nothing can be promised when nothing is. */
         channel_down_close(ch, WS_CODE_TRY_LATER, "out of memory");
@@ -509,6 +509,17 @@ enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, 
     d->op = op;
     down_post(ch, d);
     return CHANNEL_OK;
+}
+
+enum channel_result channel_down_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len)
+{
+    omid_assert(op == WS_TEXT || op == WS_BINARY);
+    return down_bounded(ch, DOWN_MESSAGE, op, data, len);
+}
+
+enum channel_result channel_down_piece(struct channel *ch, const void *data, size_t len)
+{
+    return down_bounded(ch, DOWN_BODY, WS_BINARY, data, len);
 }
 
 void channel_down_close(struct channel *ch, uint16_t code, const char *reason)
@@ -553,6 +564,35 @@ enum channel_result channel_down_response_with(struct channel *ch, int status, c
     ch->down_closed = true;
     down_post(ch, d);
     return CHANNEL_OK;
+}
+
+enum channel_result channel_down_head(struct channel *ch, int status, const char *content_type,
+                                      const char *const *headers, uint64_t length)
+{
+    CHECK_MAGIC(ch, CHANNEL_MAGIC);
+    omid_assert(status >= 200 && status <= 599);
+    if (ch->down_closed || atomic_load(&ch->closed))
+        return CHANNEL_CLOSED;
+    struct channel_down *d = down_new(DOWN_HEAD, &length, sizeof(length), content_type, headers);
+    if (d == NULL) {
+        channel_down_close(ch, WS_CODE_INTERNAL, "out of memory");
+        return CHANNEL_CLOSED;
+    }
+    d->code = (uint16_t)status;
+    down_post(ch, d);
+    return CHANNEL_OK;
+}
+
+/* It must not fail: it goes where a close would. */
+void channel_down_end(struct channel *ch)
+{
+    CHECK_MAGIC(ch, CHANNEL_MAGIC);
+    if (ch->down_closed || atomic_load(&ch->closed))
+        return;
+    ch->down_closed = true;
+    ch->close_node->kind = DOWN_END;
+    ch->close_node->len = 0;
+    sink_post(ch, ch->close_node);
 }
 
 void channel_drop(struct channel **chp)

@@ -48,7 +48,7 @@ void channel_request_free(struct channel_request *req); /* the members, not the 
 
 /* The reactor's side. All on the reactor's thread. */
 struct channel_handler {
-    /* First. For HTTP the only one besides closed(). */
+    /* First. For HTTP the only one besides closed(), and writable() of an answer in pieces. */
     void (*opened)(struct channel *ch);
     /* true: taken. false: keep it (and all after it) until channel_resume(). WS_TEXT and WS_BINARY only. */
     bool (*message)(struct channel *ch, enum ws_opcode op, const unsigned char *data, size_t len);
@@ -67,6 +67,9 @@ enum channel_down_kind {
     DOWN_CLOSE,    /* code, data = reason: send what is queued, then a Close frame */
     DOWN_RESUME,   /* read on */
     DOWN_RESPONSE, /* status in code, content_type, data = body */
+    DOWN_HEAD,     /* of an answer in pieces: as DOWN_RESPONSE, data = the body's length, a uint64_t */
+    DOWN_BODY,     /* data, the next piece of it */
+    DOWN_END,      /* all of it was handed over; without it, DOWN_CLOSE: it will not be whole */
 };
 struct channel_down {
     struct channel_down *next;
@@ -117,6 +120,12 @@ enum channel_result channel_down_response(struct channel *ch, int status, const 
 /* The same with lines of its own ("Name: value", NULL-terminated, at most CHANNEL_MAX_HEADERS); headers may be NULL. */
 enum channel_result channel_down_response_with(struct channel *ch, int status, const char *content_type,
                                                const char *const *headers, const void *body, size_t len);
+/* HTTP: an answer in pieces of `length` bytes in all. channel_down_piece() is refused as channel_down_message() is.
+ * Then channel_down_end(), or channel_down_close() where it can't be whole, and channel_drop(). */
+enum channel_result channel_down_head(struct channel *ch, int status, const char *content_type,
+                                      const char *const *headers, uint64_t length);
+enum channel_result channel_down_piece(struct channel *ch, const void *data, size_t len);
+void channel_down_end(struct channel *ch);
 void channel_resume(struct channel *ch); /* delivers what was held, not within this call */
 /* No handler calls afterwards. What was not closed or answered yet is closed with 1011 (HTTP: 500). */
 void channel_drop(struct channel **ch);

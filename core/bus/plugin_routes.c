@@ -118,6 +118,10 @@ struct omid_exchange {
     struct channel *ch; /* NULL: the client has left, or was answered for the plugin */
     ev_timer deadline;
     bool in_callback, answered;
+    /* An answer in pieces. */
+    bool begun, head_only, waits;
+    uint64_t left; /* bytes of it that are still to come */
+    struct omid_stream stream;
 };
 
 static void answer_error(struct channel *ch, int status, const char *text)
@@ -167,7 +171,7 @@ static void exchange_stopped(struct host_attachment *att)
 {
     struct omid_exchange *ex = container_of(att, struct omid_exchange, att);
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
-    if (ex->ch != NULL)
+    if (ex->ch != NULL && !ex->begun)
         answer_error(ex->ch, 503, "the plugin was stopped");
     exchange_let_go(ex);
     host_detach(&ex->att);
@@ -218,9 +222,22 @@ static void http_opened(struct channel *ch)
     if (ex->answered) {
         exchange_free(ex);
     } else if (rc < 0) {
-        answer_error(ex->ch, 500, "the plugin failed");
+        if (!ex->begun)
+            answer_error(ex->ch, 500, "the plugin failed");
         exchange_free(ex);
     }
+}
+
+/* It may release the exchange. */
+static void exchange_tell_writable(struct omid_exchange *ex)
+{
+    if (!ex->waits)
+        return;
+    ex->waits = false;
+    struct host_call call;
+    host_enter(&call, ex->att.inst, "writable");
+    ex->stream.writable(ex->stream.arg, ex);
+    (void)host_leave(&call, OMID_OK);
 }
 
 static void http_closed(struct channel *ch, uint16_t code)
@@ -229,9 +246,19 @@ static void http_closed(struct channel *ch, uint16_t code)
     struct omid_exchange *ex = channel_user(ch);
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
     exchange_let_go(ex);
+    if (ex->begun)
+        exchange_tell_writable(ex);
 }
 
-const struct channel_handler plugin_http_handler = {.opened = http_opened, .closed = http_closed};
+static void http_writable(struct channel *ch)
+{
+    struct omid_exchange *ex = channel_user(ch);
+    CHECK_MAGIC(ex, EXCHANGE_MAGIC);
+    exchange_tell_writable(ex);
+}
+
+const struct channel_handler plugin_http_handler = {
+    .opened = http_opened, .writable = http_writable, .closed = http_closed};
 
 /* A line that a client can't take for two, and that the answer does not make itself. */
 static bool header_line_ok(const char *line)
@@ -274,8 +301,8 @@ int plugin_respond_with(struct omid_exchange **exp, int status, const char *cont
     int rc = host_check(ex->att.inst, "respond");
     if (rc != OMID_OK)
         return rc;
-    if (ex->magic == OMID_MAGIC_DEAD || ex->answered || status < 200 || status > 599 || (body == NULL && len > 0) ||
-        !headers_ok(headers))
+    if (ex->magic == OMID_MAGIC_DEAD || ex->answered || ex->begun || status < 200 || status > 599 ||
+        (body == NULL && len > 0) || !headers_ok(headers))
         return OMID_EINVAL;
     *exp = NULL;
     rc = OMID_ECLOSED;
@@ -288,6 +315,65 @@ int plugin_respond_with(struct omid_exchange **exp, int status, const char *cont
         exchange_free(ex);
     }
     return rc;
+}
+
+/* ------------------------------------------------------------ HTTP, answers in pieces */
+
+#define PIECE_MAX ((size_t)256 << 10)
+
+int plugin_respond_begin(struct omid_exchange *ex, int status, const char *content_type, const char *const *headers,
+                         uint64_t length, const struct omid_stream *stream)
+{
+    omid_assert(ex->magic == EXCHANGE_MAGIC || ex->magic == OMID_MAGIC_DEAD);
+    int rc = host_check(ex->att.inst, "respond_begin");
+    if (rc != OMID_OK)
+        return rc;
+    if (ex->magic == OMID_MAGIC_DEAD || ex->answered || ex->begun || status < 200 || status > 599 || status == 204 ||
+        status == 304 || !headers_ok(headers))
+        return OMID_EINVAL;
+    if (ex->ch == NULL)
+        return OMID_ECLOSED;
+    ev_timer_stop(loop_ev(host_loop(ex->att.inst)), &ex->deadline);
+    ex->head_only = strcmp(channel_request(ex->ch)->method, "HEAD") == 0;
+    ex->begun = true;
+    ex->left = length;
+    ex->stream = *stream;
+    (void)channel_down_head(ex->ch, status, content_type, headers, length); /* respond_data() tells when it failed */
+    return OMID_OK;
+}
+
+int plugin_respond_data(struct omid_exchange *ex, const void *data, size_t len)
+{
+    omid_assert(ex->magic == EXCHANGE_MAGIC || ex->magic == OMID_MAGIC_DEAD);
+    int rc = host_check(ex->att.inst, "respond_data");
+    if (rc != OMID_OK)
+        return rc;
+    if (ex->magic == OMID_MAGIC_DEAD || !ex->begun || ex->answered || len > ex->left || len > PIECE_MAX)
+        return OMID_EINVAL;
+    if (ex->ch == NULL)
+        return OMID_ECLOSED;
+    enum channel_result taken = CHANNEL_OK;
+    if (!ex->head_only && len > 0)
+        taken = channel_down_piece(ex->ch, data, len);
+    ex->waits = taken == CHANNEL_FULL;
+    if (taken == CHANNEL_OK)
+        ex->left -= len;
+    return taken == CHANNEL_OK ? OMID_OK : taken == CHANNEL_FULL ? OMID_EFULL : OMID_ECLOSED;
+}
+
+void plugin_respond_end(struct omid_exchange **exp)
+{
+    struct omid_exchange *ex = *exp;
+    omid_assert(ex->magic == EXCHANGE_MAGIC || ex->magic == OMID_MAGIC_DEAD);
+    if (host_check(ex->att.inst, "respond_end") != OMID_OK || ex->magic == OMID_MAGIC_DEAD || !ex->begun)
+        return;
+    *exp = NULL;
+    if (ex->ch != NULL && (ex->left == 0 || ex->head_only))
+        channel_down_end(ex->ch); /* else exchange_free() closes it: the client sees that it is not whole */
+    if (ex->in_callback)
+        ex->answered = true;
+    else
+        exchange_free(ex);
 }
 
 /* ------------------------------------------------------------ WebSocket */

@@ -23,6 +23,10 @@ void plugin_routes_answer_within(uint32_t ms);
 int plugin_respond(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
 int plugin_respond_with(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
                         const void *body, size_t len);
+int plugin_respond_begin(struct omid_exchange *ex, int status, const char *content_type, const char *const *headers,
+                         uint64_t length, const struct omid_stream *stream);
+int plugin_respond_data(struct omid_exchange *ex, const void *data, size_t len);
+void plugin_respond_end(struct omid_exchange **ex);
 int plugin_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
 void plugin_conn_close(struct omid_conn *conn, uint16_t code, const char *reason);
 

@@ -118,13 +118,37 @@ struct conf {
         uint32_t sweep_ms;  /* looks for conversations without a session whose timeout has passed */
     } store;
     struct {
+        unsigned max_apps, max_webhooks, max_enabled;
+        unsigned webhook_failures;        /* in a row; then it is disabled */
+        uint64_t app_failing_ms;          /* the same, for apps */
+        uint64_t secret_overlap_ms;       /* an old secret signs on for so long */
+        uint32_t flush_ms;                /* counted failures to disk */
+        uint32_t setup_check_ms, test_ms; /* how long the answers of apps and webhooks are waited for */
+    } registry;
+    struct {
+        unsigned at_once, waiting; /* per reactor */
+        unsigned attempts, summary_attempts;
+        uint32_t retry_ms, retry_max_ms, summary_timeout_ms;
+    } processing;
+    struct {
+        bool enabled;
+        char *at; /* "HH:MM" */
+        char *timezone;
+        uint32_t check_ms;
+        unsigned at_once, attempts;
+        uint64_t keep_ms;
+    } day_summary;
+    struct {
         uint32_t commit_ms;
         uint32_t lease_ms;
         unsigned in_flight, in_flight_per_target;
         uint64_t max_jobs;
-        struct conf_list retry; /* durations */
-        uint32_t *retry_ms;     /* the same, parsed: retry.n of them */
-        double jitter;          /* 0.2 = +-20 % */
+        struct conf_list retry;  /* durations */
+        uint32_t *retry_ms;      /* the same, parsed: retry.n of them */
+        double jitter;           /* 0.2 = +-20 % */
+        uint64_t dead, attempts; /* kept */
+        uint64_t dead_keep_ms, attempts_keep_ms;
+        unsigned replay_rate; /* a second */
     } queue;
     struct {
         unsigned critical, storage, blocking; /* threads */

@@ -228,6 +228,52 @@
       "The longest time a write waits for others to share its commit.") \
     R("store", "sweep", DURATION, "5s", 50, 10 MIN, NULL, RELOAD, store.sweep_ms, \
       "Interval at which conversations without a session are looked for whose timeout has passed.") \
+    R("registry", "max_apps", INT, "1000", 1, 100000, NULL, RELOAD, registry.max_apps, \
+      "Apps that may be registered.") \
+    R("registry", "max_webhooks", INT, "100000", 1, 1000000, NULL, RELOAD, registry.max_webhooks, \
+      "Developer webhooks that may be registered, of all users.") \
+    R("registry", "max_enabled", INT, "1000000", 1, 10000000, NULL, RELOAD, registry.max_enabled, \
+      "Apps that may be enabled for a user, counted over all users.") \
+    R("registry", "webhook_failures", INT, "100", 1, 1000000, NULL, RELOAD, registry.webhook_failures, \
+      "A developer webhook is disabled when so many attempts in a row have failed.") \
+    R("registry", "app_failing", DURATION, "72h", 1 SEC, 365 DAY, NULL, RELOAD, registry.app_failing_ms, \
+      "An app is disabled by the first failure that comes so long after the first of an unbroken row of them.") \
+    R("registry", "secret_overlap", DURATION, "24h", 0, 30 DAY, NULL, RELOAD, registry.secret_overlap_ms, \
+      "How long deliveries are signed with the former secret, too, after a new one was made.") \
+    R("registry", "flush", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, registry.flush_ms, \
+      "Interval at which counted failures go to disk: what a crash can lose.") \
+    R("registry", "setup_check", DURATION, "10s", 100, 50 SEC, NULL, RELOAD, registry.setup_check_ms, \
+      "How long an app's answer is waited for whether it is set up for a user.") \
+    R("registry", "test", DURATION, "35s", 100, 50 SEC, NULL, RELOAD, registry.test_ms, \
+      "How long a test delivery that was asked for is waited for.") \
+    R("processing", "at_once", INT, "64", 1, 10000, NULL, RELOAD, processing.at_once, \
+      "Conversations of one reactor whose end is worked on at once; the others wait in order.") \
+    R("processing", "waiting", INT, "10000", 1, 1000000, NULL, RELOAD, processing.waiting, \
+      "Conversations of one reactor that wait for it; those beyond are left to the sweeper.") \
+    R("processing", "attempts", INT, "20", 1, 1000, NULL, RELOAD, processing.attempts, \
+      "How often the end of a conversation is tried; after so many failures it is kept as failed, with the error.") \
+    R("processing", "retry", DURATION, "1s", 10, 1 HOUR, NULL, RELOAD, processing.retry_ms, \
+      "The pause after the first failure; doubled at each further one and varied by a fifth at random.") \
+    R("processing", "retry_max", DURATION, "5min", 10, 1 DAY, NULL, RELOAD, processing.retry_max_ms, \
+      "The longest pause; at least retry.") \
+    R("processing", "summary_attempts", INT, "3", 1, 1000, NULL, RELOAD, processing.summary_attempts, \
+      "How often a plugin is asked for a conversation's summary before the local one is made; at most attempts.") \
+    R("processing", "summary_timeout", DURATION, "2min", 10, 1 HOUR, NULL, RELOAD, processing.summary_timeout_ms, \
+      "The longest wait for a plugin's summary; then the local one is made.") \
+    R("day_summary", "enabled", BOOL, "false", 0, 0, NULL, RELOAD, day_summary.enabled, \
+      "Whether each user's day is summarised without being asked for, unless the user says otherwise.") \
+    R("day_summary", "at", STRING, "22:00", 5, 5, NULL, RELOAD, day_summary.at, \
+      "The local time of it, as HH:MM, unless the user says otherwise.") \
+    R("day_summary", "timezone", STRING, "UTC", 1, 64, NULL, RELOAD, day_summary.timezone, \
+      "The time zone of users who have not named theirs, as in the tz database.") \
+    R("day_summary", "check", DURATION, "30s", 50, 1 HOUR, NULL, RELOAD, day_summary.check_ms, \
+      "Interval at which days that are due are looked for.") \
+    R("day_summary", "at_once", INT, "8", 1, 1000, NULL, RELOAD, day_summary.at_once, \
+      "Days that are summarised at once.") \
+    R("day_summary", "attempts", INT, "10", 1, 1000, NULL, RELOAD, day_summary.attempts, \
+      "How often a day is tried; the pauses are those of processing.") \
+    R("day_summary", "keep", DURATION, "90d", 1 DAY, 3650 DAY, NULL, RELOAD, day_summary.keep_ms, \
+      "How long the summaries of days are kept.") \
     R("queue", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, queue.commit_ms, \
       "The longest time a job waits for others to share its commit.") \
     R("queue", "lease", DURATION, "60s", 1 SEC, 1 HOUR, NULL, 0, queue.lease_ms, \
@@ -242,6 +288,16 @@
       "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
     R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, 0, queue.jitter, \
       "Share by which a pause is varied at random: 0.2 is 20 % either way.") \
+    R("queue", "dead", INT, "100000", 1, 1e8, NULL, 0, queue.dead, \
+      "Dead letters kept; beyond it the oldest are dropped.") \
+    R("queue", "dead_keep", DURATION, "30d", 1 MIN, 3650 DAY, NULL, 0, queue.dead_keep_ms, \
+      "Dead letters older than this are dropped.") \
+    R("queue", "attempts", INT, "100000", 0, 1e8, NULL, 0, queue.attempts, \
+      "Attempts kept in the log of deliveries; 0: none.") \
+    R("queue", "attempts_keep", DURATION, "3d", 1 MIN, 3650 DAY, NULL, 0, queue.attempts_keep_ms, \
+      "Attempts older than this are dropped from the log of deliveries.") \
+    R("queue", "replay_rate", INT, "100", 1, 100000, NULL, 0, queue.replay_rate, \
+      "Dead letters a second that a replay of many brings back at most.") \
     R("exec", "critical", INT, "8", 1, 256, NULL, 0, exec.critical, \
       "Threads for conversation processing and other critical work.") \
     R("exec", "storage", INT, "4", 1, 256, NULL, 0, exec.storage, \

@@ -12,6 +12,7 @@
 
 #include "base/cidr.h"
 #include "base/magic.h"
+#include "base/zone.h"
 #include "conf/load.h"
 
 #define RETRY_MIN_MS UINT64_C(1000)
@@ -140,6 +141,30 @@ static void check_retry(struct load *l)
     }
 }
 
+/* "22:00" */
+static bool time_is_valid(const char *s)
+{
+    return strlen(s) == 5 && strspn(s, "0123456789") == 2 && s[2] == ':' && strspn(s + 3, "0123456789") == 2 &&
+           strtoul(s, NULL, 10) < 24 && strtoul(s + 3, NULL, 10) < 60;
+}
+
+static void check_processing(struct load *l)
+{
+    struct conf *c = l->c;
+    char err[256];
+    load_keep_order(l, NULL, "processing", "retry", &c->processing.retry_ms, "retry_max", &c->processing.retry_max_ms,
+                    true);
+    load_keep_order(l, NULL, "processing", "summary_attempts", &c->processing.summary_attempts, "attempts",
+                    &c->processing.attempts, false);
+    if (c->day_summary.at && !time_is_valid(c->day_summary.at))
+        load_fault(l, false, "day_summary", NULL, "at", "expected a time from 00:00 to 23:59, found \"%.20s\"",
+                   c->day_summary.at);
+    struct zone *z = c->day_summary.timezone ? zone_load(c->day_summary.timezone, err, sizeof(err)) : NULL;
+    if (c->day_summary.timezone && !z)
+        load_fault(l, false, "day_summary", NULL, "timezone", "%s", err);
+    zone_free(&z);
+}
+
 static void expand_home(struct load *l, const char *key, char **dir)
 {
     const char *home = getenv("HOME");
@@ -232,5 +257,6 @@ void load_check_whole(struct load *l)
     check_auth_lane(l);
     check_tls(l);
     check_retry(l);
+    check_processing(l);
     check_pairs(l);
 }

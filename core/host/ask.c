@@ -79,17 +79,37 @@ static const char *result_name(int result)
     }
 }
 
-static void account(enum host_question_kind kind, int result, uint64_t began_ns)
+static struct metric *counter_of(enum host_question_kind kind, int result)
+{
+    const struct metric_label labels[] = {{"question", kind_names[kind]}, {"result", result_name(result)}};
+    return metric_get(METRIC_COUNTER, "omid_questions_total",
+                      "Questions to roles of plugins by what came of them; timeout: the asker waited no longer.",
+                      labels, 2, NULL, 0);
+}
+
+static struct metric *seconds_of(enum host_question_kind kind)
 {
     static const double bounds[] = {0.001, 0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300};
-    const struct metric_label labels[] = {{"question", kind_names[kind]}, {"result", result_name(result)}};
-    metric_add(metric_get(METRIC_COUNTER, "omid_questions_total",
-                          "Questions to roles of plugins by what came of them; timeout: the asker waited no longer.",
-                          labels, 2, NULL, 0),
-               1);
-    metric_observe(metric_get(METRIC_HISTOGRAM, "omid_question_seconds", "Time from a question to its answer.", labels,
-                              1, bounds, ARRAY_LEN(bounds)),
-                   (double)(clock_mono_ns() - began_ns) / 1e9);
+    const struct metric_label labels[] = {{"question", kind_names[kind]}};
+    return metric_get(METRIC_HISTOGRAM, "omid_question_seconds", "Time from a question to its answer.", labels, 1,
+                      bounds, ARRAY_LEN(bounds));
+}
+
+static void account(enum host_question_kind kind, int result, uint64_t began_ns)
+{
+    metric_add(counter_of(kind, result), 1);
+    metric_observe(seconds_of(kind), (double)(clock_mono_ns() - began_ns) / 1e9);
+}
+
+void ask_metrics(void)
+{
+    static const int results[] = {OMID_OK,       OMID_EINVAL,  OMID_ENOTSUP, OMID_EFULL,
+                                  OMID_ETIMEOUT, OMID_ECLOSED, OMID_ERR};
+    for (int kind = 0; kind < HOST_QUESTIONS; kind++) {
+        seconds_of((enum host_question_kind)kind);
+        for (size_t i = 0; i < ARRAY_LEN(results); i++)
+            counter_of((enum host_question_kind)kind, results[i]);
+    }
 }
 
 /* ---------------------------------------------------------------- the asker's end */

@@ -109,14 +109,21 @@ static void on_answer(void *arg, const struct omid_http_response *res)
     free(r);
 }
 
-int http_start(struct omid_instance *inst, const struct omid_http_request *req, omid_http_cb cb, void *arg,
+/* As it was before 1.2. */
+#define HTTP_REQUEST_1_0 offsetof(struct omid_http_request, aws_sigv4)
+
+int http_start(struct omid_instance *inst, const struct omid_http_request *given, omid_http_cb cb, void *arg,
                struct omid_http **out)
 {
     int rc = instance_check_new(inst, "http_start");
     if (rc != OMID_OK)
         return rc;
-    if (req == NULL || req->size < sizeof(*req) || cb == NULL || req->method == NULL || req->url == NULL ||
-        (req->body == NULL && req->body_len > 0))
+    if (given == NULL || given->size < HTTP_REQUEST_1_0)
+        return OMID_EINVAL;
+    struct omid_http_request whole = {.size = sizeof(whole)};
+    memcpy(&whole, given, given->size < sizeof(whole) ? HTTP_REQUEST_1_0 : sizeof(whole));
+    const struct omid_http_request *req = &whole;
+    if (cb == NULL || req->method == NULL || req->url == NULL || (req->body == NULL && req->body_len > 0))
         return OMID_EINVAL;
     if (inst->module->lane == NULL)
         return OMID_ENOTSUP;

@@ -18,6 +18,7 @@ struct host *host_new(const struct host_env *env)
     struct host *h = calloc(1, sizeof(*h));
     if (h == NULL)
         return NULL;
+    ask_metrics();
     size_t n = env->conf->n_plugins;
     h->module = calloc(n > 0 ? n : 1, sizeof(struct omid_module *));
     h->view = calloc(env->n_loops > 0 ? env->n_loops : 1, sizeof(struct host_view *));

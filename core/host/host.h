@@ -36,12 +36,27 @@ struct host_services {
     int (*respond)(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len);
     int (*respond_with)(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
                         const void *body, size_t len);
+    int (*respond_begin)(struct omid_exchange *ex, int status, const char *content_type, const char *const *headers,
+                         uint64_t length, const struct omid_stream *stream);
+    int (*respond_data)(struct omid_exchange *ex, const void *data, size_t len);
+    void (*respond_end)(struct omid_exchange **ex);
     int (*conn_send)(struct omid_conn *conn, enum omid_message type, const void *data, size_t len);
     void (*conn_close)(struct omid_conn *conn, uint16_t code, const char *reason);
     void (*stt_ready)(struct omid_stt *stt);
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+    /* The registry; see the functions of the same names in omid/plugin.h. */
+    const struct omid_endpoints *(*endpoints)(void *arg, const char *uid);
+    const struct omid_endpoints *(*endpoint_find)(void *arg, const char *id, const char *uid);
+    void (*endpoints_release)(const struct omid_endpoints **endpoints);
+    void (*endpoint_report)(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text);
+    /* The store's values of a plugin; as store_value_put() and store_value_get(). NULL: there is no store. */
+    int (*value_put)(void *arg, const char *plugin, const char *key, const void *value, size_t len, int64_t ttl_ms,
+                     struct loop *loop, void (*cb)(void *arg, int result), void *cb_arg);
+    int (*value_get)(void *arg, const char *plugin, const char *key, struct loop *loop,
+                     void (*cb)(void *arg, int result, const void *value, size_t len), void *cb_arg);
     /* At a reload, on the reactor: this instance gets events from now on (it began after the sessions that live), or
      * gets no more. NULL: nobody has anything to say to it. */
     void (*takes_part)(void *arg, unsigned reactor, struct omid_instance *inst, bool begins);

@@ -5,9 +5,9 @@
 #include "host/module.h"
 
 const char *const handle_names[HANDLE_KINDS] = {
-    [HANDLE_TIMER] = "timers",    [HANDLE_HTTP] = "http",        [HANDLE_WS] = "ws",
-    [HANDLE_WORK] = "work",       [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",
-    [HANDLE_ATTACHED] = "routes", [HANDLE_GATHER] = "gathers",   [HANDLE_ASK] = "questions",
+    [HANDLE_TIMER] = "timers",     [HANDLE_HTTP] = "http",    [HANDLE_WS] = "ws",           [HANDLE_WORK] = "work",
+    [HANDLE_ENQUEUE] = "enqueues", [HANDLE_JOB] = "jobs",     [HANDLE_ATTACHED] = "routes", [HANDLE_GATHER] = "gathers",
+    [HANDLE_ASK] = "questions",    [HANDLE_VALUE] = "values",
 };
 
 enum instance_state instance_phase(const struct omid_instance *inst)
@@ -237,7 +237,8 @@ void instance_maybe_quiet(struct omid_instance *inst)
 {
     if (instance_phase(inst) != INSTANCE_DRAINED || !list_empty(&inst->open[HANDLE_WORK]) ||
         !list_empty(&inst->open[HANDLE_ENQUEUE]) || !list_empty(&inst->open[HANDLE_JOB]) ||
-        !list_empty(&inst->open[HANDLE_GATHER]) || !list_empty(&inst->open[HANDLE_ASK]))
+        !list_empty(&inst->open[HANDLE_VALUE]) || !list_empty(&inst->open[HANDLE_GATHER]) ||
+        !list_empty(&inst->open[HANDLE_ASK]))
         return;
     struct host *h = inst->module->host;
     pthread_mutex_lock(&h->lock);
@@ -258,9 +259,11 @@ static void cancel_open(struct omid_instance *inst)
         [HANDLE_JOB] = job_run_abandon,
         [HANDLE_GATHER] = gather_bury,
         [HANDLE_ASK] = ask_bury,
+        [HANDLE_VALUE] = value_abandon,
     };
     struct omid_module *mod = inst->module;
     attachments_tell(inst, true);
+    value_settle(inst);
     for (unsigned kind = 0; kind < HANDLE_KINDS; kind++) {
         unsigned n = 0;
         for (struct list *it; cancel[kind] != NULL && (it = list_pop(&inst->open[kind])) != NULL; n++) {

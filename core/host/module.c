@@ -220,6 +220,7 @@ bool module_configure(struct omid_module *mod, struct conf_faults *faults)
         return false;
     report_blocking(mod, faults);
     watchdog_metrics(mod->name);
+    value_metrics(mod->name);
     conf_lane_clear(&mod->lane_conf);
     conf_lane_copy(&mod->lane_conf, &mod->conf->lane);
     if (mod->host->env.lanes != NULL) {

@@ -40,6 +40,7 @@
 #define INSTANCE_MAX_TIMERS 65536
 #define INSTANCE_MAX_GATHERS 1024
 #define INSTANCE_MAX_GATHER_ITEMS 262144 /* of all together: 12 MB */
+#define INSTANCE_MAX_VALUES 4096         /* puts and gets under way */
 #define GATHER_MAX_LABELS 16             /* of one plugin */
 #define GATHER_MAX_LABEL 32              /* characters */
 #define LOG_LINES_PER_WINDOW 200         /* of one module, whatever they say */
@@ -78,6 +79,7 @@ enum handle_kind {
     HANDLE_ATTACHED, /* connections and exchanges of its routes */
     HANDLE_GATHER,
     HANDLE_ASK,
+    HANDLE_VALUE,
     HANDLE_KINDS
 };
 extern const char *const handle_names[HANDLE_KINDS];
@@ -153,6 +155,7 @@ struct omid_instance {
     bool failed;       /* start() answered an error */
     struct list open[HANDLE_KINDS];
     size_t n_timers;
+    size_t n_values;
     struct omid_gather **gather; /* INSTANCE_MAX_GATHERS places; NULL before the first */
     uint64_t gather_serial;
     size_t n_gather_items;
@@ -267,6 +270,10 @@ int work_submit(struct omid_instance *inst, const struct omid_work *work);
 void work_settle(struct omid_instance *inst); /* before stop(): done() of all that does not run now */
 void work_abandon(struct list *link, struct omid_instance *inst);
 int job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg);
+int jobs_enqueue(struct omid_instance *inst, const struct omid_job *jobs, size_t n, const struct omid_receipt *receipt,
+                 omid_jobs_enqueued_cb cb, void *arg);
+uint32_t jobs_retry_after(struct omid_instance *inst);
+void job_attempt(struct omid_job_run *run, const struct omid_attempt *attempt);
 void enqueue_abandon(struct list *link, struct omid_instance *inst);
 void job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
 void job_run_abandon(struct list *link, struct omid_instance *inst);
@@ -278,8 +285,18 @@ int gather_done(struct omid_instance *inst, omid_gather_token token, int result,
 void gather_cancel(struct omid_gather **gather);
 void gather_bury(struct list *link, struct omid_instance *inst);
 
+/* values.c */
+int value_put(struct omid_instance *inst, const char *key, const void *value, size_t len, int64_t ttl_ms,
+              void (*cb)(void *arg, int result), void *arg);
+int value_get(struct omid_instance *inst, const char *key,
+              void (*cb)(void *arg, int result, const void *value, size_t len), void *arg);
+void value_settle(struct omid_instance *inst); /* after stop(): puts that nobody waits for go on without it */
+void value_metrics(const char *plugin);        /* shown before the first of them */
+void value_abandon(struct list *link, struct omid_instance *inst);
+
 /* ask.c */
 void ask_answer(struct omid_ask **ask, const struct omid_answer *answer);
+void ask_metrics(void); /* shown before the first question */
 void ask_bury(struct list *link, struct omid_instance *inst);
 
 /* datadir.c */
@@ -288,6 +305,14 @@ const char *host_data_dir(struct omid_module *mod);
 /* table.c */
 extern const struct omid_host host_table;
 void table_set_services(const struct host_services *services, struct host *h);
+const struct host_services *table_services(void);
+
+/* endpoints.c */
+const struct omid_endpoints *endpoints_of(struct omid_instance *inst, const char *uid);
+const struct omid_endpoints *endpoint_find(struct omid_instance *inst, const char *id, const char *uid);
+void endpoints_release(const struct omid_endpoints **endpoints);
+void endpoint_report(struct omid_instance *inst, const char *id, const char *uid, enum omid_delivery_outcome outcome,
+                     int status, const char *text);
 
 /* status.c */
 void host_collect(void *arg, struct buf *out);

@@ -20,6 +20,11 @@ void table_set_services(const struct host_services *s, struct host *h)
     the_host = h;
 }
 
+const struct host_services *table_services(void)
+{
+    return &services;
+}
+
 /* ------------------------------------------------------------ any thread */
 
 /* true: within the module's share of lines. The one that passes it is told. */
@@ -61,6 +66,33 @@ static void host_counter_add(struct omid_counter *counter, uint64_t n)
         return; /* beyond the 64 */
     CHECK_MAGIC(counter, COUNTER_MAGIC);
     metric_add(counter->metric, n > INT64_MAX ? INT64_MAX : (int64_t)n);
+}
+
+static bool is_metric_word(const char *s)
+{
+    return s != NULL && *s != '\0' && s[strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
+}
+
+static void host_fallback(struct omid_module *mod, const char *component, const char *from_mode, const char *to_mode,
+                          const char *reason, const char *outcome, unsigned n)
+{
+    CHECK_MAGIC(mod, MODULE_MAGIC);
+    const struct metric_label labels[] = {{"component", component},
+                                          {"from_mode", from_mode},
+                                          {"to_mode", to_mode},
+                                          {"reason", reason},
+                                          {"outcome", outcome}};
+    for (size_t i = 0; i < ARRAY_LEN(labels); i++) {
+        if (is_metric_word(labels[i].value) && strlen(labels[i].value) <= 32)
+            continue;
+        atomic_fetch_add(&mod->account.misuse, 1);
+        log_error("host", "a plugin's call was refused", LS("plugin", mod->name), LS("function", "fallback"),
+                  LS("reason", "a label's value is unusable"), LS("label", labels[i].name));
+        return;
+    }
+    metric_add(metric_get(METRIC_COUNTER, "omi_fallback_total", "Moves to a fallback, by component and outcome.",
+                          labels, ARRAY_LEN(labels), NULL, 0),
+               n);
 }
 
 /* ------------------------------------------------------------ configure() */
@@ -179,11 +211,6 @@ static int host_route_add(struct omid_module *mod, const struct omid_route *rout
     return OMID_OK;
 }
 
-static bool is_metric_word(const char *s)
-{
-    return s != NULL && *s != '\0' && s[strspn(s, "abcdefghijklmnopqrstuvwxyz0123456789_")] == '\0';
-}
-
 static struct metric *counter_metric(struct omid_module *mod, const char *what, const char *help, const char *label,
                                      const char *value)
 {
@@ -275,6 +302,29 @@ static int host_respond_with(struct omid_exchange **ex, int status, const char *
     return services.respond_with(ex, status, content_type, headers, body, len);
 }
 
+static int host_respond_begin(struct omid_exchange *ex, int status, const char *content_type,
+                              const char *const *headers, uint64_t length, const struct omid_stream *stream)
+{
+    if (ex == NULL || stream == NULL || stream->size < sizeof(*stream) || stream->writable == NULL)
+        return OMID_EINVAL;
+    if (services.respond_begin == NULL)
+        return OMID_ENOTSUP;
+    return services.respond_begin(ex, status, content_type, headers, length, stream);
+}
+
+static int host_respond_data(struct omid_exchange *ex, const void *data, size_t len)
+{
+    if (ex == NULL || (data == NULL && len > 0))
+        return OMID_EINVAL;
+    return services.respond_data != NULL ? services.respond_data(ex, data, len) : OMID_ENOTSUP;
+}
+
+static void host_respond_end(struct omid_exchange **ex)
+{
+    if (ex != NULL && *ex != NULL && services.respond_end != NULL)
+        services.respond_end(ex);
+}
+
 static int host_conn_send(struct omid_conn *conn, enum omid_message type, const void *data, size_t len)
 {
     if (conn == NULL || (type != OMID_TEXT && type != OMID_BINARY) || (data == NULL && len > 0))
@@ -364,6 +414,9 @@ const struct omid_host host_table = {
     .exec_submit = work_submit,
     .job_enqueue = job_enqueue,
     .job_finish = job_finish,
+    .jobs_enqueue = jobs_enqueue,
+    .job_attempt = job_attempt,
+    .jobs_retry_after = jobs_retry_after,
     .publish = host_publish,
     .respond = host_respond,
     .conn_send = host_conn_send,
@@ -378,6 +431,16 @@ const struct omid_host host_table = {
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
+    .endpoints = endpoints_of,
+    .endpoint_find = endpoint_find,
+    .endpoints_release = endpoints_release,
+    .endpoint_report = endpoint_report,
+    .kv_put = value_put,
+    .kv_get = value_get,
+    .fallback = host_fallback,
     .respond_with = host_respond_with,
+    .respond_begin = host_respond_begin,
+    .respond_data = host_respond_data,
+    .respond_end = host_respond_end,
     .data_dir = host_data_dir,
 };

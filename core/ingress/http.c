@@ -16,7 +16,7 @@
 #define AUTH_RETRY_S 5
 #define GONE_CHECK_MS 1000 /* for clients that can't be polled any more: they have sent on */
 
-static const char *reason_of(int status)
+const char *http_reason(int status)
 {
     static const struct {
         int status;
@@ -26,16 +26,19 @@ static const char *reason_of(int status)
         {201, "Created"},
         {202, "Accepted"},
         {204, "No Content"},
+        {206, "Partial Content"},
         {304, "Not Modified"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
         {403, "Forbidden"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
+        {406, "Not Acceptable"},
         {409, "Conflict"},
         {410, "Gone"},
         {413, "Content Too Large"},
         {415, "Unsupported Media Type"},
+        {416, "Range Not Satisfiable"},
         {422, "Unprocessable Content"},
         {426, "Upgrade Required"},
         {429, "Too Many Requests"},
@@ -57,7 +60,7 @@ static const char *reason_of(int status)
 
 /* ------------------------------------------------------------ the client's presence */
 
-static void unwatch(struct exchange *ex)
+void http_unwatch(struct exchange *ex)
 {
     if (!ex->watching)
         return;
@@ -80,7 +83,7 @@ static void on_readable(h2o_socket_t *sock, const char *err)
     CHECK_MAGIC(c, CLIENT_MAGIC);
     struct exchange *ex = c->exchange;
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
-    unwatch(ex);
+    http_unwatch(ex);
     if (err != NULL || tcp_peer_gone(h2o_socket_get_fd(sock)))
         client_gone(ex);
     else
@@ -96,8 +99,7 @@ static void watch(struct exchange *ex)
     h2o_socket_read_start(ex->client->sock, on_readable);
 }
 
-/* How long an exchange may wait for its answer. */
-static uint64_t answer_ms(const struct client *c)
+uint64_t http_answer_ms(const struct client *c)
 {
     return (uint64_t)c->t->conf->ingress.answer_timeout_ms + EXCHANGE_GRACE_MS;
 }
@@ -107,12 +109,12 @@ void http_timeout(struct client *c)
     struct exchange *ex = c->exchange;
 
     if (ex == NULL || ex->answered) {
-        /* The client does not take the answer. */
-        client_cut(c);
+        /* The client does not take the answer, or nobody goes on with it. */
+        http_cut(c);
         return;
     }
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
-    if (c->t->now_ms - c->since_ms >= answer_ms(c)) {
+    if (c->t->now_ms - c->since_ms >= http_answer_ms(c)) {
         metric_add(ingress_metrics.answers_late, 1);
         log_warning("ingress", "no answer in time", LS("path", ex->route == NULL ? "" : ex->route->path));
         if (ex->ch != NULL)
@@ -124,7 +126,7 @@ void http_timeout(struct client *c)
         client_gone(ex);
         return;
     }
-    uint64_t due = c->since_ms + answer_ms(c);
+    uint64_t due = c->since_ms + http_answer_ms(c);
     if (!ex->watching && due > c->t->now_ms + GONE_CHECK_MS)
         due = c->t->now_ms + GONE_CHECK_MS;
     timer_set(&c->t->timers, &c->timer, due);
@@ -151,9 +153,9 @@ void http_answer(struct exchange *ex, int status, const char *content_type, cons
     omid_assert(!ex->answered);
     ex->answered = true;
     auth_cancel(&ex->waiter);
-    unwatch(ex);
+    http_unwatch(ex);
     req->res.status = status;
-    req->res.reason = reason_of(status);
+    req->res.reason = http_reason(status);
     if (status == 204 || status == 304)
         len = 0;
     else
@@ -164,7 +166,7 @@ void http_answer(struct exchange *ex, int status, const char *content_type, cons
         req->http1_is_persistent = 0;
     metric_add(ingress_metrics.requests[status / 100 - 2], 1);
     /* Whoever does not read the answer for that long is cut. */
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + answer_ms(c));
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + http_answer_ms(c));
     h2o_send_inline(req, len > 0 ? body : "", len);
 }
 
@@ -203,6 +205,7 @@ static void on_request_end(void *p)
     ex->magic = OMID_MAGIC_DEAD;
     if (ex->ch != NULL)
         channel_up_closed(&ex->ch, WS_CODE_ABNORMAL);
+    http_stream_free(ex);
     auth_cancel(&ex->waiter);
     admission_leave(&ex->admission);
     channel_request_free(&ex->request);
@@ -223,7 +226,7 @@ static struct exchange *exchange_begin(h2o_req_t *req)
     ex->req = req;
     c->exchange = ex;
     client_request_begin(c);
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + answer_ms(c));
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + http_answer_ms(c));
     return ex;
 }
 
@@ -348,8 +351,7 @@ static void start_request(struct exchange *ex)
     channel_up_open(ex->ch);
 }
 
-/* "Name: value" each, NUL behind each and one more; checked where they came from. */
-static void add_lines(struct exchange *ex, const char *line)
+void http_header_lines(struct exchange *ex, const char *line)
 {
     for (; line != NULL && *line != '\0'; line += strlen(line) + 1) {
         const char *colon = strchr(line, ':');
@@ -365,12 +367,19 @@ void http_down(struct exchange *ex, struct channel_down *d)
     switch (d->kind) {
     case DOWN_RESPONSE:
         channel_up_closed(&ex->ch, WS_CODE_NORMAL);
-        add_lines(ex, d->headers);
+        http_header_lines(ex, d->headers);
         http_answer(ex, d->code, d->content_type, d->data, d->len);
         break;
+    case DOWN_HEAD:
+    case DOWN_BODY:
+    case DOWN_END:
+        http_stream(ex, d);
+        return;
     case DOWN_CLOSE:
         channel_up_closed(&ex->ch, WS_CODE_NORMAL);
-        if (d->code == WS_CODE_TRY_LATER)
+        if (ex->answered)
+            http_stream_cut(ex);
+        else if (d->code == WS_CODE_TRY_LATER)
             http_refuse(ex, 503, "overloaded, try again later");
         else
             http_refuse(ex, 500, "no answer");
@@ -403,7 +412,7 @@ static void on_auth(void *arg, const struct auth_answer *answer)
     struct admission_refusal refusal;
 
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
-    unwatch(ex);
+    http_unwatch(ex);
     if (answer->verdict == AUTH_OK) {
         ex->request.uid = strdup(answer->uid);
         if (ex->request.uid == NULL)

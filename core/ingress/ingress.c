@@ -157,7 +157,7 @@ static void cut_clients(struct ingress_thread *t)
         else if (c->state != CLIENT_DYING && c->exchange != NULL && !c->exchange->answered)
             http_abandon(c->exchange);
         else
-            client_cut(c);
+            http_cut(c);
     }
 }
 

@@ -311,6 +311,12 @@ struct exchange {
     struct auth_waiter *waiter;
     struct admission admission;
     char net[CIDR_TEXT]; /* admission_peer()'s key */
+    struct stream {      /* of an answer in pieces: stream.c */
+        h2o_generator_t generator;
+        struct channel_down *first, **last; /* not yet given to h2o */
+        struct channel_down *sending;       /* h2o's until it asks for more; NULL: it waits for us */
+        bool ended, cut;
+    } stream;
 };
 int http_handle(h2o_handler_t *self, h2o_req_t *req);
 void http_down(struct exchange *ex, struct channel_down *d); /* takes over d */
@@ -320,9 +326,22 @@ void http_abandon(struct exchange *ex); /* the daemon ends: 503 */
 void http_answer(struct exchange *ex, int status, const char *content_type, const void *body, size_t len);
 void http_refuse(struct exchange *ex, int status, const char *err);
 void http_header(struct exchange *ex, const char *name, const char *value); /* value is copied */
+/* "Name: value" each, NUL behind each and one more; checked where they came from. lines may be NULL. */
+void http_header_lines(struct exchange *ex, const char *lines);
+const char *http_reason(int status);
+/* How long an exchange may wait for its answer, or for the next step of it. */
+uint64_t http_answer_ms(const struct client *c);
+void http_unwatch(struct exchange *ex);
 unsigned http_reactor_of(struct ingress_thread *t, const char *uid);
 /* The value of a header that may stand only once. *n: how often it does. */
 h2o_iovec_t http_header_get(h2o_req_t *req, const char *name, size_t *n);
+
+/* ---- stream.c: answers in pieces ---- */
+void http_stream(struct exchange *ex, struct channel_down *d); /* takes over d: DOWN_HEAD, DOWN_BODY, DOWN_END */
+void http_stream_cut(struct exchange *ex);                     /* it will not be whole: the client sees the end early */
+void http_stream_free(struct exchange *ex);                    /* what was not sent */
+/* client_cut() for one whose exchange, if any, is answered: h2o does not see the end of a socket it leaves alone. */
+void http_cut(struct client *c);
 
 /* ---- upgrade.c ---- */
 /* Does the request ask for a WebSocket? */

@@ -627,6 +627,9 @@ void websocket_down(struct websocket *ws, struct channel_down *d)
             resume_reading(ws);
         return;
     case DOWN_RESPONSE:
+    case DOWN_HEAD:
+    case DOWN_BODY:
+    case DOWN_END:
         break;
     }
     channel_down_free(d);

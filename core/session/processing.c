@@ -1,293 +1,162 @@
 /*
- * The end of a conversation: marked, read back, summarised in the critical executor, offered to the plugins, and only
- * when what they enqueued is on disk, completed. Each step can be repeated: after a crash, or when one fails,
- * it starts over from the store, and named jobs keep partners from hearing it twice.
+ * The ends of conversations: which ones run, which wait, what becomes of one that failed. Each step can be repeated:
+ * after a crash, or when one fails, it starts over from the store, which keeps what parts have made; named jobs keep
+ * partners from hearing it twice.
  */
+#include "session/processing.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/log.h"
-#include "bus/bus.h"
-#include "lane/exec/exec.h"
-#include "lane/queue/queue.h"
-#include "session/extract.h"
-#include "session/state.h"
+#include "host/ask.h"
 
-#define MODULE "processing"
-#define MAX_RUNNING 16 /* per reactor; the others wait in order */
-#define RETRY_BASE_MS 1000
-#define RETRY_CAP_MS 60000
+#define MODULE PROCESSING_MODULE
+#define PUT_OFF_MS 1000 /* a plugin is being replaced */
+#define JITTER 0.2
 
-enum processing_state {
-    PROCESSING_WAITING,
-    PROCESSING_MARK, /* the store: in_progress -> processing */
-    PROCESSING_READ,
-    PROCESSING_SUMMARIZE, /* critical executor */
-    PROCESSING_OFFER,     /* plugins enqueue; the queue's fence */
-    PROCESSING_COMPLETE,  /* the store: processing -> completed */
-    PROCESSING_RETRY,     /* a step failed: a pause, then from the start */
-};
-
-struct processing {
-    uint32_t magic;
-    enum processing_state state;
-    struct list link; /* sessions.waiting while WAITING */
-    struct sessions *ss;
-    char id[37];
-    char *uid;
-    struct store_conversation *conversation;
-    struct buf structured;
-    bool summarized;
-    bool there; /* this run has just changed its status: the store has it */
-    unsigned failures;
-    ev_timer retry;
-};
-#define PROCESSING_MAGIC UINT32_C(0x70726f63)
-
-static void processing_begin(struct processing *p);
-
-static void processing_set_state(struct processing *p, enum processing_state to)
+void processing_set_state(struct processing *p, enum processing_state to)
 {
-    omid_assert(to == PROCESSING_RETRY ? p->state != PROCESSING_WAITING
-                                       : to == p->state + 1 || (to == PROCESSING_MARK && p->state == PROCESSING_RETRY));
+    bool legal = to == PROCESSING_RETRY     ? p->state != PROCESSING_WAITING && p->state != PROCESSING_RETRY
+                 : to == PROCESSING_WAITING ? p->state == PROCESSING_RETRY
+                 : to == PROCESSING_END
+                     ? p->state == PROCESSING_BEGIN || p->state == PROCESSING_WORK || p->state == PROCESSING_OFFER
+                     : to == p->state + 1;
+    omid_assert(legal);
     p->state = to;
+}
+
+static bool processing_holds_place(const struct processing *p)
+{
+    return p->state != PROCESSING_WAITING && p->state != PROCESSING_RETRY;
 }
 
 static void processing_free(struct processing *p)
 {
     CHECK_MAGIC(p, PROCESSING_MAGIC);
     map_remove(p->ss->processing, p->id);
-    rest_processed(p->ss, p->id, NULL, NULL); /* whoever still waits for it */
+    rest_processed(p->ss, p->id, 503, NULL, NULL); /* whoever still waits for it */
     list_remove(&p->link);
     ev_timer_stop(loop_ev(p->ss->env.loop), &p->retry);
+    host_ask_cancel(&p->ask);
+    if (p->extracting)
+        return; /* of an executor's thread that was abandoned: it may still use it */
     store_conversation_free(&p->conversation);
-    buf_free(&p->structured);
+    buf_free(&p->extract);
+    free(p->summary);
     free(p->uid);
     p->magic = OMID_MAGIC_DEAD;
     free(p);
 }
 
-static void processing_finish(struct processing *p)
+/* ------------------------------------------------------------------- places */
+
+/* Whoever waits takes the places that are free. One that fails at once gives its place back within this loop. */
+static void places_fill(struct sessions *ss)
+{
+    if (ss->placing)
+        return;
+    ss->placing = true;
+    struct list *next;
+    while (ss->running < ss->env.conf->processing.at_once && (next = list_pop(&ss->waiting)) != NULL) {
+        ss->n_waiting--;
+        metric_add(session_metrics()->processing_waiting, -1);
+        ss->running++;
+        metric_add(session_metrics()->processing_running, 1);
+        processing_begin(list_entry(next, struct processing, link));
+    }
+    ss->placing = false;
+}
+
+static void place_give(struct sessions *ss)
+{
+    ss->running--;
+    metric_add(session_metrics()->processing_running, -1);
+    places_fill(ss);
+}
+
+static void place_take(struct processing *p)
 {
     struct sessions *ss = p->ss;
+    list_append(&ss->waiting, &p->link);
+    ss->n_waiting++;
+    metric_add(session_metrics()->processing_waiting, 1);
+    places_fill(ss);
+}
+
+void processing_finish(struct processing *p)
+{
+    struct sessions *ss = p->ss;
+    bool place = processing_holds_place(p);
     processing_free(p);
-    ss->running--;
-    struct list *next = list_pop(&ss->waiting);
-    if (next)
-        processing_begin(list_entry(next, struct processing, link));
+    if (place)
+        place_give(ss);
     sessions_check_drained(ss);
 }
 
-static void processing_again(struct processing *p, const char *what)
+/* ------------------------------------------------------------------- failures */
+
+static void processing_pause(struct processing *p, uint32_t ms)
 {
+    struct sessions *ss = p->ss;
     processing_set_state(p, PROCESSING_RETRY);
-    unsigned shift = p->failures < 6 ? p->failures : 6;
-    uint32_t ms = RETRY_BASE_MS << shift;
-    p->failures++;
+    ev_timer_set(&p->retry, ms / 1000., 0.);
+    ev_timer_start(loop_ev(ss->env.loop), &p->retry);
+    place_give(ss);
+}
+
+static uint32_t pause_ms(const struct processing *p, unsigned failures)
+{
+    uint64_t ms = p->ss->env.conf->processing.retry_ms, max = p->ss->env.conf->processing.retry_max_ms;
+    for (unsigned i = 1; i < failures && ms < max; i++)
+        ms *= 2;
+    ms = ms < max ? ms : max;
+    return (uint32_t)((double)ms * (1 - JITTER + 2 * JITTER * id_random_unit()));
+}
+
+static void processing_again_in(struct processing *p, const char *step, uint32_t ms)
+{
     metric_add(session_metrics()->processing_retries, 1);
     if (p->ss->draining) {
-        log_warning(MODULE, "step failed, left to the next start", LS("conversation", p->id), LS("step", what));
+        log_warning(MODULE, "step failed, left to the next start", LS("conversation", p->id), LS("step", step),
+                    LS("reason", p->error));
         processing_finish(p);
         return;
     }
-    log_warning(MODULE, "step failed, trying again", LS("conversation", p->id), LS("step", what), LU("in_ms", ms));
-    ev_timer_set(&p->retry, (ms < RETRY_CAP_MS ? ms : RETRY_CAP_MS) / 1000., 0.);
-    ev_timer_start(loop_ev(p->ss->env.loop), &p->retry);
+    log_warning(MODULE, "step failed, trying again", LS("conversation", p->id), LS("step", step),
+                LS("reason", p->error), LU("in_ms", ms));
+    processing_pause(p, ms);
 }
 
-/* --------------------------------------------------------------- telling the client */
-
-static void processing_tell_clients(struct processing *p, const struct buf *memory, const struct buf *messages)
+void processing_again(struct processing *p, const char *step, const char *why)
 {
-    struct buf b = BUF_INIT(0);
-    struct json_w w;
-    json_w_start(&w, &b);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "type", "memory_created");
-    json_w_key(&w, "memory");
-    json_w_raw(&w, memory->data, memory->len);
-    json_w_key(&w, "messages");
-    json_w_raw(&w, messages->data, messages->len);
-    json_w_close(&w, '}');
-    if (json_w_end(&w)) {
-        list_each (it, &p->ss->session) {
-            struct session *s = list_entry(it, struct session, link);
-            if (strcmp(s->uid, p->uid) == 0)
-                session_send_text(s, b.data, b.len);
-        }
-    }
-    buf_free(&b);
-}
-
-/* The conversation as it will be when it is completed. */
-static bool processing_json(struct processing *p, struct buf *out)
-{
-    struct json_w w;
-    struct store_conversation *c = p->conversation;
-    char *former = c->structured;
-    enum store_status status = c->status;
-    c->structured = p->structured.data;
-    c->status = STORE_COMPLETED;
-    json_w_start(&w, out);
-    store_conversation_json(&w, c);
-    c->structured = former;
-    c->status = status;
-    return json_w_end(&w);
-}
-
-/* ------------------------------------------------------------------------ steps */
-
-static void on_completed(void *arg, int result)
-{
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (result == OMID_ERR) {
-        processing_again(p, "complete");
+    p->failures++;
+    snprintf(p->error, sizeof p->error, "%s%s%s", step, why ? ": " : "", why ? why : "");
+    if (p->failures >= p->ss->env.conf->processing.attempts) {
+        log_error(MODULE, "given up", LS("conversation", p->id), LU("failures", p->failures), LS("reason", p->error));
+        processing_end(p, STORE_FAILED);
         return;
     }
-    if (result != OMID_OK) {
-        log_info(MODULE, "deleted while it was processed", LS("conversation", p->id));
-        processing_finish(p);
-        return;
-    }
-    struct buf memory = BUF_INIT(0), messages = BUF_INIT(0);
-    struct json_w w;
-    json_w_start(&w, &messages);
-    store_messages_json(&w, p->conversation);
-    if (json_w_end(&w) && processing_json(p, &memory)) {
-        processing_tell_clients(p, &memory, &messages);
-        rest_processed(p->ss, p->id, &memory, &messages);
-    }
-    buf_free(&memory);
-    buf_free(&messages);
-    metric_add(session_metrics()->processed, 1);
-    log_info(MODULE, "completed", LS("conversation", p->id), LU("segments", p->conversation->n_segments));
-    processing_finish(p);
+    (void)store_processing_failed(p->ss->env.store, p->id, p->failures); /* else this process alone counts it */
+    processing_again_in(p, step, pause_ms(p, p->failures));
 }
 
-static void on_fence(void *arg, int result)
+void processing_store_failed(struct processing *p, const char *step)
 {
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (result != OMID_OK) {
-        processing_again(p, "enqueue deliveries");
-        return;
-    }
-    processing_set_state(p, PROCESSING_COMPLETE);
-    if (store_status_set(p->ss->env.store, p->id, STORE_PROCESSING, STORE_COMPLETED, p->structured.data, NULL,
-                         p->ss->env.loop, on_completed, p) != OMID_OK)
-        processing_again(p, "complete");
+    snprintf(p->error, sizeof p->error, "%s: the store failed", step);
+    p->store_failures++;
+    processing_again_in(p, step, pause_ms(p, p->store_failures));
 }
 
-static void processing_offer(struct processing *p)
+void processing_put_off(struct processing *p)
 {
-    processing_set_state(p, PROCESSING_OFFER);
-    struct buf memory = BUF_INIT(0);
-    bool ok = processing_json(p, &memory);
-    if (ok) {
-        struct omid_event ev = {.size = sizeof ev,
-                                .type = OMID_EVENT_CONVERSATION_CREATED,
-                                .uid = p->uid,
-                                .session_id = "",
-                                .conversation_id = p->id,
-                                .json = memory.data,
-                                .json_len = memory.len,
-                                .time_ms = clock_wall_ms()};
-        bus_publish(p->ss->env.bus, &ev);
-        ok = queue_fence(p->ss->env.queue, p->ss->env.loop, on_fence, p) == OMID_OK;
-    }
-    buf_free(&memory);
-    if (!ok)
-        processing_again(p, "offer to plugins");
-}
-
-/* On an executor thread: p is not touched by the reactor meanwhile. */
-static void summarize_run(void *arg)
-{
-    struct processing *p = arg;
-    buf_free(&p->structured);
-    p->summarized = extract_summary(p->conversation, &p->structured);
-}
-
-static void summarize_done(void *arg, bool ran)
-{
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (ran && p->summarized)
-        processing_offer(p);
+    if (p->ss->draining)
+        processing_finish(p); /* the store keeps it as `processing`: the next start goes on */
     else
-        processing_again(p, "summarize");
-}
-
-static void on_deleted(void *arg, int result)
-{
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (result == OMID_ERR)
-        processing_again(p, "delete");
-    else
-        processing_finish(p);
-}
-
-static void on_read(void *arg, struct store_conversation *c)
-{
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    store_conversation_free(&p->conversation);
-    p->conversation = c;
-    if (!c && p->there) {
-        processing_again(p, "read");
-        return;
-    }
-    if (!c) {
-        /* Deleted since the sweep. If only the reading failed, the next sweep finds it. */
-        processing_finish(p);
-        return;
-    }
-    if (c->status != STORE_PROCESSING) {
-        processing_finish(p); /* done before a crash, or deleted */
-        return;
-    }
-    if (c->n_segments == 0 && c->n_photos == 0) {
-        /* Nothing was ever said into it: its session left before its first word. */
-        if (store_conversation_delete(p->ss->env.store, p->id, NULL, p->ss->env.loop, on_deleted, p) != OMID_OK)
-            processing_again(p, "delete");
-        return;
-    }
-    processing_set_state(p, PROCESSING_SUMMARIZE);
-    struct omid_work work = {.size = sizeof work,
-                             .pool = OMID_POOL_CRITICAL,
-                             .label = "summarize",
-                             .run = summarize_run,
-                             .done = summarize_done,
-                             .arg = p};
-    if (exec_submit(p->ss->env.exec, exec_core, p->ss->env.loop, &work) != OMID_OK)
-        processing_again(p, "summarize");
-}
-
-static void on_marked(void *arg, int result)
-{
-    struct processing *p = arg;
-    CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (result == OMID_ERR) {
-        processing_again(p, "mark");
-        return;
-    }
-    /* ENOTSUP: it is marked already, or is no more; reading tells. */
-    p->there = result == OMID_OK;
-    processing_set_state(p, PROCESSING_READ);
-    if (store_conversation_get(p->ss->env.store, p->id, p->ss->env.loop, on_read, p) != OMID_OK)
-        processing_again(p, "read");
-}
-
-static void processing_mark(struct processing *p)
-{
-    processing_set_state(p, PROCESSING_MARK);
-    if (store_status_set(p->ss->env.store, p->id, STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL, p->ss->env.loop,
-                         on_marked, p) != OMID_OK)
-        processing_again(p, "mark");
+        processing_pause(p, PUT_OFF_MS);
 }
 
 static void on_retry(struct ev_loop *ev, ev_timer *w, int revents)
@@ -296,27 +165,31 @@ static void on_retry(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     struct processing *p = w->data;
     CHECK_MAGIC(p, PROCESSING_MAGIC);
-    if (p->ss->draining)
-        processing_finish(p); /* the store keeps it as `processing`: the next start goes on */
-    else
-        processing_mark(p);
+    if (p->ss->draining) {
+        processing_finish(p);
+        return;
+    }
+    processing_set_state(p, PROCESSING_WAITING);
+    place_take(p);
 }
 
-static void processing_begin(struct processing *p)
-{
-    p->ss->running++;
-    processing_mark(p);
-}
+/* ------------------------------------------------------------------- start and stop */
 
 void processing_start(struct sessions *ss, const char *id, const char *uid)
 {
     if (map_get(ss->processing, id))
         return;
-    struct processing *p = calloc(1, sizeof *p);
-    if (!p)
+    struct processing *p = NULL;
+    if (ss->n_waiting < ss->env.conf->processing.waiting)
+        p = calloc(1, sizeof *p);
+    if (!p) {
+        metric_add(session_metrics()->processing_refused, 1);
+        rest_processed(ss, id, 503, NULL, NULL);
         return; /* the sweeper finds it again */
+    }
     p->magic = PROCESSING_MAGIC;
     p->ss = ss;
+    p->began_ms = clock_mono_ms();
     snprintf(p->id, sizeof p->id, "%s", id);
     list_init(&p->link);
     ev_init(&p->retry, on_retry);
@@ -326,10 +199,7 @@ void processing_start(struct sessions *ss, const char *id, const char *uid)
         processing_free(p);
         return;
     }
-    if (ss->running < MAX_RUNNING)
-        processing_begin(p);
-    else
-        list_append(&ss->waiting, &p->link);
+    place_take(p);
 }
 
 const char *processing_of(const struct sessions *ss, const char *uid)
@@ -344,16 +214,23 @@ const char *processing_of(const struct sessions *ss, const char *uid)
     return NULL;
 }
 
-void processing_drain(struct sessions *ss)
+static void waiting_drop(struct sessions *ss)
 {
     for (struct list *it; (it = list_pop(&ss->waiting)) != NULL;)
         processing_free(list_entry(it, struct processing, link));
+    metric_add(session_metrics()->processing_waiting, -(int64_t)ss->n_waiting);
+    ss->n_waiting = 0;
+}
+
+void processing_drain(struct sessions *ss)
+{
+    waiting_drop(ss);
     /* Finishing one changes the table: from its start each time. */
     size_t pos = 0;
     void *value;
     while (map_next(ss->processing, &pos, NULL, &value)) {
         struct processing *p = value;
-        if (p->state == PROCESSING_RETRY) {
+        if (p->state == PROCESSING_RETRY || p->ask) {
             processing_finish(p);
             pos = 0;
         }
@@ -362,10 +239,13 @@ void processing_drain(struct sessions *ss)
 
 void processing_free_all(struct sessions *ss)
 {
+    waiting_drop(ss);
     size_t pos = 0;
     void *value;
     while (map_next(ss->processing, &pos, NULL, &value)) {
         processing_free(value);
         pos = 0;
     }
+    metric_add(session_metrics()->processing_running, -(int64_t)ss->running);
+    ss->running = 0;
 }

@@ -326,7 +326,7 @@ static void delete_opened(struct channel *ch)
     log_info(MODULE, "a conversation is deleted", LS("conversation", r->id));
     r->working = true;
     if (c && strcmp(c->uid, r->uid) == 0) { /* one that is ending, too: what it has yet to store would bring it back */
-        rest_processed(r->ss, r->id, NULL, NULL); /* who waits for its processing, in vain */
+        rest_processed(r->ss, r->id, 503, NULL, NULL); /* who waits for its processing, in vain */
         conversation_discard(c, on_discarded, r);
         return;
     }
@@ -355,7 +355,8 @@ static void rest_wait(struct rest_call *r, const char *id)
     ev_timer_start(loop_ev(r->ss->env.loop), &r->wait);
 }
 
-void rest_processed(struct sessions *ss, const char *id, const struct buf *memory, const struct buf *messages)
+void rest_processed(struct sessions *ss, const char *id, int status, const struct buf *memory,
+                    const struct buf *messages)
 {
     list_each (it, &ss->rest) {
         struct rest_call *r = list_entry(it, struct rest_call, link);
@@ -369,7 +370,7 @@ void rest_processed(struct sessions *ss, const char *id, const struct buf *memor
                   buf_puts(&r->body, ",\"messages\":") && buf_append(&r->body, messages->data, messages->len) &&
                   buf_puts(&r->body, "}");
         if (ok)
-            rest_answer(r, 201, r->body.data, r->body.len);
+            rest_answer(r, status, r->body.data, r->body.len);
         else
             rest_error(r, 503, "out of memory");
     }

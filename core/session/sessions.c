@@ -9,6 +9,7 @@
 #include "host/host.h"
 #include "session/audio_ring.h"
 #include "session/state.h"
+#include "session/summary.h"
 #include "session/sync.h"
 
 #define MODULE "session"
@@ -44,6 +45,7 @@ static pthread_once_t metrics_once = PTHREAD_ONCE_INIT;
 
 static void metrics_make(void)
 {
+    static const double processing_bounds[] = {0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600};
     metrics = (struct session_metrics){
         .active = metric_gauge("backend_listen_active_ws_connections", "Live listen connections."),
         .sessions = metric_counter("omid_listen_sessions_total", "Sessions begun."),
@@ -59,6 +61,18 @@ static void metrics_make(void)
         .photos = metric_counter("omid_listen_photos_total", "Photos taken from clients, whole."),
         .conversations = metric_counter("omid_conversations_opened_total", "Conversations begun or resumed."),
         .processed = metric_counter("omid_conversations_completed_total", "Conversations processed to their end."),
+        .skipped = metric_counter("omid_conversations_skipped_total",
+                                  "Conversations whose processing found nothing to process."),
+        .failed = metric_counter("omid_conversations_failed_total",
+                                 "Conversations whose processing was given up; they are kept, with the error."),
+        .processing_refused = metric_counter("omid_processing_refused_total",
+                                             "Conversations left to the sweeper: too many waited for processing."),
+        .processing_running = metric_gauge("omid_processing_running", "Conversations whose end is worked on."),
+        .processing_waiting =
+            metric_gauge("omid_processing_waiting", "Conversations whose end waits for others to be done."),
+        .processing_seconds = metric_get(METRIC_HISTOGRAM, "omid_processing_seconds",
+                                         "Time from the end of a conversation to that of its processing.", NULL, 0,
+                                         processing_bounds, ARRAY_LEN(processing_bounds)),
         .processing_retries =
             metric_counter("omid_conversation_retries_total", "Processing steps that failed and were repeated."),
         .coalesced = metric_counter("omid_listen_coalesced_total",
@@ -66,6 +80,7 @@ static void metrics_make(void)
         .dropped = metric_counter("omid_listen_dropped_total", "Messages, segments and photos dropped at a bound."),
     };
     audio_ring_metrics();
+    summary_metrics();
 }
 
 const struct session_metrics *session_metrics(void)

@@ -41,7 +41,9 @@ struct sessions {
     struct sync *sync;        /* recordings made offline */
     struct map *processing;   /* id -> struct processing */
     struct list waiting;      /* processings not yet begun */
-    unsigned running;         /* processings begun */
+    unsigned n_waiting;
+    unsigned running; /* processings that have a place */
+    bool placing;     /* those that wait are taking places */
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */
@@ -286,14 +288,17 @@ void processing_drain(struct sessions *ss);
 void processing_free_all(struct sessions *ss);
 
 /* ---- rest.c ---- */
-/* The conversation's processing has ended: with these JSON texts, or (memory NULL) without becoming completed. */
-void rest_processed(struct sessions *ss, const char *id, const struct buf *memory, const struct buf *messages);
+/* The conversation's processing has ended: with these JSON texts for an answer of this status, or (memory NULL) it was
+ * put off. */
+void rest_processed(struct sessions *ss, const char *id, int status, const struct buf *memory,
+                    const struct buf *messages);
 void rest_free_all(struct sessions *ss);
 
 /* ---- sessions.c ---- */
 struct session_metrics {
     struct metric *active, *sessions, *refused, *audio_bytes, *audio_channel, *mix_rejoins, *messages_ignored,
-        *segments, *photos, *conversations, *processed, *processing_retries, *coalesced, *dropped;
+        *segments, *photos, *conversations, *processed, *skipped, *failed, *processing_retries, *processing_refused,
+        *processing_running, *processing_waiting, *processing_seconds, *coalesced, *dropped;
 };
 const struct session_metrics *session_metrics(void);
 unsigned sessions_live(void); /* of the whole process */

@@ -110,8 +110,8 @@ static bool conversation_insert(struct store *s, struct open_call *o, const char
     return db_run(s->db, st);
 }
 
-int64_t store_status_write(struct store *s, struct store_call *call, const char *id, enum store_status from,
-                           enum store_status to, const char *structured, const char *error)
+int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                            enum store_status to, const char *structured, const char *error)
 {
     omid_assert(status_move_ok(from, to));
     sqlite3_stmt *st = db_stmt(s->db, SS_CONV_STATUS);
@@ -218,7 +218,7 @@ static int open_run(struct store *s, struct store_call *call)
     if (!sort_out(s, o, id))
         return OMID_ERR;
     for (size_t i = 0; i < o->n_stale; i++) {
-        if (store_status_write(s, call, o->out.stale[i], STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL) != 1)
+        if (store_status_change(s, call, o->out.stale[i], STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL) != 1)
             return OMID_ERR;
     }
     o->out.resumed = id[0] != '\0';
@@ -298,7 +298,7 @@ struct change_call {
 static int status_run(struct store *s, struct store_call *call)
 {
     struct change_call *c = container_of(call, struct change_call, call);
-    int64_t n = store_status_write(s, call, c->id, c->from, c->to, c->structured, c->error);
+    int64_t n = store_status_change(s, call, c->id, c->from, c->to, c->structured, c->error);
     return n < 0 ? OMID_ERR : n == 0 ? OMID_ENOTSUP : OMID_OK;
 }
 

@@ -125,6 +125,8 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
     json_w_kstr(w, "language", c->language);
     json_w_kstr(w, "call_id", c->call_id);
     json_w_kstr(w, "status", store_status_name(c->status));
+    if (c->error != NULL)
+        json_w_kstr(w, "error", c->error);
     json_w_key(w, "structured");
     structured_json(w, c->structured);
     json_w_key(w, "transcript_segments");
@@ -140,7 +142,7 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
     json_w_close(w, ']');
     key_empty(w, "apps_results");
     key_empty(w, "plugins_results");
-    json_w_kbool(w, "discarded", false);
+    json_w_kbool(w, "discarded", c->status == STORE_SKIPPED);
     json_w_kbool(w, "deleted", false);
     json_w_kstr(w, "visibility", "private");
     json_w_close(w, '}');

@@ -40,14 +40,48 @@ static const char v2[] =
     "CREATE INDEX speaker_sample_of ON speaker_sample(conversation);"
     "CREATE INDEX speaker_sample_waits ON speaker_sample(created) WHERE status = 0;";
 
-/* Version 3: apps and developer webhooks. */
-static const char v3[] = "SELECT 1;";
+/* Version 3: apps and developer webhooks. An app's uid is its owner's. disabled: when, 0 if it is not. failures and
+ * failing_since: of the run under way. seed: a hash of the configuration's block that it came from. A secret's
+ * valid_until: 0 as long as it is the newest. */
+static const char v3[] =
+    "CREATE TABLE endpoint(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, app INTEGER NOT NULL, uid TEXT NOT NULL,"
+    " name TEXT NOT NULL, url TEXT NOT NULL, setup_url TEXT NOT NULL, triggers INTEGER NOT NULL,"
+    " capabilities INTEGER NOT NULL, events TEXT NOT NULL, filter TEXT NOT NULL, audio_ms INTEGER NOT NULL,"
+    " ordered INTEGER NOT NULL, rate INTEGER NOT NULL, created INTEGER NOT NULL, changed INTEGER NOT NULL,"
+    " disabled INTEGER NOT NULL, disabled_reason TEXT NOT NULL, failures INTEGER NOT NULL,"
+    " failing_since INTEGER NOT NULL, seed TEXT NOT NULL);"
+    "CREATE INDEX endpoint_of_uid ON endpoint(uid) WHERE app = 0;"
+    "CREATE TABLE endpoint_user(endpoint INTEGER NOT NULL REFERENCES endpoint(n) ON DELETE CASCADE, uid TEXT NOT NULL,"
+    " PRIMARY KEY(endpoint, uid)) WITHOUT ROWID;"
+    "CREATE INDEX endpoint_user_of ON endpoint_user(uid);"
+    "CREATE TABLE endpoint_secret(n INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL REFERENCES endpoint(n) ON DELETE "
+    "CASCADE, secret TEXT NOT NULL, created INTEGER NOT NULL, valid_until INTEGER NOT NULL);"
+    "CREATE INDEX endpoint_secret_of ON endpoint_secret(endpoint);";
 
-/* Version 4: plugins' own values. */
-static const char v4[] = "SELECT 1;";
+/* Version 4: plugins' own values. size: bytes of key and data. expires: Unix ms, 0 never. */
+static const char v4[] =
+    "CREATE TABLE value(owner TEXT NOT NULL, key TEXT NOT NULL, data BLOB NOT NULL, expires INTEGER NOT NULL,"
+    " size INTEGER NOT NULL, PRIMARY KEY(owner, key)) WITHOUT ROWID;"
+    "CREATE INDEX value_expires ON value(expires) WHERE expires > 0;"
+    "CREATE TABLE value_owner(owner TEXT NOT NULL PRIMARY KEY, n INTEGER NOT NULL, bytes INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE TRIGGER value_added AFTER INSERT ON value BEGIN INSERT INTO value_owner VALUES(new.owner, 1, new.size)"
+    " ON CONFLICT DO UPDATE SET n = n + 1, bytes = bytes + excluded.bytes; END;"
+    "CREATE TRIGGER value_changed AFTER UPDATE ON value BEGIN UPDATE value_owner SET"
+    " bytes = bytes + new.size - old.size WHERE owner = new.owner; END;"
+    "CREATE TRIGGER value_removed AFTER DELETE ON value BEGIN UPDATE value_owner SET n = n - 1,"
+    " bytes = bytes - old.size WHERE owner = old.owner; END;";
 
-/* Version 5: voices. */
-static const char v5[] = "SELECT 1;";
+/* Version 5: voices. A voice's person is one of the uid's, or "user": the owner; kind 0 a sample, 1 the profile that
+ * the owner has uploaded; vector: floats, little-endian. Of a sample that waits: attempts that have failed, when the
+ * next is due, why the last one failed. */
+static const char v5[] =
+    "CREATE TABLE voice(n INTEGER PRIMARY KEY, uid TEXT NOT NULL, person_id TEXT NOT NULL, kind INTEGER NOT NULL,"
+    " created INTEGER NOT NULL, seconds REAL NOT NULL, vector BLOB NOT NULL);"
+    "CREATE INDEX voice_of ON voice(uid, person_id, kind);"
+    "ALTER TABLE speaker_sample ADD COLUMN attempts INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE speaker_sample ADD COLUMN due INTEGER NOT NULL DEFAULT 0;"
+    "ALTER TABLE speaker_sample ADD COLUMN error TEXT;";
 
 /* Version 6: places. */
 static const char v6[] = "SELECT 1;";
@@ -68,14 +102,30 @@ static const char v7[] =
     " PRIMARY KEY(upload, at)) WITHOUT ROWID;"
     "CREATE INDEX upload_file_of ON upload_file(recording);";
 
-/* Version 8: the steps of a conversation's end. */
-static const char v8[] = "SELECT 1;";
+/* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
+ * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
+static const char v8[] =
+    "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
+    " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
+    "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
+    " WITHOUT ROWID;"
+    "CREATE INDEX day_plan_next ON day_plan(next);"
+    "CREATE TABLE day_summary(uid TEXT NOT NULL, date TEXT NOT NULL, timezone TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, summary TEXT, PRIMARY KEY(uid, date)) WITHOUT ROWID;"
+    "CREATE INDEX day_summary_made ON day_summary(created);"
+    "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS \
     "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id"
+
+#define ENDPOINT_COLUMNS                                                                                \
+    "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
+    " rate, created, changed, disabled, disabled_reason, seed, failures, failing_since"
 
 const char *const store_statements[SS_STATEMENTS] = {
     [SS_CONV_INSERT] =
@@ -164,6 +214,87 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
+    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                          " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
+    [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
+                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
+    [SS_PROCESS_GEOLOCATION] =
+        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
+        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+    [SS_ENDPOINT_ALL] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint ORDER BY n",
+    [SS_ENDPOINT_BY_ID] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint WHERE id = ?1",
+    [SS_ENDPOINT_ADD] =
+        "INSERT INTO endpoint(id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms,"
+        " ordered, rate, created, changed, disabled, disabled_reason, seed, failures, failing_since)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 0, 0)",
+    /* Another URL: what failed was the old one. Enabled again: it may fail as often again. */
+    [SS_ENDPOINT_SET] =
+        "UPDATE endpoint SET failures = iif(url = ?5 AND (disabled = 0 OR ?16 <> 0), failures, 0),"
+        " failing_since = iif(url = ?5 AND (disabled = 0 OR ?16 <> 0), failing_since, 0), uid = ?3, name = ?4,"
+        " url = ?5, setup_url = ?6, triggers = ?7, capabilities = ?8, events = ?9, filter = ?10, audio_ms = ?11,"
+        " ordered = ?12, rate = ?13, changed = ?15, disabled = ?16, disabled_reason = ?17, seed = ?18"
+        " WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_DELETE] = "DELETE FROM endpoint WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_ENABLE] = "UPDATE endpoint SET disabled = 0, disabled_reason = '', failures = 0, failing_since = 0,"
+                           " changed = ?3 WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_DISABLE] = "UPDATE endpoint SET disabled = ?2, disabled_reason = ?3, changed = ?2,"
+                            " failures = ifnull(?4, failures) WHERE id = ?1 AND disabled = 0",
+    [SS_ENDPOINT_RUN] = "UPDATE endpoint SET failures = ?2, failing_since = ?3 WHERE n = ?1",
+    [SS_ENDPOINT_USERS] = "SELECT e.id, u.uid FROM endpoint_user AS u JOIN endpoint AS e ON e.n = u.endpoint",
+    [SS_ENDPOINT_USER_ADD] = "INSERT OR IGNORE INTO endpoint_user(endpoint, uid) VALUES(?1, ?2)",
+    [SS_ENDPOINT_USER_DELETE] = "DELETE FROM endpoint_user WHERE endpoint = ?1 AND uid = ?2",
+    [SS_ENDPOINT_OF_UID] = "SELECT (SELECT count(*) FROM endpoint WHERE app = 0 AND uid = ?1)"
+                           " + (SELECT count(*) FROM endpoint_user WHERE uid = ?1)",
+    [SS_ENDPOINT_SECRETS] = "SELECT secret, created, valid_until FROM endpoint_secret WHERE endpoint = ?1"
+                            " ORDER BY n DESC",
+    [SS_ENDPOINT_SECRET_ADD] =
+        "INSERT INTO endpoint_secret(endpoint, secret, created, valid_until) VALUES(?1, ?2, ?3, 0)",
+    [SS_ENDPOINT_SECRET_END] = "UPDATE endpoint_secret SET valid_until = ?2 WHERE endpoint = ?1 AND valid_until = 0",
+    [SS_ENDPOINT_SECRET_DELETE] = "DELETE FROM endpoint_secret WHERE endpoint = ?1 AND valid_until <> 0 AND"
+                                  " valid_until <= ?2",
+    [SS_VALUE_PUT] = "INSERT INTO value(owner, key, data, expires, size) VALUES(?1, ?2, ifnull(?3, x''), ?4, ?5)"
+                     " ON CONFLICT DO UPDATE SET data = excluded.data, expires = excluded.expires,"
+                     " size = excluded.size",
+    [SS_VALUE_GET] = "SELECT data FROM value WHERE owner = ?1 AND key = ?2 AND (expires = 0 OR expires > ?3)",
+    [SS_VALUE_REMOVE] = "DELETE FROM value WHERE owner = ?1 AND key = ?2",
+    /* What there is besides this key. */
+    [SS_VALUE_ROOM] = "SELECT ifnull(max(o.n), 0) - count(v.key), ifnull(max(o.bytes), 0) - ifnull(sum(v.size), 0)"
+                      " FROM (SELECT 1) LEFT JOIN value_owner AS o ON o.owner = ?1"
+                      " LEFT JOIN value AS v ON v.owner = ?1 AND v.key = ?2",
+    [SS_VALUE_PURGE] = "DELETE FROM value WHERE (owner, key) IN (SELECT owner, key FROM value WHERE expires > 0 AND"
+                       " expires <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY expires LIMIT ?3)",
+    [SS_VALUE_FIRST] = "SELECT min(expires) FROM value WHERE expires > 0",
+    [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
+                     " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",
+    [SS_VOICE_TRIM] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 AND n NOT IN (SELECT n FROM"
+                      " voice WHERE uid = ?1 AND person_id = ?2 AND kind = ?3 ORDER BY n DESC LIMIT ?4)",
+    [SS_VOICE_DELETE] = "DELETE FROM voice WHERE uid = ?1 AND person_id = ?2",
+    [SS_VOICE_OF] = "SELECT v.person_id, ifnull(p.name, ''), v.vector FROM voice AS v LEFT JOIN person AS p"
+                    " ON p.uid = v.uid AND p.id = v.person_id WHERE v.uid = ?1 ORDER BY v.n DESC",
+    [SS_PROFILE_OF] = "SELECT max(iif(kind = 1, created, 0)), total(iif(kind = 1, seconds, 0)), total(kind = 0)"
+                      " FROM voice WHERE uid = ?1 AND person_id = 'user'",
+    [SS_PEOPLE_OF] = "SELECT id, name, created, (SELECT count(*) FROM voice AS v WHERE v.uid = p.uid AND v.person_id ="
+                     " p.id) FROM person AS p WHERE uid = ?1 ORDER BY n",
+    [SS_PERSON_RENAME] = "UPDATE person SET name = ?3 WHERE uid = ?1 AND id = ?2",
+    [SS_PERSON_DELETE] = "DELETE FROM person WHERE uid = ?1 AND id = ?2",
+    [SS_PERSON_SPEAKERS] = "DELETE FROM speaker WHERE person_id = ?2 AND conversation IN"
+                           " (SELECT n FROM conversation WHERE uid = ?1)",
+    [SS_SAMPLES_DROP] = "DELETE FROM speaker_sample WHERE uid = ?1 AND person_id = ?2",
+    [SS_SAMPLES_WAITING] = "SELECT count(*) FROM speaker_sample WHERE status = 0",
+    [SS_SAMPLES_DUE] =
+        "SELECT a.id, a.uid, a.person_id, a.speaker_id, a.segments, a.created, a.attempts, c.n, c.id, c.started,"
+        " (SELECT ifnull(person_id, 'user') FROM speaker AS k WHERE k.conversation = a.conversation AND k.speaker_id ="
+        " a.speaker_id) FROM speaker_sample AS a JOIN conversation AS c ON c.n = a.conversation WHERE a.status = 0 AND"
+        " a.created <= ?1 AND a.due <= ?2 AND a.attempts <= ?3 ORDER BY a.due, a.n LIMIT ?4",
+    [SS_SAMPLE_SEGMENT] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
+                          " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
+                          " ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_TAKEN] = "UPDATE speaker_sample SET status = 1, error = NULL WHERE id = ?1 AND status = 0"
+                        " RETURNING uid, person_id",
+    [SS_SAMPLE_FAILED] = "UPDATE speaker_sample SET attempts = attempts + 1, due = ?2, error = ?3, status = iif(?2 = 0,"
+                         " 2, 0) WHERE id = ?1 AND status = 0",
 };

@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "store/store_int.h"
+#include "store/values.h"
 
 /* What may wait for the disk. Segments of 1,000 sessions for minutes; beyond it callers are told. */
 #define INBOX_OPS 100000
@@ -103,8 +104,13 @@ struct store *store_open(const struct store_config *config, bool *set_aside, cha
         .commit_seconds = metric_get(METRIC_HISTOGRAM, "omid_store_commit_seconds",
                                      "Time of one transaction of the store, from begin to on disk.", NULL, 0,
                                      commit_bounds, ARRAY_LEN(commit_bounds)),
+        .prepare = store_values_prepare,
+        .next_ms = store_values_next,
         .extra_fd = -1,
     };
+    s->values.max = config->max_values ? config->max_values : STORE_MAX_VALUES;
+    s->values.max_bytes = config->max_value_bytes ? config->max_value_bytes : STORE_MAX_VALUE_BYTES;
+    store_values_load(s);
     s->writer = db_writer_new(&wc);
     if (s->writer == NULL) {
         snprintf(err, errlen, "store: no memory or descriptors");
@@ -179,6 +185,8 @@ static void call_done(void *ctx, struct db_op *op, int result)
     c->result = result;
     for (int i = 0; result == OMID_OK && i < STORE_STATUSES; i++)
         atomic_fetch_add(&s->count[i], c->delta[i]);
+    if (result == OMID_OK && c->committed != NULL)
+        c->committed(s, c);
     if (c->loop == NULL) {
         if (result == OMID_ERR)
             log_warning("store", "a change that nobody waits for was lost: the disk failed");

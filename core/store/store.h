@@ -18,6 +18,7 @@ struct store;
 struct store_config {
     const char *path;
     uint32_t commit_ms;
+    uint64_t max_values, max_value_bytes; /* of one plugin; 0: those of store/values.h */
 };
 /* As queue_open(): version, corruption, set aside. */
 struct store *store_open(const struct store_config *config, bool *set_aside, char *err, size_t errlen);
@@ -136,6 +137,27 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
 int store_status_set(struct store *s, const char *id, enum store_status from, enum store_status to,
                      const char *structured, const char *error, struct loop *loop, void (*cb)(void *arg, int result),
                      void *arg);
+
+/*
+ * The end of a conversation. What its steps have made is kept until the status leaves PROCESSING, so that no step is
+ * taken twice after a crash.
+ */
+struct store_progress {
+    unsigned failures;           /* of steps, so far */
+    char *summary, *geolocation; /* JSON; NULL: not made yet. The callback's to keep (null it) or leave */
+};
+/* An IN_PROGRESS one becomes PROCESSING; reads it, whatever its status. c is NULL when there is none, or it failed
+ * (OMID_ERR), else the callback's to free. */
+int store_processing_begin(struct store *s, const char *id, struct loop *loop,
+                           void (*cb)(void *arg, int result, struct store_conversation *c, struct store_progress *p),
+                           void *arg);
+/* What a step has made. OMID_ENOTSUP: it is not PROCESSING any more, or gone. */
+enum store_step { STORE_STEP_SUMMARY, STORE_STEP_GEOLOCATION };
+int store_processing_keep(struct store *s, const char *id, enum store_step step, const char *json, struct loop *loop,
+                          void (*cb)(void *arg, int result), void *arg);
+/* So many failures by now. Nobody is told. */
+int store_processing_failed(struct store *s, const char *id, unsigned failures);
+
 /* Only if it is the uid's (NULL: whose it may be): else OMID_ENOTSUP. All that belongs to it goes with it. */
 int store_conversation_delete(struct store *s, const char *id, const char *uid, struct loop *loop,
                               void (*cb)(void *arg, int result), void *arg);

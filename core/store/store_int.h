@@ -1,6 +1,7 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, reader.c, json.c, schema.c. A topic adds its statements, its run functions and its doors.
+ * content.c, voices.c, people.c, samples.c, processing.c, reader.c, json.c, schema.c. A topic adds its statements, its
+ * run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -31,6 +32,15 @@ struct store {
     bool stopped, collecting;
     atomic_int_fast64_t count[STORE_STATUSES]; /* conversations by status; any thread reads */
     int64_t due_after; /* row of the conversation under way that store_due() told last; writer's thread */
+
+    struct { /* of plugins' values; writer's thread, the bounds aside */
+        uint64_t max, max_bytes;
+        int64_t next_ms; /* Unix ms: the first one ends; INT64_MAX: none does */
+        uint64_t rest_until;
+        bool purging;
+        int64_t purged;
+        struct db_op op;
+    } values;
 
     pthread_mutex_t readers; /* guards the rest */
     struct db *idle[STORE_MAX_READERS];
@@ -87,6 +97,48 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_ENDPOINT_ALL,
+    SS_ENDPOINT_BY_ID,
+    SS_ENDPOINT_ADD,
+    SS_ENDPOINT_SET,
+    SS_ENDPOINT_DELETE,
+    SS_ENDPOINT_ENABLE,
+    SS_ENDPOINT_DISABLE,
+    SS_ENDPOINT_RUN,
+    SS_ENDPOINT_USERS,
+    SS_ENDPOINT_USER_ADD,
+    SS_ENDPOINT_USER_DELETE,
+    SS_ENDPOINT_OF_UID,
+    SS_ENDPOINT_SECRETS,
+    SS_ENDPOINT_SECRET_ADD,
+    SS_ENDPOINT_SECRET_END,
+    SS_ENDPOINT_SECRET_DELETE,
+    SS_VALUE_PUT,
+    SS_VALUE_GET,
+    SS_VALUE_REMOVE,
+    SS_VALUE_ROOM,
+    SS_VALUE_PURGE,
+    SS_VALUE_FIRST,
+    SS_PROCESS_OF,
+    SS_PROCESS_FAILED,
+    SS_PROCESS_SUMMARY,
+    SS_PROCESS_GEOLOCATION,
+    SS_VOICE_PUT,
+    SS_VOICE_TRIM,
+    SS_VOICE_DELETE,
+    SS_VOICE_OF,
+    SS_PROFILE_OF,
+    SS_PEOPLE_OF,
+    SS_PERSON_RENAME,
+    SS_PERSON_DELETE,
+    SS_PERSON_SPEAKERS,
+    SS_SAMPLES_DROP,
+    SS_SAMPLES_WAITING,
+    SS_SAMPLES_DUE,
+    SS_SAMPLE_SEGMENT,
+    SS_SAMPLE_SPEAKER,
+    SS_SAMPLE_TAKEN,
+    SS_SAMPLE_FAILED,
     SS_STATEMENTS
 };
 extern const char *const store_statements[SS_STATEMENTS];
@@ -103,6 +155,7 @@ struct store_call {
     int result;
     int delta[STORE_STATUSES]; /* what run() changes in store.count, once it is committed */
     int (*run)(struct store *s, struct store_call *c);
+    void (*committed)(struct store *s, struct store_call *c); /* writer's thread, result OMID_OK; NULL: not wanted */
     void (*answer)(struct store_call *c); /* on the loop; calls the callback. Not called without a loop */
     void (*drop)(struct store_call *c);   /* frees what it holds and itself */
 };
@@ -112,9 +165,9 @@ int store_call_post(struct store *s, struct store_call *c, struct loop *loop, vo
 /* conversations.c: reads the row and all that belongs to it, photos' data aside (unless `data`); *out NULL when there
  * is none. OMID_OK or OMID_ERR. db: the writer's or a reader's. */
 int store_conversation_read(struct db *db, const char *id, bool data, struct store_conversation **out, int64_t *row);
-/* How many it changed: 0 when it is not there, or not in `from`; -1: failed. */
-int64_t store_status_write(struct store *s, struct store_call *call, const char *id, enum store_status from,
-                           enum store_status to, const char *structured, const char *error);
+/* Changes the status as a step of a transaction: 1 changed, 0 not there or not in `from`, -1 failed. */
+int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
+                            enum store_status to, const char *structured, const char *error);
 /* segments.c */
 bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g);
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
@@ -124,10 +177,14 @@ void store_content_free(struct store_conversation *c);
 /* false: db_error(). Within a transaction of the writer's. */
 bool store_photo_put(struct db *db, int64_t row, const struct store_photo *p);
 bool store_speaker_put(struct db *db, int64_t row, const char *uid, const struct store_naming *n);
-/* reader.c: a connection for one reading; given back, or by store_read_failed(), which says why and answers OMID_ERR.
- */
+/* values.c; of struct db_writer_config */
+void store_values_load(struct store *s);
+int64_t store_values_next(void *ctx);
+struct db_op *store_values_prepare(void *ctx);
+/* reader.c: a connection that can't write, for the calling thread. NULL: err. */
 struct db *store_reader_take(struct store *s, char *err, size_t errlen);
 void store_reader_give(struct store *s, struct db *db, bool failed);
+/* Gives it back after a failure, with the reason in err; OMID_ERR. */
 int store_read_failed(struct store *s, struct db *db, char *err, size_t errlen);
 void store_readers_close(struct store *s);
 

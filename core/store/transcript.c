@@ -112,7 +112,7 @@ static bool conversation_begin_at(struct store *s, struct place *p, int64_t star
 static bool conversation_take_up(struct store *s, struct merge_call *m, const struct group *g, struct place *p)
 {
     if (p->status != STORE_PROCESSING &&
-        store_status_write(s, &m->call, p->id, p->status, STORE_PROCESSING, NULL, NULL) != 1)
+        store_status_change(s, &m->call, p->id, p->status, STORE_PROCESSING, NULL, NULL) != 1)
         return false;
     if (g->first_ms < p->started_ms && !conversation_begin_at(s, p, g->first_ms))
         return false;

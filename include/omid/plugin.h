@@ -51,10 +51,15 @@ extern "C" {
  *        omid_plugin_flags: OMID_PLUGIN_USER_URLS
  *        omid_http_response.redirects
  *        omid_http_response.max_age_s: how long an answer may be kept
- *   1.2  questions of the daemon to roles: struct omid_ask, answer(); roles embed, geocode, summarize, audio_store,
- * hooks; omid_vad_role.scan, omid_stt_role.transcribe omid_request.headers; respond_with(); OMID_AUTH_ADMIN the
- * registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report() a key-value space: kv_put(),
- * kv_get(); data_dir() omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt() OMID_EVENT_CONVERSATION_DELETED
+ *   1.2  questions of the daemon to roles: struct omid_ask, answer(), fallback()
+ *        roles embed, geocode, summarize, audio_store, hooks; omid_vad_role.scan, omid_stt_role.transcribe
+ *        omid_http_request.aws_sigv4
+ *        omid_request.headers; respond_with(); respond_begin(), respond_data(), respond_end(); OMID_AUTH_ADMIN
+ *        the registry of apps and developer webhooks: endpoints(), endpoint_find(), endpoint_report()
+ *        a key-value space: kv_put(), kv_get()
+ *        data_dir()
+ *        omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt(), jobs_retry_after()
+ *        OMID_EVENT_CONVERSATION_DELETED
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -78,7 +83,7 @@ struct omid_instance; /* the plugin on one reactor */
 struct omid_timer;    /* released by timer_stop() */
 struct omid_http;     /* a request in flight; released by http_cancel() or by its callback's return */
 struct omid_ws;       /* an outgoing WebSocket; released by ws_release() */
-struct omid_exchange; /* an incoming HTTP request; released by respond() */
+struct omid_exchange; /* an incoming HTTP request; released by respond(), respond_with() or respond_end() */
 struct omid_conn;     /* an incoming WebSocket; the host's, valid until closed() returns */
 struct omid_stt;      /* the session's end of a speech-to-text stream; the session's */
 struct omid_job_run;  /* one attempt of a durable job; released by job_finish() */
@@ -195,6 +200,9 @@ struct omid_http_request {
                                compressed more than once is refused: OMID_HTTP_PROTOCOL */
     const char *latest_key; /* latest wins among waiting requests of this key; or NULL */
     unsigned flags;         /* enum omid_http_flags */
+    /* 1.2. Signed when it is sent, with AWS Signature Version 4: "aws:amz:REGION:SERVICE", and the key. S3 wants the
+     * body's SHA-256 in a header x-amz-content-sha256, which is the caller's to give. NULL: not signed. Never logged */
+    const char *aws_sigv4, *aws_key_id, *aws_secret;
 };
 enum omid_http_flags {
     OMID_HTTP_USER_URL = 1u << 0, /* a user registered this URL: private addresses are refused */
@@ -378,6 +386,14 @@ enum omid_route_auth {
 /* One line of a header; the name in lower case. */
 struct omid_header {
     const char *name, *value;
+};
+
+/* Of an answer in pieces, respond_begin(). 1.2 */
+struct omid_stream {
+    uint32_t size;
+    /* After OMID_EFULL: there is room again, or the client has left. Not within respond_data(). */
+    void (*writable)(void *arg, struct omid_exchange *ex);
+    void *arg;
 };
 
 /* An incoming request, HTTP or upgrade. Valid during the callback. */
@@ -852,6 +868,17 @@ struct omid_host {
     int (*respond_with)(struct omid_exchange **ex, int status, const char *content_type, const char *const *headers,
                         const void *body, size_t len);
 
+    /* Reactor. An answer in pieces: the head, then `length` bytes, then the end. Headers as with respond_with(); stream
+     * is copied. OMID_OK: respond_end() is due; else the exchange is as it was. Of a HEAD request the pieces are taken
+     * and go nowhere. */
+    int (*respond_begin)(struct omid_exchange *ex, int status, const char *content_type, const char *const *headers,
+                         uint64_t length, const struct omid_stream *stream);
+    /* OMID_EFULL: nothing taken; writable() will follow. OMID_ECLOSED: the client has left. OMID_EINVAL: beyond the
+     * length. Pieces of at most 256 KiB. */
+    int (*respond_data)(struct omid_exchange *ex, const void *data, size_t len);
+    /* Releases. Before all of it was handed over the client sees a broken answer. */
+    void (*respond_end)(struct omid_exchange **ex);
+
     /* Reactor. What is registered for the uid: its webhooks and the apps that are enabled for it, disabled ones left
      * out. Never NULL but without memory. */
     const struct omid_endpoints *(*endpoints)(struct omid_instance *inst, const char *uid);
@@ -863,9 +890,10 @@ struct omid_host {
     void (*endpoint_report)(struct omid_instance *inst, const char *id, const char *uid,
                             enum omid_delivery_outcome outcome, int status, const char *text);
 
-    /* Reactor. The plugin's own values, in the store: keys up to 512 bytes, values up to 64 KiB. ttl_ms 0: for good.
-     * value NULL: removed. cb (may be NULL) when it is on disk: OMID_OK, OMID_EFULL (more than 1,000,000 keys) or
-     * OMID_ERR. */
+    /* Reactor. The plugin's own values, in the store: keys of 1 to 512 bytes, values up to 64 KiB. ttl_ms 0: for good.
+     * value NULL: removed. cb (may be NULL) when it is on disk: OMID_OK, OMID_EFULL (1,000,000 keys or 256 MiB of keys
+     * and values) or OMID_ERR. OMID_EFULL from the call: 4,096 puts and gets of this instance are under way. Calls of
+     * an instance take effect in their order. What stop() leaves is done, without its cb. */
     int (*kv_put)(struct omid_instance *inst, const char *key, const void *value, size_t len, int64_t ttl_ms,
                   void (*cb)(void *arg, int result), void *arg);
     /* cb, not within this call: the value, valid until it returns; NULL with OMID_OK: there is none. */
@@ -876,11 +904,21 @@ struct omid_host {
      * made by the first call outside of `omid -t`; NULL: it can't be. */
     const char *(*data_dir)(struct omid_module *mod);
 
-    /* Reactor. All on disk, or none: OMID_OK and the callback follows. n may be 0 with a receipt. */
+    /* Reactor. All on disk, or none: OMID_OK and the callback follows. n may be 0 with a receipt, and is at most
+     * 10,000; all have the same size. */
     int (*jobs_enqueue)(struct omid_instance *inst, const struct omid_job *jobs, size_t n,
                         const struct omid_receipt *receipt, omid_jobs_enqueued_cb cb, void *arg);
-    /* Reactor, before job_finish(): what this attempt saw. Kept. */
+    /* Reactor, before job_finish(): what this attempt saw. Kept. A 429, and a 503 with a Retry-After, holds back all
+     * jobs of the target for job_finish()'s retry_after_s, and has it asked more slowly from then on. */
     void (*job_attempt)(struct omid_job_run *run, const struct omid_attempt *attempt);
+    /* Reactor. After OMID_EFULL: seconds until there is room again, as far as can be told. 1..300. */
+    uint32_t (*jobs_retry_after)(struct omid_instance *inst);
+
+    /* Any thread. A move to a fallback: one more of omi_fallback_total{component,from_mode,to_mode,reason,outcome}.
+     * Each from a fixed set, [a-z0-9_], at most 32 characters; outcome: "degraded", or "exhausted" when nothing is
+     * left. configure(): of those that may come, 0 shows them before the first. */
+    void (*fallback)(struct omid_module *mod, const char *component, const char *from_mode, const char *to_mode,
+                     const char *reason, const char *outcome, unsigned n);
 };
 
 #ifdef __cplusplus

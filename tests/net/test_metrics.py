@@ -183,7 +183,9 @@ def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactor
         here = dict(known, label={"gathers:items"}) if name.startswith("async_gather_") else known
         assert set(entry.fixed) == entry.labels - set(here), name
         for label, found in values.items():
-            assert found == entry.fixed.get(label, here.get(label)), (name, label)
+            expected = entry.fixed.get(label, here.get(label))
+            # Plugins that are not here have fallbacks of their own.
+            assert found <= expected if name == "omi_fallback_total" else found == expected, (name, label)
     for secret in (UID, TOKEN, "://", "127.0.0.1", daemon.admin_key, str(receiver.port), str(deepgram.port)):
         assert not any(secret in v for f in families.values() for values in f.label_values().values() for v in values)
         assert secret == str(receiver.port) or secret == str(deepgram.port) or secret not in text

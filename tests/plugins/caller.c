@@ -1,19 +1,19 @@
 /*
  * caller - makes requests on command, for the scenarios of lanes.
  *
- *     POST /call?timeout=MS&max_body=BYTES
+ *     POST /call?timeout=MS&max_body=BYTES&user=1
  *
  * The body is a list, a line each: `METHOD URL`, or `WS URL`, which connects, sends "hello" and waits for one message.
- * All begin at once. The answer comes when the last is over: a JSON array in the order of the lines, each with error
- * (the number of enum omid_http_error; of a WebSocket 0, or 100 and enum omid_ws_end), status, elapsed_ms, len,
- * truncated, redirects, text, and the beginning of the body.
+ * All begin at once; with user=1 as URLs that a user registered. The answer comes when the last is over: a JSON array
+ * in the order of the lines, each with error (the number of enum omid_http_error; of a WebSocket 0, or 100 and enum
+ * omid_ws_end), status, elapsed_ms, len, truncated, redirects, text, and the beginning of the body.
  */
 #include <stdio.h>
 #include <string.h>
 
 #include "plain.h"
 
-#define MAX_CALLS 256u
+#define MAX_CALLS 1024u
 #define SHOWN 400u /* bytes of a body */
 
 struct call {
@@ -34,7 +34,7 @@ struct run {
     struct omid_exchange *ex;
     char *list;
     unsigned n, left;
-    unsigned long timeout, max_body;
+    unsigned long timeout, max_body, user;
     struct call call[MAX_CALLS];
 };
 
@@ -144,7 +144,8 @@ static void call_start(struct call *c)
                                               .method = c->method,
                                               .url = c->url,
                                               .timeout_ms = (uint32_t)r->timeout,
-                                              .max_body = r->max_body};
+                                              .max_body = r->max_body,
+                                              .flags = r->user ? OMID_HTTP_USER_URL : 0};
         rc = p->host->http_start(p->inst, &req, on_answer, c, NULL);
     }
     if (rc != OMID_OK) {
@@ -172,6 +173,7 @@ static int on_request(void *state, struct omid_exchange *ex, const struct omid_r
     r->ex = ex;
     r->timeout = number(req->query, "timeout=");
     r->max_body = number(req->query, "max_body=");
+    r->user = number(req->query, "user=");
     for (char *line = strtok_r(r->list, "\n", &rest); line && r->n < MAX_CALLS; line = strtok_r(NULL, "\n", &rest)) {
         char *space = strchr(line, ' ');
         if (space == NULL)

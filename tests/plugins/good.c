@@ -58,6 +58,38 @@ static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
     say(arg, word);
 }
 
+static void on_batch(void *arg, enum omid_result result, bool repeated, const char *value)
+{
+    char word[64];
+    snprintf(word, sizeof(word), "batch %d %d %s", (int)result, repeated, value);
+    say(arg, word);
+}
+
+/* As a plugin that was built before `ordered` was there hands them over: what lies behind is not its own. */
+static int old_batch(struct plain *p)
+{
+    enum { SIZE = offsetof(struct omid_job, ordered) };
+    struct omid_job job = {.size = SIZE, .type = "t", .target = "x", .ordered = true, .rate_per_min = 99};
+    char two[2 * SIZE];
+    memcpy(two, &job, SIZE);
+    memcpy(two + SIZE, &job, SIZE);
+    return p->host->jobs_enqueue(p->inst, (const struct omid_job *)(const void *)two, 2, NULL, on_batch, p);
+}
+
+static int batch(struct plain *p)
+{
+    const struct omid_job jobs[3] = {
+        {.size = sizeof(jobs[0]), .type = "t", .target = "x"},
+        {.size = sizeof(jobs[0]), .type = "t", .target = "y"},
+        {.size = sizeof(jobs[0]), .type = "t", .target = "z", .ordered = true, .rate_per_min = 60},
+    };
+    const struct omid_receipt receipt = {.key = "k", .value = "v"};
+    if (p->host->jobs_retry_after(p->inst) != 17 ||
+        p->host->jobs_enqueue(p->inst, jobs, 10001, NULL, NULL, NULL) != OMID_EINVAL)
+        return OMID_ERR;
+    return p->host->jobs_enqueue(p->inst, jobs, 3, &receipt, on_batch, p);
+}
+
 static int event(void *state, const struct omid_event *ev)
 {
     struct plain *p = state;
@@ -78,6 +110,10 @@ static int event(void *state, const struct omid_event *ev)
         const struct omid_work work = {sizeof(work), OMID_POOL_STORAGE, "work", work_run, work_done, p};
         return host->exec_submit(p->inst, &work);
     }
+    if (strcmp(ev->name, "batch") == 0)
+        return batch(p);
+    if (strcmp(ev->name, "old batch") == 0)
+        return old_batch(p);
     if (strcmp(ev->name, "enqueue") == 0) {
         const struct omid_job job = {.size = sizeof(job), .type = "t", .target = "x", .payload = "p", .payload_len = 1};
         return host->job_enqueue(p->inst, &job, on_enqueued, p);
@@ -91,6 +127,8 @@ static int job(void *state, const struct omid_job_view *view, struct omid_job_ru
     say(p, view->type);
     if (strcmp(view->type, "fails") == 0)
         return OMID_ERR;
+    const struct omid_attempt attempt = {.size = sizeof(attempt), .status = 204, .elapsed_ms = 3};
+    p->host->job_attempt(run, &attempt);
     p->host->job_finish(&run, strcmp(view->type, "dies") == 0 ? OMID_JOB_DEAD : OMID_JOB_DONE, 0, NULL);
     return OMID_OK;
 }

@@ -170,6 +170,9 @@ bool rig_configure(struct rig *r, unsigned reactors, const char *text)
                 .publish = publish,
                 .respond = plugin_respond,
                 .respond_with = plugin_respond_with,
+                .respond_begin = plugin_respond_begin,
+                .respond_data = plugin_respond_data,
+                .respond_end = plugin_respond_end,
                 .conn_send = plugin_conn_send,
                 .conn_close = plugin_conn_close,
                 .takes_part = takes_part,
@@ -473,6 +476,51 @@ int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job
     fake_enqueues++;
     pthread_mutex_unlock(&lock);
     return OMID_OK;
+}
+
+_Atomic int fake_batch_jobs, fake_batch_ordered, fake_batch_rate;
+
+struct held_batch {
+    struct loop_msg msg;
+    omid_jobs_enqueued_cb cb;
+    void *arg;
+    bool repeated;
+};
+
+static void on_held_batch(struct loop *l, struct loop_msg *msg)
+{
+    (void)l;
+    struct held_batch *h = container_of(msg, struct held_batch, msg);
+    h->cb(h->arg, OMID_OK, h->repeated, h->repeated ? "kept" : "");
+    free(h);
+}
+
+int queue_enqueue_all(struct queue *q, const char *owner, const struct omid_job *jobs, size_t n,
+                      const struct omid_receipt *receipt, struct loop *loop, omid_jobs_enqueued_cb cb, void *arg)
+{
+    (void)q;
+    (void)owner;
+    struct held_batch *h = calloc(1, sizeof(*h));
+    h->msg.fn = on_held_batch;
+    h->cb = cb;
+    h->arg = arg;
+    h->repeated = receipt != NULL;
+    fake_batch_jobs = (int)n;
+    fake_batch_ordered = jobs[n - 1].ordered;
+    fake_batch_rate = (int)jobs[n - 1].rate_per_min;
+    loop_post(loop, &h->msg);
+    return OMID_OK;
+}
+
+uint32_t queue_retry_after_s(struct queue *q)
+{
+    (void)q;
+    return 17;
+}
+
+void queue_attempt(struct queue_claim *c, const struct omid_attempt *attempt)
+{
+    c->status = attempt->status;
 }
 
 void fake_queue_release(void)

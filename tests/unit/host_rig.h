@@ -77,7 +77,9 @@ struct queue_claim {
     enum omid_job_outcome outcome;
     uint32_t retry_after_s;
     char error[64];
+    int status; /* of queue_attempt(); 0: none */
 };
+extern _Atomic int fake_batch_jobs, fake_batch_ordered, fake_batch_rate; /* of the last queue_enqueue_all() */
 void fake_claim(struct queue_claim *c, const char *owner, const char *type, const char *target);
 
 #endif

@@ -8,6 +8,8 @@
 #include <string.h>
 #include <time.h>
 
+#include "mock_doors.h"
+
 #define MAX_KEYS 64
 #define MAX_LIST 128
 #define MAX_COUNTERS 64
@@ -57,9 +59,15 @@ struct job {
     omid_enqueued_cb cb;
     void *arg;
 };
+struct batch {
+    struct mock_batch pub;
+    omid_jobs_enqueued_cb cb;
+    void *arg;
+};
 struct omid_job_run {
     struct omid_job_run *next;
     bool finished;
+    struct mock_attempt attempt;
     enum omid_job_outcome outcome;
     uint32_t after_s;
     char error[256];
@@ -77,6 +85,18 @@ struct value {
 struct publication {
     struct omid_event ev;
     char *uid, *json;
+};
+
+#define MAX_ENDPOINTS 64
+struct place {
+    char uid[129];
+    struct omid_endpoint e;
+};
+struct snapshot {
+    struct omid_endpoints pub;
+    struct mock *m;
+    struct omid_endpoint e[MAX_ENDPOINTS];
+    const struct omid_endpoint *at[MAX_ENDPOINTS];
 };
 
 struct mock {
@@ -103,9 +123,17 @@ struct mock {
     int http_rc, job_rc;
     struct job *jobs[MAX_RECORDS];
     size_t n_jobs;
+    struct batch batches[MAX_RECORDS];
+    size_t n_batches;
+    uint32_t retry_after;
     struct omid_job_run *runs;
     struct publication pubs[64];
     size_t n_pubs;
+    struct place places[MAX_ENDPOINTS];
+    size_t n_places;
+    unsigned snapshots; /* not released */
+    struct mock_report reports[MAX_RECORDS];
+    size_t n_reports;
     struct omid_counter counters[MAX_COUNTERS];
     size_t n_counters;
     unsigned logged[OMID_LOG_DEBUG + 1];
@@ -242,7 +270,7 @@ static void h_conf_error(struct omid_module *mod, const char *key, const char *f
 static int h_route_add(struct omid_module *mod, const struct omid_route *route)
 {
     check_thread(mod->m);
-    return route != NULL ? OMID_OK : OMID_EINVAL;
+    return route != NULL ? mock_door_route(route) : OMID_EINVAL;
 }
 
 static struct omid_counter *h_counter(struct omid_module *mod, const char *what, const char *help, const char *label,
@@ -334,6 +362,8 @@ static int h_http_start(struct omid_instance *inst, const struct omid_http_reque
         strcat(h->pub.headers, req->headers[i]);
         strcat(h->pub.headers, "\n");
     }
+    h->pub.aws_sigv4 = strdup(req->aws_sigv4 != NULL ? req->aws_sigv4 : "");
+    must(req->aws_sigv4 == NULL || (req->aws_key_id != NULL && req->aws_secret != NULL));
     h->pub.body = calloc(req->body_len + 1, 1);
     if (req->body_len > 0)
         memcpy(h->pub.body, req->body, req->body_len);
@@ -397,27 +427,77 @@ static int h_exec_submit(struct omid_instance *inst, const struct omid_work *wor
     return OMID_OK;
 }
 
-static int h_job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg)
+static struct job *job_keep(struct mock *m, const struct omid_job *job)
 {
-    check_instance(inst);
-    struct mock *m = inst->m;
     must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= 1u << 20);
-    if (m->job_rc != OMID_OK)
-        return m->job_rc;
     must(m->n_jobs < MAX_RECORDS);
     struct job *j = calloc(1, sizeof(*j));
     must(j != NULL);
-    j->cb = cb;
-    j->arg = arg;
     j->pub.type = strdup(job->type);
     j->pub.name = strdup(job->name != NULL ? job->name : "");
     j->pub.target = strdup(job->target != NULL ? job->target : "");
     j->pub.payload = calloc(job->payload_len + 1, 1);
-    memcpy(j->pub.payload, job->payload, job->payload_len);
+    if (job->payload_len > 0)
+        memcpy(j->pub.payload, job->payload, job->payload_len);
     j->pub.payload_len = job->payload_len;
+    j->pub.ordered = job->ordered;
+    j->pub.rate_per_min = job->rate_per_min;
     j->pub.open = true;
     m->jobs[m->n_jobs++] = j;
+    return j;
+}
+
+static int h_job_enqueue(struct omid_instance *inst, const struct omid_job *job, omid_enqueued_cb cb, void *arg)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    if (m->job_rc != OMID_OK)
+        return m->job_rc;
+    struct job *j = job_keep(m, job);
+    j->cb = cb;
+    j->arg = arg;
     return OMID_OK;
+}
+
+static int h_jobs_enqueue(struct omid_instance *inst, const struct omid_job *jobs, size_t n,
+                          const struct omid_receipt *receipt, omid_jobs_enqueued_cb cb, void *arg)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    must((n > 0 || receipt != NULL) && n <= 10000 && m->n_batches < MAX_RECORDS);
+    if (m->job_rc != OMID_OK)
+        return m->job_rc;
+    struct batch *b = &m->batches[m->n_batches++];
+    *b = (struct batch){.pub = {.first = m->n_jobs, .n = n, .open = true}, .cb = cb, .arg = arg};
+    if (receipt != NULL) {
+        must(receipt->key != NULL && receipt->key[0] != '\0' && strlen(receipt->key) <= 512);
+        must(receipt->value == NULL || strlen(receipt->value) <= 4096);
+        b->pub.key = strdup(receipt->key);
+        b->pub.value = strdup(receipt->value != NULL ? receipt->value : "");
+    }
+    for (size_t i = 0; i < n; i++)
+        job_keep(m, &jobs[i]);
+    return OMID_OK;
+}
+
+static uint32_t h_jobs_retry_after(struct omid_instance *inst)
+{
+    check_instance(inst);
+    return inst->m->retry_after > 0 ? inst->m->retry_after : 1;
+}
+
+static void h_job_attempt(struct omid_job_run *run, const struct omid_attempt *a)
+{
+    must(run != NULL && !run->finished && a->size == sizeof(*a));
+    struct mock_attempt *to = &run->attempt;
+    to->n++;
+    to->status = a->status;
+    to->elapsed_ms = a->elapsed_ms;
+    snprintf(to->endpoint, sizeof(to->endpoint), "%s", a->endpoint != NULL ? a->endpoint : "");
+    to->answer_len = a->answer_len < sizeof(to->answer) - 1 ? a->answer_len : sizeof(to->answer) - 1;
+    if (a->answer != NULL)
+        memcpy(to->answer, a->answer, to->answer_len);
+    to->answer[a->answer != NULL ? to->answer_len : 0] = '\0';
 }
 
 static void h_job_finish(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s,
@@ -444,6 +524,67 @@ static int h_publish(struct omid_instance *inst, const struct omid_event *ev)
     p->ev.uid = p->uid;
     p->ev.json = p->json;
     return OMID_OK;
+}
+
+/* Those of uid, or the one of this id and uid (NULL: whoever has it). */
+static const struct omid_endpoints *snapshot_of(struct omid_instance *inst, const char *id, const char *uid)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    struct snapshot *s = calloc(1, sizeof(*s));
+    must(s != NULL);
+    s->m = m;
+    s->pub = (struct omid_endpoints){.size = sizeof(s->pub), .endpoint = s->at};
+    for (size_t i = 0; i < m->n_places; i++) {
+        const struct place *p = &m->places[i];
+        if ((uid != NULL && strcmp(p->uid, uid) != 0) || (id != NULL && strcmp(p->e.id, id) != 0))
+            continue;
+        s->e[s->pub.n] = p->e;
+        s->at[s->pub.n] = &s->e[s->pub.n];
+        s->pub.n++;
+        if (id != NULL)
+            break;
+    }
+    m->snapshots++;
+    return &s->pub;
+}
+
+static const struct omid_endpoints *h_endpoints(struct omid_instance *inst, const char *uid)
+{
+    must(uid != NULL);
+    return snapshot_of(inst, NULL, uid);
+}
+
+static const struct omid_endpoints *h_endpoint_find(struct omid_instance *inst, const char *id, const char *uid)
+{
+    must(id != NULL);
+    return snapshot_of(inst, id, uid);
+}
+
+static void h_endpoints_release(const struct omid_endpoints **endpoints)
+{
+    struct snapshot *s = (struct snapshot *)(uintptr_t)*endpoints;
+    *endpoints = NULL;
+    if (s == NULL)
+        return;
+    check_thread(s->m);
+    must(s->m->snapshots > 0);
+    s->m->snapshots--;
+    free(s);
+}
+
+static void h_endpoint_report(struct omid_instance *inst, const char *id, const char *uid,
+                              enum omid_delivery_outcome outcome, int status, const char *text)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    must(m->n_reports < MAX_RECORDS && id != NULL && (unsigned)outcome <= OMID_DELIVERY_GONE);
+    struct mock_report *r = &m->reports[m->n_reports++];
+    snprintf(r->id, sizeof(r->id), "%s", id);
+    snprintf(r->uid, sizeof(r->uid), "%s", uid != NULL ? uid : "");
+    snprintf(r->text, sizeof(r->text), "%s", text != NULL ? text : "");
+    r->outcome = outcome;
+    r->status = status;
 }
 
 static void h_stt_ready(struct omid_stt *stt)
@@ -520,17 +661,26 @@ static const struct omid_host table = {.size = sizeof(struct omid_host),
                                        .exec_submit = h_exec_submit,
                                        .job_enqueue = h_job_enqueue,
                                        .job_finish = h_job_finish,
+                                       .jobs_enqueue = h_jobs_enqueue,
+                                       .job_attempt = h_job_attempt,
+                                       .jobs_retry_after = h_jobs_retry_after,
                                        .publish = h_publish,
                                        .stt_ready = h_stt_ready,
                                        .stt_writable = h_stt_writable,
                                        .stt_result = h_stt_result,
                                        .stt_closed = h_stt_closed,
                                        .drained = h_drained,
+                                       .endpoints = h_endpoints,
+                                       .endpoint_find = h_endpoint_find,
+                                       .endpoints_release = h_endpoints_release,
+                                       .endpoint_report = h_endpoint_report,
                                        .data_dir = h_data_dir};
+
+static struct omid_host full; /* and what mock_doors.c adds */
 
 const struct omid_host *mock_table(void)
 {
-    return &table;
+    return &full;
 }
 
 /* --- the test's side --- */
@@ -558,6 +708,8 @@ struct mock *mock_new(const struct omid_plugin *plugin)
     struct mock *m = calloc(1, sizeof(*m));
     must(m != NULL && the_mock == NULL);
     the_mock = m;
+    full = table;
+    mock_doors_set(&full);
     m->plugin = plugin;
     m->mod.m = m;
     m->thread = pthread_self();
@@ -580,6 +732,7 @@ static void records_free(struct mock *m)
         free(h->method);
         free(h->url);
         free(h->latest_key);
+        free(h->aws_sigv4);
         free(h->headers);
         free(h->body);
         free(m->http[i]);
@@ -591,6 +744,10 @@ static void records_free(struct mock *m)
         free(j->target);
         free(j->payload);
         free(m->jobs[i]);
+    }
+    for (size_t i = 0; i < m->n_batches; i++) {
+        free(m->batches[i].pub.key);
+        free(m->batches[i].pub.value);
     }
     while (m->runs != NULL) {
         struct omid_job_run *r = m->runs;
@@ -630,11 +787,13 @@ void mock_free(struct mock **mp)
     for (unsigned i = 0; i < m->n_inst; i++)
         must(m->inst[i].stopped);
     must(m->running == 0 && m->finished == NULL && m->held == NULL);
+    must(m->snapshots == 0);
     if (m->configured && m->plugin->unconfigure != NULL)
         m->plugin->unconfigure(m->shared);
     timers_sweep(m);
     must(m->timers == NULL);
     records_free(m);
+    mock_doors_clear();
     if (m->data_dir[0] != '\0')
         must(nftw(m->data_dir, data_remove, 8, FTW_DEPTH | FTW_PHYS) == 0);
     for (size_t i = 0; i < m->n_values; i++)
@@ -652,7 +811,7 @@ void mock_conf(struct mock *m, const char *key, const char *value)
 
 int mock_configure(struct mock *m)
 {
-    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &table, &m->shared) : OMID_OK;
+    int rc = m->plugin->configure != NULL ? m->plugin->configure(&m->mod, &full, &m->shared) : OMID_OK;
     m->configured = rc == OMID_OK;
     return rc;
 }
@@ -672,7 +831,7 @@ struct omid_instance *mock_start(struct mock *m)
     struct omid_instance *inst = &m->inst[m->n_inst];
     *inst = (struct omid_instance){.m = m, .number = m->n_inst};
     m->n_inst++;
-    if (m->plugin->start == NULL || m->plugin->start(inst, &table, m->shared, &inst->state) == OMID_OK)
+    if (m->plugin->start == NULL || m->plugin->start(inst, &full, m->shared, &inst->state) == OMID_OK)
         return inst;
     inst->stopped = true;
     return NULL;
@@ -697,6 +856,7 @@ void mock_stop(struct omid_instance *inst)
 {
     inst->m->plugin->stop(inst->state);
     inst->stopped = true;
+    mock_doors_stop(inst);
 }
 
 int mock_event(struct omid_instance *inst, const struct omid_event *ev)
@@ -874,6 +1034,37 @@ void mock_job_ack(struct mock *m, size_t i, enum omid_result result)
         m->jobs[i]->cb(m->jobs[i]->arg, result, i + 1);
 }
 
+size_t mock_batch_count(const struct mock *m)
+{
+    return m->n_batches;
+}
+
+const struct mock_batch *mock_batch(const struct mock *m, size_t i)
+{
+    must(i < m->n_batches);
+    return &m->batches[i].pub;
+}
+
+void mock_batch_ack(struct mock *m, size_t i, enum omid_result result, const char *repeated)
+{
+    must(i < m->n_batches && m->batches[i].pub.open);
+    struct batch *b = &m->batches[i];
+    b->pub.open = false;
+    const char *own = b->pub.value != NULL ? b->pub.value : "";
+    if (b->cb != NULL)
+        b->cb(b->arg, result, repeated != NULL, repeated != NULL ? repeated : own);
+}
+
+void mock_retry_after(struct mock *m, uint32_t s)
+{
+    m->retry_after = s;
+}
+
+const struct mock_attempt *mock_run_attempt(const struct omid_job_run *run)
+{
+    return &run->attempt;
+}
+
 void mock_job_refuse(struct mock *m, int rc)
 {
     m->job_rc = rc;
@@ -947,4 +1138,38 @@ unsigned mock_logged(const struct mock *m, enum omid_log_level level)
 const char *mock_last_log(const struct mock *m)
 {
     return m->last_log;
+}
+
+void mock_endpoint_add(struct mock *m, const char *uid, const struct omid_endpoint *e)
+{
+    size_t i = 0;
+    must(e->size == sizeof(*e) && e->id != NULL && e->url != NULL && e->events != NULL && e->filter != NULL &&
+         e->secrets != NULL && e->uid != NULL && e->name != NULL);
+    while (i < m->n_places && (strcmp(m->places[i].e.id, e->id) != 0 || strcmp(m->places[i].uid, uid) != 0))
+        i++;
+    must(i < MAX_ENDPOINTS);
+    m->n_places += i == m->n_places;
+    m->places[i].e = *e;
+    snprintf(m->places[i].uid, sizeof(m->places[i].uid), "%s", uid);
+}
+
+void mock_endpoint_remove(struct mock *m, const char *id)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_places; i++) {
+        if (strcmp(m->places[i].e.id, id) != 0)
+            m->places[n++] = m->places[i];
+    }
+    m->n_places = n;
+}
+
+size_t mock_report_count(const struct mock *m)
+{
+    return m->n_reports;
+}
+
+const struct mock_report *mock_report(const struct mock *m, size_t i)
+{
+    must(i < m->n_reports);
+    return &m->reports[i];
 }

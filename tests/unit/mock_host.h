@@ -53,6 +53,7 @@ unsigned mock_exec_peak(const struct mock *m);
 /* HTTP: every request since the begin, by number. */
 struct mock_http {
     char *method, *url, *latest_key; /* latest_key "" when absent */
+    char *aws_sigv4;                 /* "" when absent */
     char *headers;                   /* each line followed by \n */
     char *body;                      /* NUL-terminated */
     size_t body_len;
@@ -71,12 +72,34 @@ void mock_http_refuse(struct mock *m, int rc);
 struct mock_job {
     char *type, *name, *target, *payload;
     size_t payload_len;
+    bool ordered;
+    uint32_t rate_per_min;
     bool open; /* not acknowledged */
 };
 size_t mock_job_count(const struct mock *m);
 const struct mock_job *mock_job(const struct mock *m, size_t i);
 void mock_job_ack(struct mock *m, size_t i, enum omid_result result);
 void mock_job_refuse(struct mock *m, int rc);
+/* Calls of jobs_enqueue(): their jobs are those from `first` on. */
+struct mock_batch {
+    size_t first, n;
+    char *key, *value; /* of the receipt; NULL: none */
+    bool open;
+};
+size_t mock_batch_count(const struct mock *m);
+const struct mock_batch *mock_batch(const struct mock *m, size_t i);
+/* repeated: the value kept with an earlier one; NULL: it is the first. */
+void mock_batch_ack(struct mock *m, size_t i, enum omid_result result, const char *repeated);
+void mock_retry_after(struct mock *m, uint32_t s); /* what jobs_retry_after() answers */
+/* What job_attempt() was told. */
+struct mock_attempt {
+    unsigned n; /* calls */
+    int status;
+    uint32_t elapsed_ms;
+    char endpoint[65], answer[257];
+    size_t answer_len;
+};
+const struct mock_attempt *mock_run_attempt(const struct omid_job_run *run);
 /* Hands the job to the plugin, an attempt; the run is the mock's. */
 struct omid_job_run *mock_job_run(struct omid_instance *inst, size_t i, unsigned attempt);
 /* The same with a job made up by the test. */
@@ -87,6 +110,19 @@ bool mock_run_finished(const struct omid_job_run *run, enum omid_job_outcome *ou
 /* Published events, by number. */
 size_t mock_published(const struct mock *m);
 const struct omid_event *mock_publication(const struct mock *m, size_t i);
+
+/* The registry: what endpoints() and endpoint_find() answer from now on. The endpoint is copied, its strings are not;
+ * uid is for whom it is there (an app: one call for each user). The same id and uid again: replaced. */
+void mock_endpoint_add(struct mock *m, const char *uid, const struct omid_endpoint *e);
+void mock_endpoint_remove(struct mock *m, const char *id);
+/* Reports of attempts, by number. mock_free() ends the test when a snapshot was not released. */
+struct mock_report {
+    char id[65], uid[129], text[256];
+    enum omid_delivery_outcome outcome;
+    int status;
+};
+size_t mock_report_count(const struct mock *m);
+const struct mock_report *mock_report(const struct mock *m, size_t i);
 
 /* Counters: the value of `what` with this label value (NULL: the one without). */
 uint64_t mock_count(const struct mock *m, const char *what, const char *value);

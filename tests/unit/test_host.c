@@ -368,9 +368,23 @@ static void test_jobs(void)
         CU_ASSERT_TRUE(host_job_dispatch(r.host, &c));
         CU_ASSERT_TRUE(rig_wait(claim_finished, &c));
         CU_ASSERT_EQUAL(c.outcome, cases[i % 3].outcome);
+        CU_ASSERT_EQUAL(c.status, i % 3 == 2 ? 0 : 204);
     }
     CU_ASSERT_EQUAL(rig_status_int(&r, "good", "errors"), 10);
     CU_ASSERT_EQUAL(rig_status_int(&r, "good", "in_flight.jobs"), 0);
+
+    rig_event(&r, 1, "batch");
+    CU_ASSERT_TRUE(rig_seen("seen", "batch 0 1 kept"));
+    CU_ASSERT_EQUAL(fake_batch_jobs, 3);
+    CU_ASSERT_TRUE(fake_batch_ordered);
+    CU_ASSERT_EQUAL(fake_batch_rate, 60);
+    /* Structs of an older minor: what lies behind them is not looked at. */
+    rig_event(&r, 1, "old batch");
+    CU_ASSERT_TRUE(rig_seen("seen", "batch 0 0 "));
+    CU_ASSERT_EQUAL(fake_batch_jobs, 2);
+    CU_ASSERT_FALSE(fake_batch_ordered);
+    CU_ASSERT_EQUAL(fake_batch_rate, 0);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "good", "in_flight.enqueues"), 0);
 
     fake_claim(&c, "nobody", "works", "x");
     CU_ASSERT_FALSE(host_job_dispatch(r.host, &c));

@@ -239,6 +239,54 @@ static void test_plain(void)
     call_free(&c);
 }
 
+/* What it was sent, as the body. */
+static void serve_mirror(struct peer *p, int fd)
+{
+    char head[4096];
+    while (peer_read_request(p, fd, head, sizeof head) && peer_ok(fd, head)) {
+    }
+}
+
+/* That the signature is right is seen by a peer that makes it again, in tests/net. */
+static void test_signed(void)
+{
+    static const char *const headers[] = {"Content-Type: audio/wav", "x-amz-content-sha256: 00", NULL};
+    struct conf_lane conf = rig_conf();
+    struct rig r;
+    struct peer p;
+    struct call c;
+    char url[256];
+
+    peer_start(&p, serve_mirror);
+    rig_start(&r, &conf);
+    for (int i = 0; i < 3; i++) { /* on the same curl handle; only the second is signed */
+        call_init(&c, &r, peer_url(&p, "http", "/bucket/key", url));
+        c.req.method = "PUT";
+        c.req.headers = headers;
+        c.req.aws_sigv4 = i == 1 ? "aws:amz:eu-west-1:s3" : NULL;
+        c.req.aws_key_id = "AKID";
+        c.req.aws_secret = "topsecret";
+        call_start(&c);
+        CU_ASSERT_TRUE_FATAL(call_wait(&c));
+        CU_ASSERT_EQUAL(c.res.status, 200);
+        const char *sign = c.body ? strstr(c.body, "Authorization: AWS4-HMAC-SHA256 Credential=AKID/") : NULL;
+        CU_ASSERT_EQUAL(sign != NULL, i == 1);
+        CU_ASSERT_EQUAL(sign && strstr(sign, "/eu-west-1/s3/aws4_request"), i == 1);
+        CU_ASSERT_EQUAL(sign && strstr(sign, "SignedHeaders=content-type;host;x-amz-content-sha256;x-amz-date,"),
+                        i == 1);
+        CU_ASSERT_EQUAL(c.body && strstr(c.body, "Authorization"), i == 1);
+        CU_ASSERT_PTR_NULL(c.body ? strstr(c.body, "topsecret") : NULL);
+        call_free(&c);
+    }
+    call_init(&c, &r, peer_url(&p, "http", "/bucket/key", url));
+    c.req.aws_sigv4 = "aws:amz:eu-west-1:s3"; /* without a key */
+    call_start(&c);
+    CU_ASSERT_EQUAL(c.rc, OMID_EINVAL);
+    call_free(&c);
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 static void test_statuses(void)
 {
     struct call c;
@@ -1080,6 +1128,7 @@ int main(void)
     CU_initialize_registry();
     CU_pSuite s = CU_add_suite("HTTP lanes", NULL, NULL);
     CU_add_test(s, "an answer", test_plain);
+    CU_add_test(s, "signed", test_signed);
     CU_add_test(s, "statuses, Retry-After, redirects", test_statuses);
     CU_add_test(s, "nobody there", test_refused);
     CU_add_test(s, "hanging and dripping peers", test_slow_peers);

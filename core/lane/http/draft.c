@@ -65,7 +65,11 @@ struct lane_http *request_draft(const struct omid_http_request *req)
     }
     texts += strlen(req->url) + 1 + strlen(req->method) + 1 + key_size;
     texts += req->latest_key ? strlen(req->latest_key) + 1 : 0;
-    size_t nodes = n + (typed ? 1 : 2);
+    /* What is signed is all that is sent: a header to leave out would be signed, too. */
+    bool sign = req->aws_sigv4 != NULL;
+    if (sign)
+        texts += strlen(req->aws_sigv4) + strlen(req->aws_key_id) + strlen(req->aws_secret) + 3;
+    size_t nodes = sign ? n : n + (typed ? 1 : 2);
     struct lane_http *r = malloc(sizeof *r + nodes * sizeof(struct curl_slist) + texts + req->body_len);
     if (!r)
         return NULL;
@@ -78,7 +82,12 @@ struct lane_http *request_draft(const struct omid_http_request *req)
     for (size_t i = 0; i < nodes; i++) /* the caller's come out in the order they were given in */
         link_header(&node[i], i + 1 < nodes ? &node[i + 1] : NULL,
                     i < n ? copy_text(&at, req->headers[i]) : unwanted[i - n]);
-    r->headers = node;
+    r->headers = nodes > 0 ? node : NULL;
+    if (sign) {
+        r->aws_sigv4 = copy_text(&at, req->aws_sigv4);
+        r->aws_key_id = copy_text(&at, req->aws_key_id);
+        r->aws_secret = copy_text(&at, req->aws_secret);
+    }
     r->key = strncasecmp(r->url, "http", 4) == 0 && url_key(r->url, at, key_size) ? at : NULL;
     at += key_size;
     if (req->body_len > 0)

@@ -240,6 +240,20 @@ static bool easy_set_outside(struct lane_easy *e, const struct conf_outside *o, 
     return curlev_outside(e->curl, o, certificate);
 }
 
+static bool easy_set_key(struct lane_easy *e, const struct lane_http *r)
+{
+    bool sign = r->aws_sigv4 != NULL;
+
+    if (!sign && !e->sign)
+        return true;
+    e->sign = sign;
+    /* Without a name curl does not authenticate; taking the option back leaves its method set. */
+    return curl_easy_setopt(e->curl, CURLOPT_AWS_SIGV4, r->aws_sigv4) == CURLE_OK &&
+           (sign || curl_easy_setopt(e->curl, CURLOPT_HTTPAUTH, CURLAUTH_BASIC) == CURLE_OK) &&
+           curl_easy_setopt(e->curl, CURLOPT_USERNAME, sign ? r->aws_key_id : NULL) == CURLE_OK &&
+           curl_easy_setopt(e->curl, CURLOPT_PASSWORD, sign ? r->aws_secret : NULL) == CURLE_OK;
+}
+
 static bool request_sends_body(const struct lane_http *r)
 {
     if (r->bodyless)
@@ -269,7 +283,7 @@ bool easy_begin(struct lane_http *r, uint32_t timeout_ms)
     curl_easy_setopt(e->curl, CURLOPT_HTTPHEADER, r->headers);
     easy_set_times(e, timeout_ms, connect, l->conf.idle == 0);
     if (easy_set_outside(e, rules->outside, rules->outside && !r->left_origin) && easy_set_url(e, r->url) &&
-        curlev_add(l->curl, e->curl))
+        easy_set_key(e, r) && curlev_add(l->curl, e->curl))
         return true;
     lane_easy_free(&r->easy);
     return false;

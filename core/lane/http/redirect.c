@@ -78,7 +78,8 @@ enum hop redirect_take(struct lane_http *r, int status, char *key, size_t key_si
 {
     static const char *const of_body[] = {
         "Content-Type", "Content-Encoding", "Content-Language", "Content-Location", "Digest", "Content-MD5", NULL};
-    static const char *const of_origin[] = {"Authorization", "Cookie", "Proxy-Authorization", "Host", NULL};
+    static const char *const of_origin[] = {"Authorization",        "Cookie", "Proxy-Authorization", "Host",
+                                            "X-Amz-Security-Token", NULL};
     bool user = false;
     char text[96];
 
@@ -117,6 +118,7 @@ enum hop redirect_take(struct lane_http *r, int status, char *key, size_t key_si
     if (!url_key_same_origin(key, r->w.target->key)) {
         r->left_origin = true;
         drop_headers(r, of_origin);
+        r->aws_sigv4 = NULL;
     }
     free(r->hop_url);
     r->url = r->hop_url = copy;

@@ -39,6 +39,8 @@ static void request_unref(struct lane_http *r)
     atomic_fetch_sub(&l->begun, 1);
     buf_free(&r->in);
     free(r->hop_url);
+    if (r->aws_secret)
+        explicit_bzero((char *)r->aws_secret, strlen(r->aws_secret));
     r->magic = OMID_MAGIC_DEAD;
     free(r);
     lane_unref(l);
@@ -465,8 +467,10 @@ int lane_http_start(struct lane *l, struct loop *loop, const struct omid_http_re
                     struct lane_http **out)
 {
     CHECK_MAGIC(l, LANE_MAGIC);
-    if (!req->url || !req->method || !request_method_ok(req->method) || strlen(req->url) > LANE_MAX_URL ||
-        !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) || req->body_len > LANE_MAX_BODY)
+    bool key_missing = req->aws_sigv4 && (!req->aws_key_id || !req->aws_secret);
+    if (key_missing || !req->url || !req->method || !request_method_ok(req->method) ||
+        strlen(req->url) > LANE_MAX_URL || !request_headers_ok(req->headers) || (req->body_len > 0 && !req->body) ||
+        req->body_len > LANE_MAX_BODY)
         return OMID_EINVAL;
     if (!request_fits(l, req->body_len)) {
         lane_rejected(l, REJECT_FULL);

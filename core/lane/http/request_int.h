@@ -19,6 +19,7 @@ struct lane_easy {
     uint32_t timeout_ms, connect_ms;
     uint64_t outside; /* id of the conf_outside it is set to; 0: none */
     bool certificate; /* of it */
+    bool sign;        /* it has a key */
     char text[CURL_ERROR_SIZE];
 };
 
@@ -40,6 +41,7 @@ struct lane_http {
     const char *url, *method, *latest_key;
     const char *key; /* of the target; NULL for a bad URL */
     struct curl_slist *headers;
+    const char *aws_sigv4, *aws_key_id, *aws_secret; /* NULL: not signed */
     const char *body;
     size_t body_len, max_body;
     uint32_t timeout_ms;

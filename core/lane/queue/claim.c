@@ -11,6 +11,10 @@ struct pick {
     struct list claims; /* of_lease, until they are handed out */
     unsigned n;
     int64_t next_due; /* of what is left; QUEUE_NEVER */
+    bool ready_read;  /* next_due is known */
+    bool ordered;     /* one of the claims is */
+    bool head_read;
+    int64_t head_due; /* of the ordered one that is not due yet */
 };
 
 struct claim_op {
@@ -43,6 +47,7 @@ void queue_claim_unref(struct queue_claim *c)
     c->magic = OMID_MAGIC_DEAD;
     free(c->text);
     free(c->payload);
+    free(c->attempt);
     free(c);
     queue_unref(q);
 }
@@ -112,6 +117,7 @@ static void picks_discard(struct claim_op *co)
         while ((it = list_pop(&co->picks[i].claims)) != NULL)
             claim_discard(list_entry(it, struct queue_claim, of_lease));
         co->picks[i].n = 0;
+        co->picks[i].ordered = co->picks[i].ready_read = co->picks[i].head_read = false;
     }
 }
 
@@ -126,7 +132,7 @@ static bool is_leased(const struct queue_target *t, int64_t id)
     return false;
 }
 
-static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_before)
+static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_before, bool ordered)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_GET);
     sqlite3_bind_int64(st, 1, id);
@@ -139,6 +145,7 @@ static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_be
         return OMID_ERR;
     }
     c->not_before = not_before;
+    c->ordered = ordered;
     c->generation = ++q->generation;
     list_append(&p->claims, &c->of_lease);
     p->n++;
@@ -149,21 +156,22 @@ static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_be
     return db_run(q->db, st) ? OMID_OK : OMID_ERR;
 }
 
-/* Reads at most quota due jobs behind those leased, and when the next one is due. */
-static int pick_run(struct queue *q, struct pick *p, int64_t now)
+/* Reads at most so many due jobs behind those leased, and when the next one is due. */
+static int pick_ready(struct queue *q, struct pick *p, unsigned quota, int64_t now)
 {
     int64_t ids[QUEUE_CLAIM_BATCH], due[QUEUE_CLAIM_BATCH];
     unsigned n = 0;
     int r;
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DUE);
+    p->ready_read = true;
     p->next_due = QUEUE_NEVER;
     sqlite3_bind_int64(st, 1, p->t->id);
-    sqlite3_bind_int64(st, 2, (int64_t)p->quota + p->t->leased + 1);
+    sqlite3_bind_int64(st, 2, (int64_t)quota + p->t->leased + 1);
     while ((r = db_step(q->db, st)) > 0) {
         int64_t id = sqlite3_column_int64(st, 0), not_before = sqlite3_column_int64(st, 1);
         if (is_leased(p->t, id))
             continue;
-        if (n == p->quota || not_before > now) {
+        if (n == quota || not_before > now) {
             p->next_due = not_before;
             break;
         }
@@ -174,10 +182,48 @@ static int pick_run(struct queue *q, struct pick *p, int64_t now)
         return OMID_ERR;
     sqlite3_reset(st);
     for (unsigned i = 0; i < n; i++) {
-        if (lease_one(q, p, ids[i], due[i]) != OMID_OK)
+        if (lease_one(q, p, ids[i], due[i], false) != OMID_OK)
             return OMID_ERR;
     }
     return OMID_OK;
+}
+
+/* The first of the ordered, if it is due: what is behind it is not looked at. */
+static int pick_ordered(struct queue *q, struct pick *p, int64_t now)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_HEAD);
+    sqlite3_bind_int64(st, 1, p->t->id);
+    int r = db_step(q->db, st);
+    if (r <= 0) {
+        if (r == 0)
+            db_set_error(q->db, "an ordered job is missing: the file is corrupt");
+        return OMID_ERR;
+    }
+    int64_t id = sqlite3_column_int64(st, 0), not_before = sqlite3_column_int64(st, 1);
+    sqlite3_reset(st);
+    p->head_read = true;
+    p->head_due = not_before;
+    if (not_before > now)
+        return OMID_OK;
+    p->ordered = true;
+    return lease_one(q, p, id, not_before, true);
+}
+
+static int pick_run(struct queue *q, struct pick *p, int64_t now)
+{
+    const struct queue_target *t = p->t;
+    bool ordered = t->ordered > 0 && !t->ordered_out;
+    if (p->quota == 0)
+        return OMID_OK;
+    /* With room for one only, the one that has been due for longer. */
+    if (ordered && p->quota == 1 && t->ready > 0 && t->next_due < t->head_due) {
+        if (pick_ready(q, p, 1, now) != OMID_OK)
+            return OMID_ERR;
+        return p->n == 0 ? pick_ordered(q, p, now) : OMID_OK;
+    }
+    if (ordered && pick_ordered(q, p, now) != OMID_OK)
+        return OMID_ERR;
+    return t->ready > 0 && p->quota > p->n ? pick_ready(q, p, p->quota - p->n, now) : OMID_OK;
 }
 
 static int claims_run(void *ctx, struct db_op *op)
@@ -220,14 +266,20 @@ static void take_into_books(struct queue *q, struct pick *p)
         c->lease_until = until;
         list_append(&t->claims, &c->of_target);
         t->leased++;
-        omid_assert(t->ready > 0);
-        t->ready--;
+        uint64_t *of = c->ordered ? &t->ordered : &t->ready;
+        omid_assert(*of > 0);
+        --*of;
         atomic_fetch_sub(&q->waiting, 1);
         atomic_fetch_add(&q->leased, 1);
         if (c->delayed)
             atomic_fetch_sub(&q->delayed, 1);
     }
-    t->next_due = p->next_due;
+    if (p->ready_read)
+        t->next_due = p->next_due;
+    if (p->head_read)
+        t->head_due = p->head_due;
+    t->ordered_out = t->ordered_out || p->ordered;
+    queue_rate_take(&t->rate, p->n, queue_mono(q));
 }
 
 static void claims_done(void *ctx, struct db_op *op, int result)
@@ -293,6 +345,9 @@ struct db_op *queue_claims_prepare(struct queue *q)
         p->quota = q->c.in_flight_per_target - t->leased;
         if (p->quota > each)
             p->quota = each;
+        uint32_t paced = queue_rate_may(&t->rate, queue_mono(q));
+        if (p->quota > paced)
+            p->quota = paced;
         if (t->owner->probe == t)
             p->quota = 1;
         list_init(&p->claims);

@@ -1,4 +1,4 @@
-/* The way in: jobs to disk, and the fence that tells when. */
+/* The way in: jobs to disk, one or several with a receipt. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,124 +9,115 @@
  * is never given twice, also not after the last job was deleted. */
 #define ID_BLOCK 65536
 
-/* Of the calling thread; never reused, unlike the kernel's. */
-static uint64_t thread_serial(void)
-{
-    static atomic_uint_fast64_t last;
-    static _Thread_local uint64_t mine;
-    if (mine == 0)
-        mine = atomic_fetch_add(&last, 1) + 1;
-    return mine;
-}
+struct enqueue_job {
+    struct queue_target *target; /* pinned, once it is known */
+    uint64_t id;
+    int64_t not_before, asked;
+    bool duplicate, ordered;
+    uint32_t rate_per_min;
+    const char *type, *name, *target_name;
+    const void *payload;
+    size_t payload_len;
+};
 
-void queue_fence_note(struct queue *q, uint64_t thread)
-{
-    pthread_mutex_lock(&q->fence_lock);
-    for (size_t i = 0; i < q->n_fence_failed; i++) {
-        if (q->fence_failed[i] == thread)
-            goto out;
-    }
-    if (q->n_fence_failed < QUEUE_FENCE_THREADS)
-        q->fence_failed[q->n_fence_failed++] = thread;
-    else
-        q->fence_overflow = true;
-out:
-    pthread_mutex_unlock(&q->fence_lock);
-}
-
-static bool fence_take(struct queue *q, uint64_t thread)
-{
-    pthread_mutex_lock(&q->fence_lock);
-    bool failed = q->fence_overflow;
-    q->fence_overflow = false;
-    for (size_t i = 0; i < q->n_fence_failed; i++) {
-        if (q->fence_failed[i] == thread) {
-            q->fence_failed[i] = q->fence_failed[--q->n_fence_failed];
-            failed = true;
-            break;
-        }
-    }
-    pthread_mutex_unlock(&q->fence_lock);
-    return failed;
-}
-
-/* ---------------------------------------------------------------- enqueue */
-
+/* All of them are taken, or none is. */
 struct enqueue_op {
     struct db_op op;
     struct loop_msg msg;
     struct loop *loop;
-    omid_enqueued_cb cb;
+    omid_enqueued_cb one;      /* of a single job, or */
+    omid_jobs_enqueued_cb all; /* of several; both NULL: nobody waits */
     void *arg;
     uint64_t thread;
     int result;
-    uint64_t id;
-    bool duplicate;
-    struct queue_target *target;
-    int64_t not_before, asked, now, reserved;
-    size_t payload_len;
-    void *payload;
-    char *owner, *type, *name, *target_name;
-    char text[];
+    int64_t now, reserved;
+    bool repeated;
+    const char *owner, *key, *value; /* key "": no receipt */
+    char *kept;                      /* value of the receipt that was there; malloc()ed */
+    size_t n;
+    struct enqueue_job job[];
 };
+
+static void op_free(struct enqueue_op *e)
+{
+    free(e->kept);
+    free(e);
+}
 
 static void enqueue_answer(struct loop *loop, struct loop_msg *msg)
 {
     struct enqueue_op *e = container_of(msg, struct enqueue_op, msg);
     (void)loop;
-    if (e->cb != NULL)
-        e->cb(e->arg, (enum omid_result)e->result, e->id);
-    free(e);
+    if (e->one != NULL)
+        e->one(e->arg, (enum omid_result)e->result, e->job[0].id);
+    else
+        e->all(e->arg, (enum omid_result)e->result, e->repeated, e->repeated ? e->kept : e->value);
+    op_free(e);
 }
 
-/* 1: known, e->id is set; 0: new; -1: failed. */
-static int name_known(struct queue *q, struct enqueue_op *e)
+/* ---------------------------------------------------------------- writing */
+
+/* 1: known, j->id is set; 0: new; -1: failed. */
+static int name_known(struct queue *q, const struct enqueue_op *e, struct enqueue_job *j)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_NAME_GET);
-    db_bind_str(st, 1, e->name);
+    db_bind_str(st, 1, j->name);
     db_bind_str(st, 2, e->owner);
     int r = db_step(q->db, st);
     if (r <= 0)
         return r;
     bool live = sqlite3_column_type(st, 1) == SQLITE_NULL || sqlite3_column_int64(st, 1) > e->now;
-    e->id = (uint64_t)sqlite3_column_int64(st, 0);
+    j->id = (uint64_t)sqlite3_column_int64(st, 0);
     sqlite3_reset(st);
     return live;
 }
 
-static bool name_insert(struct queue *q, const struct enqueue_op *e)
+static bool name_insert(struct queue *q, const struct enqueue_op *e, const struct enqueue_job *j)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_NAME_INSERT);
-    db_bind_str(st, 1, e->name);
+    db_bind_str(st, 1, j->name);
     db_bind_str(st, 2, e->owner);
-    sqlite3_bind_int64(st, 3, (int64_t)e->id);
+    sqlite3_bind_int64(st, 3, (int64_t)j->id);
     return db_run(q->db, st);
 }
 
-static bool target_insert(struct queue *q, const struct queue_target *t)
+/* The row of its target as the job wants it. */
+static bool target_write(struct queue *q, const struct enqueue_job *j)
 {
-    sqlite3_stmt *st = db_stmt(q->db, QS_TARGET_INSERT);
+    const struct queue_target *t = j->target;
+    sqlite3_stmt *st;
+    if (t->on_disk && t->rate.per_min == j->rate_per_min)
+        return true;
+    if (t->on_disk) {
+        st = db_stmt(q->db, QS_TARGET_RATE);
+        sqlite3_bind_int64(st, 1, t->id);
+        sqlite3_bind_int64(st, 2, j->rate_per_min);
+        return db_run(q->db, st);
+    }
+    st = db_stmt(q->db, QS_TARGET_INSERT);
     sqlite3_bind_int64(st, 1, t->id);
     db_bind_str(st, 2, t->owner->name);
     db_bind_str(st, 3, t->name);
+    sqlite3_bind_int64(st, 4, j->rate_per_min);
     return db_run(q->db, st);
 }
 
-static bool job_insert(struct queue *q, const struct enqueue_op *e)
+static bool job_insert(struct queue *q, const struct enqueue_op *e, const struct enqueue_job *j)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_INSERT);
-    sqlite3_bind_int64(st, 1, (int64_t)e->id);
-    sqlite3_bind_int64(st, 2, e->target->id);
-    sqlite3_bind_int64(st, 3, e->not_before);
-    sqlite3_bind_int(st, 4, e->asked > e->now);
+    sqlite3_bind_int64(st, 1, (int64_t)j->id);
+    sqlite3_bind_int64(st, 2, j->target->id);
+    sqlite3_bind_int64(st, 3, j->not_before);
+    sqlite3_bind_int(st, 4, j->asked > e->now);
     sqlite3_bind_int64(st, 5, e->now);
-    db_bind_str(st, 6, e->type);
-    db_bind_str(st, 7, e->name[0] ? e->name : NULL);
-    sqlite3_bind_blob(st, 8, e->payload, (int)e->payload_len, SQLITE_STATIC);
+    db_bind_str(st, 6, j->type);
+    db_bind_str(st, 7, j->name[0] ? j->name : NULL);
+    sqlite3_bind_blob(st, 8, j->payload, (int)j->payload_len, SQLITE_STATIC);
+    sqlite3_bind_int(st, 9, j->ordered ? QUEUE_STATE_ORDERED : 0);
     return db_run(q->db, st);
 }
 
-static bool id_take(struct queue *q, struct enqueue_op *e)
+static bool id_take(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
 {
     if (q->txn_next_id >= q->txn_reserved_id) {
         sqlite3_stmt *st = db_stmt(q->db, QS_META_SET);
@@ -136,8 +127,73 @@ static bool id_take(struct queue *q, struct enqueue_op *e)
         if (!db_run(q->db, st))
             return false;
     }
-    e->id = (uint64_t)q->txn_next_id++;
+    j->id = (uint64_t)q->txn_next_id++;
     e->reserved = q->txn_reserved_id;
+    return true;
+}
+
+/* 1: there is one, and it is read; 0; -1: failed. */
+static int receipt_known(struct queue *q, struct enqueue_op *e)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_RECEIPT_GET);
+    db_bind_str(st, 1, e->key);
+    db_bind_str(st, 2, e->owner);
+    int r = db_step(q->db, st);
+    if (r <= 0)
+        return r;
+    bool live = sqlite3_column_int64(st, 1) > e->now;
+    if (live && (e->kept = db_col_dup(st, 0)) == NULL) {
+        db_set_error(q->db, "no memory");
+        r = -1;
+    }
+    sqlite3_reset(st);
+    return r < 0 ? r : live;
+}
+
+static bool receipt_insert(struct queue *q, const struct enqueue_op *e)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_RECEIPT_INSERT);
+    db_bind_str(st, 1, e->key);
+    db_bind_str(st, 2, e->owner);
+    db_bind_str(st, 3, e->value);
+    sqlite3_bind_int64(st, 4, e->now + q->c.name_keep_ms);
+    return db_run(q->db, st);
+}
+
+/* Marks those whose name is known; how many are left to write, -1: failed. */
+static int64_t names_look_up(struct queue *q, struct enqueue_op *e)
+{
+    int64_t n = 0;
+    for (size_t i = 0; i < e->n; i++) {
+        struct enqueue_job *j = &e->job[i];
+        j->id = 0;
+        j->not_before = j->asked > e->now ? j->asked : e->now;
+        int known = j->name[0] ? name_known(q, e, j) : 0;
+        if (known < 0)
+            return -1;
+        j->duplicate = known > 0;
+        n += !j->duplicate;
+    }
+    return n;
+}
+
+static bool job_write(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
+{
+    /* One of the same call may have taken the name meanwhile. */
+    int known = e->n > 1 && j->name[0] ? name_known(q, e, j) : 0;
+    if (known != 0) {
+        j->duplicate = true;
+        return known > 0;
+    }
+    if (j->target == NULL) {
+        j->target = queue_target_get(q, e->owner, j->target_name);
+        if (j->target == NULL)
+            return false;
+        j->target->pins++;
+    }
+    if (!target_write(q, j) || !id_take(q, e, j) || (j->name[0] && !name_insert(q, e, j)) || !job_insert(q, e, j))
+        return false;
+    q->txn_jobs++;
     return true;
 }
 
@@ -145,76 +201,82 @@ static int enqueue_run(void *ctx, struct db_op *op)
 {
     struct queue *q = ctx;
     struct enqueue_op *e = container_of(op, struct enqueue_op, op);
-    e->duplicate = false;
-    e->id = 0;
     e->now = queue_wall(q);
-    e->not_before = e->asked > e->now ? e->asked : e->now;
-    int known = e->name[0] ? name_known(q, e) : 0;
-    if (known != 0) {
-        e->duplicate = true;
+    free(e->kept);
+    e->kept = NULL;
+    int known = e->key[0] ? receipt_known(q, e) : 0;
+    e->repeated = known > 0;
+    if (known != 0)
         return known < 0 ? OMID_ERR : OMID_OK;
-    }
-    if (atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs >= q->c.max_jobs)
+    int64_t fresh = names_look_up(q, e);
+    if (fresh < 0)
+        return OMID_ERR;
+    if (fresh > 0 && atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs + (uint64_t)fresh > q->c.max_jobs)
         return OMID_EFULL;
-    if (e->target == NULL) {
-        e->target = queue_target_get(q, e->owner, e->target_name);
-        if (e->target == NULL)
+    for (size_t i = 0; i < e->n; i++) {
+        if (!e->job[i].duplicate && !job_write(q, e, &e->job[i]))
             return OMID_ERR;
-        e->target->pins++;
     }
-    if (!e->target->on_disk && !target_insert(q, e->target))
-        return OMID_ERR;
-    if (!id_take(q, e) || (e->name[0] && !name_insert(q, e)) || !job_insert(q, e))
-        return OMID_ERR;
-    q->txn_jobs++;
-    return OMID_OK;
+    return e->key[0] == '\0' || receipt_insert(q, e) ? OMID_OK : OMID_ERR;
+}
+
+/* ---------------------------------------------------------------- after the commit */
+
+static void job_written(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
+{
+    struct queue_target *t = j->target;
+    t->on_disk = true;
+    if (t->rate.per_min != j->rate_per_min)
+        queue_rate_set(&t->rate, j->rate_per_min, 1, queue_mono(q));
+    queue_target_ready(t, j->ordered, j->not_before);
+    q->next_id = (int64_t)j->id + 1;
+    q->reserved_id = e->reserved;
+    atomic_fetch_add(&q->waiting, 1);
+    atomic_fetch_add(&q->bytes, j->payload_len);
+    atomic_fetch_add(&q->enqueued, 1);
+    if (j->asked > e->now)
+        atomic_fetch_add(&q->delayed, 1);
 }
 
 static void enqueue_done(void *ctx, struct db_op *op, int result)
 {
     struct queue *q = ctx;
     struct enqueue_op *e = container_of(op, struct enqueue_op, op);
-    struct queue_target *t = e->target;
     e->result = result;
-    if (result == OMID_OK && e->duplicate) {
-        atomic_fetch_add(&q->duplicates, 1);
-    } else if (result == OMID_OK) {
-        t->on_disk = true;
-        t->ready++;
-        t->next_due = queue_min(t->next_due, e->not_before);
-        q->next_id = (int64_t)e->id + 1;
-        q->reserved_id = e->reserved;
+    if (result == OMID_OK) {
         q->retry_at = 0; /* the disk takes writes */
-        atomic_fetch_add(&q->waiting, 1);
-        atomic_fetch_add(&q->bytes, e->payload_len);
-        atomic_fetch_add(&q->enqueued, 1);
-        if (e->asked > e->now)
-            atomic_fetch_add(&q->delayed, 1);
+        if (e->repeated)
+            atomic_fetch_add(&q->repeated, 1);
+        else if (e->key[0])
+            atomic_fetch_add(&q->receipts, 1);
     } else {
-        e->id = 0;
-        atomic_fetch_add(result == OMID_EFULL ? &q->refused : &q->failed, 1);
+        atomic_fetch_add(result == OMID_EFULL ? &q->refused : &q->failed, e->n > 0 ? e->n : 1);
         queue_fence_note(q, e->thread);
     }
-    if (t != NULL) {
-        t->pins--;
-        queue_target_update(q, t);
+    for (size_t i = 0; i < e->n; i++) {
+        struct enqueue_job *j = &e->job[i];
+        if (result != OMID_OK)
+            j->id = 0;
+        else if (j->duplicate && !e->repeated)
+            atomic_fetch_add(&q->duplicates, 1);
+        else if (!e->repeated)
+            job_written(q, e, j);
+        if (j->target != NULL) {
+            j->target->pins--;
+            queue_target_update(q, j->target);
+        }
     }
     if (e->loop != NULL)
         loop_post(e->loop, &e->msg);
     else
-        free(e);
+        op_free(e);
 }
 
-static bool fits(const char *s)
-{
-    return s == NULL || strnlen(s, QUEUE_MAX_STRING + 1) <= QUEUE_MAX_STRING;
-}
+/* ---------------------------------------------------------------- doors */
 
-static char *put(char **at, const char *s)
+static bool fits(const char *s, size_t most)
 {
-    char *to = *at;
-    *at = stpcpy(to, s ? s : "") + 1;
-    return to;
+    return s == NULL || strnlen(s, most + 1) <= most;
 }
 
 static size_t len_of(const char *s)
@@ -222,98 +284,104 @@ static size_t len_of(const char *s)
     return (s ? strlen(s) : 0) + 1;
 }
 
-int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
-                  omid_enqueued_cb cb, void *arg)
+static const char *put(char **at, const char *s)
+{
+    char *to = *at;
+    *at = stpcpy(to, s ? s : "") + 1;
+    return to;
+}
+
+static bool usable(const struct omid_job *job)
+{
+    return job->type != NULL && fits(job->type, QUEUE_MAX_STRING) && fits(job->name, QUEUE_MAX_STRING) &&
+           fits(job->target, QUEUE_MAX_STRING) && job->payload_len <= QUEUE_MAX_PAYLOAD &&
+           (job->payload != NULL || job->payload_len == 0);
+}
+
+/* An event for many endpoints is the same payload many times: one copy will do. */
+static bool same_payload(const struct omid_job *jobs, size_t i)
+{
+    return i > 0 && jobs[i].payload == jobs[i - 1].payload && jobs[i].payload_len == jobs[i - 1].payload_len;
+}
+
+static void job_copy(struct enqueue_op *e, const struct omid_job *jobs, size_t i, char **at)
+{
+    const struct omid_job *job = &jobs[i];
+    struct enqueue_job *j = &e->job[i];
+    j->type = put(at, job->type);
+    j->name = put(at, job->name);
+    j->target_name = put(at, job->target);
+    j->payload_len = job->payload_len;
+    j->asked = job->not_before_ms;
+    j->ordered = job->ordered;
+    j->rate_per_min = job->rate_per_min;
+    if (same_payload(jobs, i)) {
+        j->payload = e->job[i - 1].payload;
+        return;
+    }
+    j->payload = *at;
+    if (job->payload_len > 0)
+        memcpy(*at, job->payload, job->payload_len);
+    *at += job->payload_len;
+}
+
+static int enqueue_post(struct queue *q, const char *owner, const struct omid_job *jobs, size_t n,
+                        const struct omid_receipt *receipt, const struct enqueue_op *to)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
-    if (owner == NULL || owner[0] == '\0' || strchr(owner, '\n') != NULL || job->type == NULL || !fits(owner) ||
-        !fits(job->type) || !fits(job->name) || !fits(job->target) || job->payload_len > QUEUE_MAX_PAYLOAD ||
-        (job->payload == NULL && job->payload_len > 0))
+    if (owner == NULL || owner[0] == '\0' || strchr(owner, '\n') != NULL || !fits(owner, QUEUE_MAX_STRING))
         return OMID_EINVAL;
-    size_t text = len_of(owner) + len_of(job->type) + len_of(job->name) + len_of(job->target);
-    struct enqueue_op *e = calloc(1, sizeof(*e) + text + job->payload_len + 1);
+    size_t bytes = sizeof(*to) + n * sizeof(to->job[0]) + len_of(owner) + 2;
+    for (size_t i = 0; i < n; i++) {
+        if (!usable(&jobs[i]))
+            return OMID_EINVAL;
+        bytes += len_of(jobs[i].type) + len_of(jobs[i].name) + len_of(jobs[i].target) +
+                 (same_payload(jobs, i) ? 0 : jobs[i].payload_len);
+    }
+    if (receipt != NULL)
+        bytes += len_of(receipt->key) + len_of(receipt->value);
+    struct enqueue_op *e = calloc(1, bytes);
     if (e == NULL) {
-        queue_fence_note(q, thread_serial());
+        queue_fence_note(q, queue_thread_serial());
         return OMID_ERR;
     }
-    char *at = e->text;
+    *e = *to;
+    e->n = n;
+    char *at = (char *)&e->job[n];
     e->owner = put(&at, owner);
-    e->type = put(&at, job->type);
-    e->name = put(&at, job->name);
-    e->target_name = put(&at, job->target);
-    e->payload = at;
-    e->payload_len = job->payload_len;
-    if (job->payload_len > 0)
-        memcpy(e->payload, job->payload, job->payload_len);
-    e->asked = job->not_before_ms;
-    e->loop = cb != NULL ? loop : NULL;
-    e->cb = cb;
-    e->arg = arg;
-    e->thread = thread_serial();
+    e->key = put(&at, receipt != NULL ? receipt->key : "");
+    e->value = put(&at, receipt != NULL ? receipt->value : "");
+    for (size_t i = 0; i < n; i++)
+        job_copy(e, jobs, i, &at);
+    e->thread = queue_thread_serial();
     e->msg.fn = enqueue_answer;
     e->op.run = enqueue_run;
     e->op.done = enqueue_done;
-    e->op.bytes = sizeof(*e) + text + job->payload_len;
+    e->op.bytes = bytes;
     int r = db_writer_post(q->writer, &e->op);
     if (r != OMID_OK) {
-        atomic_fetch_add(&q->refused, 1);
+        atomic_fetch_add(&q->refused, n > 0 ? n : 1);
         queue_fence_note(q, e->thread);
-        free(e);
+        op_free(e);
     }
     return r;
 }
 
-/* ---------------------------------------------------------------- fence */
-
-struct fence_op {
-    struct db_op op;
-    struct loop_msg msg;
-    struct loop *loop;
-    void (*cb)(void *arg, int result);
-    void *arg;
-    uint64_t thread;
-    int result;
-};
-
-static void fence_answer(struct loop *loop, struct loop_msg *msg)
+int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
+                  omid_enqueued_cb cb, void *arg)
 {
-    struct fence_op *f = container_of(msg, struct fence_op, msg);
-    (void)loop;
-    f->cb(f->arg, f->result);
-    free(f);
+    const struct enqueue_op to = {.loop = cb != NULL ? loop : NULL, .one = cb, .arg = arg};
+    return enqueue_post(q, owner, job, 1, NULL, &to);
 }
 
-static int fence_run(void *ctx, struct db_op *op)
+int queue_enqueue_all(struct queue *q, const char *owner, const struct omid_job *jobs, size_t n,
+                      const struct omid_receipt *receipt, struct loop *loop, omid_jobs_enqueued_cb cb, void *arg)
 {
-    (void)ctx;
-    (void)op;
-    return OMID_OK;
-}
-
-static void fence_done(void *ctx, struct db_op *op, int result)
-{
-    struct queue *q = ctx;
-    struct fence_op *f = container_of(op, struct fence_op, op);
-    f->result = fence_take(q, f->thread) ? OMID_ERR : result;
-    loop_post(f->loop, &f->msg);
-}
-
-int queue_fence(struct queue *q, struct loop *loop, void (*cb)(void *arg, int result), void *arg)
-{
-    CHECK_MAGIC(q, QUEUE_MAGIC);
-    struct fence_op *f = calloc(1, sizeof(*f));
-    if (f == NULL)
-        return OMID_ERR;
-    f->loop = loop;
-    f->cb = cb;
-    f->arg = arg;
-    f->thread = thread_serial();
-    f->msg.fn = fence_answer;
-    f->op.run = fence_run;
-    f->op.done = fence_done;
-    f->op.bytes = sizeof(*f);
-    int r = db_writer_post(q->writer, &f->op);
-    if (r != OMID_OK)
-        free(f);
-    return r;
+    if (n > QUEUE_MAX_BATCH || (n == 0 && receipt == NULL) || (n > 0 && jobs == NULL))
+        return OMID_EINVAL;
+    if (receipt != NULL && (receipt->key == NULL || receipt->key[0] == '\0' || !fits(receipt->key, QUEUE_MAX_KEY) ||
+                            !fits(receipt->value, QUEUE_MAX_VALUE)))
+        return OMID_EINVAL;
+    const struct enqueue_op to = {.loop = cb != NULL ? loop : NULL, .all = cb, .arg = arg};
+    return enqueue_post(q, owner, jobs, n, receipt, &to);
 }

@@ -34,20 +34,23 @@ static bool lease_delete(struct queue *q, const struct queue_claim *c)
     return db_run(q->db, st);
 }
 
+bool queue_name_keep(struct queue *q, const char *name, const char *owner)
+{
+    sqlite3_stmt *st = db_stmt(q->db, q->c.name_keep_ms > 0 ? QS_NAME_KEEP : QS_NAME_DROP);
+    db_bind_str(st, 1, name);
+    db_bind_str(st, 2, owner);
+    if (q->c.name_keep_ms > 0)
+        sqlite3_bind_int64(st, 3, queue_wall(q) + q->c.name_keep_ms);
+    return db_run(q->db, st);
+}
+
 static bool job_done(struct queue *q, const struct queue_claim *c)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
     sqlite3_bind_int64(st, 1, (int64_t)c->view.id);
     if (!db_run(q->db, st))
         return false;
-    if (c->view.name[0] == '\0')
-        return true;
-    st = db_stmt(q->db, q->c.name_keep_ms > 0 ? QS_NAME_KEEP : QS_NAME_DROP);
-    db_bind_str(st, 1, c->view.name);
-    db_bind_str(st, 2, c->target->owner->name);
-    if (q->c.name_keep_ms > 0)
-        sqlite3_bind_int64(st, 3, queue_wall(q) + q->c.name_keep_ms);
-    return db_run(q->db, st);
+    return c->view.name[0] == '\0' || queue_name_keep(q, c->view.name, c->target->owner->name);
 }
 
 /* Of an attempt that ran out of its lease, the handler may be writing c->error at this moment: not ours to read. */
@@ -96,6 +99,16 @@ static bool job_expired(struct queue *q, struct queue_claim *c)
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost + 1);
 }
 
+/* How it ended, for the log of attempts; NULL: that was none. */
+static const char *end_name(const struct queue_claim *c)
+{
+    if (atomic_load(&c->state) == CLAIM_EXPIRED)
+        return c->dead ? "dead" : "expired";
+    if (c->released || c->outcome == OMID_JOB_WAIT)
+        return NULL;
+    return c->dead ? "dead" : c->outcome == OMID_JOB_DONE ? "done" : "retry";
+}
+
 static int finish_run(void *ctx, struct db_op *op)
 {
     struct queue *q = ctx;
@@ -115,10 +128,26 @@ static int finish_run(void *ctx, struct db_op *op)
         c->dead = true;
         ok = job_dead(q, c);
     }
+    const char *ended = end_name(c);
+    if (ok && ended != NULL)
+        ok = queue_attempt_write(q, c, ended, end_error(c));
     return ok && lease_delete(q, c) ? OMID_OK : OMID_ERR;
 }
 
 /* ---------------------------------------------------------------- after the commit */
+
+/* What the attempt says about how fast its target may be asked. */
+static void learn_rate(struct queue *q, struct queue_target *t, const struct queue_claim *c)
+{
+    int status = c->attempt != NULL ? c->attempt->status : 0;
+    int64_t now = queue_mono(q);
+    if (c->released || c->outcome == OMID_JOB_WAIT)
+        queue_rate_give_back(&t->rate);
+    else if (status == 429 || (status == 503 && c->retry_after_s > 0))
+        queue_rate_too_many(&t->rate, c->retry_after_s, now);
+    else
+        queue_rate_answered(&t->rate, now);
+}
 
 static void hold_target(struct queue *q, struct queue_target *t, uint32_t retry_after_s)
 {
@@ -159,6 +188,12 @@ static void finish_done(void *ctx, struct db_op *op, int result)
     list_remove(&c->of_lease);
     t->leased--;
     atomic_fetch_sub(&q->leased, 1);
+    if (!expired)
+        learn_rate(q, t, c);
+    if (c->ordered) {
+        t->ordered_out = false;
+        t->head_due = queue_wall(q); /* of the next one, as far as is known */
+    }
     if (gone || c->dead) {
         atomic_fetch_sub(&q->bytes, c->view.payload_len);
         if (c->dead) {
@@ -170,11 +205,12 @@ static void finish_done(void *ctx, struct db_op *op, int result)
         }
     } else {
         bool same = c->released || (!expired && c->outcome == OMID_JOB_WAIT);
-        t->ready++;
+        if (c->ordered)
+            t->head_due = QUEUE_NEVER; /* it is the first again */
+        queue_target_ready(t, c->ordered, c->next);
         atomic_fetch_add(&q->waiting, 1);
         if (c->delayed || !same)
             atomic_fetch_add(&q->delayed, 1);
-        t->next_due = queue_min(t->next_due, c->next);
         if (same && !c->released)
             hold_target(q, t, c->retry_after_s);
     }
@@ -226,6 +262,23 @@ void queue_finish(struct queue_claim **cp, enum omid_job_outcome outcome, uint32
         db_writer_kick(q->writer);
     }
     queue_unref(q);
+}
+
+void queue_attempt(struct queue_claim *c, const struct omid_attempt *a)
+{
+    CHECK_MAGIC(c, CLAIM_MAGIC);
+    if (atomic_load(&c->state) != CLAIM_OUT)
+        return; /* whoever ended it does not look at this any more */
+    struct queue_attempt *to = c->attempt != NULL ? c->attempt : malloc(sizeof(*to));
+    if (to == NULL)
+        return;
+    to->status = a->status;
+    to->elapsed_ms = a->elapsed_ms;
+    snprintf(to->endpoint, sizeof(to->endpoint), "%s", a->endpoint != NULL ? a->endpoint : "");
+    to->answer_len = a->answer == NULL ? 0 : a->answer_len < QUEUE_MAX_ANSWER ? a->answer_len : QUEUE_MAX_ANSWER;
+    if (to->answer_len > 0)
+        memcpy(to->answer, a->answer, to->answer_len);
+    c->attempt = to;
 }
 
 const char *queue_claim_owner(const struct queue_claim *c)

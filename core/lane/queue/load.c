@@ -14,12 +14,13 @@ static bool free_leases(struct queue *q)
         return false;
     if (n == 0)
         return true;
-    snprintf(sql, sizeof(sql),
-             "UPDATE job SET attempt = attempt + 1, lost = lost + 1 WHERE state = 0 AND id IN (SELECT id FROM lease);"
-             "UPDATE job SET state = 1, died = %lld, last_error = 'the daemon ended during the attempt'"
-             " WHERE state = 0 AND id IN (SELECT id FROM lease) AND attempt - min(lost, %d) > %zu;"
-             "DELETE FROM lease",
-             (long long)queue_wall(q), QUEUE_LOST_GRACE, q->c.n_retry);
+    snprintf(
+        sql, sizeof(sql),
+        "UPDATE job SET attempt = attempt + 1, lost = lost + 1 WHERE died IS NULL AND id IN (SELECT id FROM lease);"
+        "UPDATE job SET state = state | 1, died = %lld, last_error = 'the daemon ended during the attempt'"
+        " WHERE died IS NULL AND id IN (SELECT id FROM lease) AND attempt - min(lost, %d) > %zu;"
+        "DELETE FROM lease",
+        (long long)queue_wall(q), QUEUE_LOST_GRACE, q->c.n_retry);
     log_info("queue", "leases of a former process freed", LI("jobs", n));
     return db_exec(q->db, sql);
 }
@@ -35,38 +36,64 @@ static bool clamp_delays(struct queue *q)
         longest = q->retry_ms[i] > longest ? q->retry_ms[i] : longest;
     int64_t most = now + (int64_t)(longest * (2 + q->c.jitter)) + 1000;
     snprintf(sql, sizeof(sql),
-             "UPDATE job SET not_before = %lld WHERE state = 0 AND not_before > %lld AND wall = 0"
+             "UPDATE job SET not_before = %lld WHERE died IS NULL AND not_before > %lld AND wall = 0"
              " AND (attempt = 0 OR not_before > %lld)",
              (long long)now, (long long)now, (long long)most);
     return db_exec(q->db, sql);
 }
 
-static bool load_targets(struct queue *q)
+static struct queue_target *target_of_row(struct queue *q, sqlite3_stmt *st)
 {
-    static const char sql[] =
-        "SELECT t.id, t.owner, t.name, j.n, j.due FROM (SELECT target, count(*) AS n, min(not_before) AS due"
-        " FROM job WHERE state = 0 GROUP BY target) j JOIN target t ON t.id = j.target";
+    const char *owner = db_col_str(st, 1), *name = db_col_str(st, 2);
+    struct queue_target *t = queue_target_find(q, owner, name);
+    if (t == NULL)
+        t = queue_target_add(q, sqlite3_column_int64(st, 0), owner, name);
+    if (t == NULL) {
+        db_set_error(q->db, "no memory");
+        return NULL;
+    }
+    t->on_disk = true;
+    /* Nobody knows what a former process has sent just now: the bucket begins empty. */
+    queue_rate_set(&t->rate, (uint32_t)sqlite3_column_int64(st, 3), 0, queue_mono(q));
+    return t;
+}
+
+/* One walk over an index: how many are ready of each target. */
+static bool load_ready(struct queue *q, const char *sql, bool ordered, uint64_t *total)
+{
     sqlite3_stmt *st = NULL;
-    uint64_t total = 0;
     int r = -1;
     if (!db_prepare(q->db, sql, &st))
         return false;
     while ((r = db_step(q->db, st)) > 0) {
-        struct queue_target *t = queue_target_add(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), db_col_str(st, 2));
+        struct queue_target *t = target_of_row(q, st);
         if (t == NULL) {
-            db_set_error(q->db, "no memory");
             r = -1;
             break;
         }
-        t->on_disk = true;
-        t->ready = (uint64_t)sqlite3_column_int64(st, 3);
-        t->next_due = sqlite3_column_int64(st, 4);
-        total += t->ready;
+        uint64_t n = (uint64_t)sqlite3_column_int64(st, 4);
+        *(ordered ? &t->ordered : &t->ready) = n;
+        *(ordered ? &t->head_due : &t->next_due) = sqlite3_column_int64(st, 5);
+        *total += n;
         queue_target_update(q, t);
     }
     sqlite3_finalize(st);
-    atomic_store(&q->waiting, total);
     return r == 0;
+}
+
+static bool load_targets(struct queue *q)
+{
+    static const char ready[] =
+        "SELECT t.id, t.owner, t.name, t.rate, j.n, j.due FROM (SELECT target, count(*) AS n, min(not_before) AS due"
+        " FROM job WHERE state = 0 GROUP BY target) j JOIN target t ON t.id = j.target";
+    /* When its first is due a claim will find out. */
+    static const char ordered[] = "SELECT t.id, t.owner, t.name, t.rate, j.n, 0 FROM (SELECT target, count(*) AS n"
+                                  " FROM job WHERE state = 2 GROUP BY target) j JOIN target t ON t.id = j.target";
+    uint64_t total = 0;
+    if (!load_ready(q, ready, false, &total) || !load_ready(q, ordered, true, &total))
+        return false;
+    atomic_store(&q->waiting, total);
+    return true;
 }
 
 static bool load_counts(struct queue *q)
@@ -75,10 +102,11 @@ static bool load_counts(struct queue *q)
         const char *sql;
         atomic_uint_fast64_t *to;
     } counts[] = {
-        {"SELECT count(*) FROM job WHERE state = 0 AND (attempt > 0 OR wall = 1)", &q->delayed},
-        {"SELECT count(*) FROM job WHERE state = 1", &q->dead},
-        {"SELECT total(length(payload)) FROM job WHERE state = 0", &q->bytes},
+        {"SELECT count(*) FROM job WHERE died IS NULL AND (attempt > 0 OR wall = 1)", &q->delayed},
+        {"SELECT count(*) FROM job WHERE died IS NOT NULL", &q->dead},
+        {"SELECT total(length(payload)) FROM job WHERE died IS NULL", &q->bytes},
         {"SELECT count(*) FROM name WHERE expires IS NOT NULL", &q->names},
+        {"SELECT count(*) FROM receipt", &q->receipts},
     };
     for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
         int64_t n = db_int(q->db, counts[i].sql, -1);

@@ -51,10 +51,23 @@ static struct db_op *append(struct db_op *list, struct db_op *more)
     return list;
 }
 
+/* How fast jobs leave, over about ten seconds. */
+static void drain_measure(struct queue *q)
+{
+    int64_t now = queue_mono(q), ms = now - q->drained_at;
+    uint64_t done = atomic_load(&q->outcome[OMID_JOB_DONE]) + atomic_load(&q->outcome[OMID_JOB_DEAD]);
+    if (ms < 10000)
+        return;
+    atomic_store(&q->rate, (done - q->drained_done) * 1000000 / (uint64_t)ms);
+    q->drained_done = done;
+    q->drained_at = now;
+}
+
 static struct db_op *prepare(void *ctx)
 {
     struct queue *q = ctx;
     queue_clock_check(q);
+    drain_measure(q);
     if (queue_mono(q) < q->retry_at)
         return NULL;
     q->retry_at = 0;
@@ -78,6 +91,8 @@ static int64_t next_ms(void *ctx)
         next = queue_min(next, list_entry(q->leases.next, struct queue_claim, of_lease)->lease_until);
     if (atomic_load(&q->claiming)) {
         next = queue_min(next, queue_claims_possible(q) || q->shift != 0 ? now : queue_targets_next(q));
+        if (q->upkeep_more)
+            next = queue_min(next, q->purge_at);
     }
     if (next == QUEUE_NEVER)
         return -1;
@@ -121,6 +136,7 @@ static bool parts_new(struct queue *q, const struct queue_config *config)
     if (config->now == NULL && (q->clock_fd = clock_fd_new()) < 0)
         return false;
     q->drift = queue_wall(q) - queue_mono(q);
+    q->drained_at = queue_mono(q);
     return true;
 }
 

@@ -25,7 +25,10 @@ struct queue_config {
     const uint32_t *retry_ms; /* delays between attempts; after the last: dead */
     size_t n_retry;
     double jitter;
-    uint32_t name_keep_ms; /* how long a finished name still answers with its first id */
+    uint32_t name_keep_ms; /* how long a finished name still answers with its first id, and a receipt with its value */
+    uint64_t dead, attempts;                /* dead letters, and attempts in the log, that are kept; dead 0: all */
+    int64_t dead_keep_ms, attempts_keep_ms; /* ... and for how long; 0: no bound */
+    uint32_t replay_per_s;                  /* at most, of a replay of many */
     /* Unix ms and a random number in 0..1: driven by tests; NULL: the real ones. Who drives the clock calls
      * queue_wake() after setting it. */
     int64_t (*now)(void);
@@ -56,12 +59,21 @@ void queue_free(struct queue **q);
 /* Any thread. cb on `loop` once the job is on disk (or is not); see omid_host.job_enqueue(). owner: plugin name. */
 int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
                   omid_enqueued_cb cb, void *arg);
+/* Several at once, all or none, with a receipt; see omid_host.jobs_enqueue(). Every job is a whole struct omid_job of
+ * this version. OMID_EINVAL beyond 10,000 jobs. */
+#define QUEUE_MAX_BATCH 10000
+int queue_enqueue_all(struct queue *q, const char *owner, const struct omid_job *jobs, size_t n,
+                      const struct omid_receipt *receipt, struct loop *loop, omid_jobs_enqueued_cb cb, void *arg);
 /* cb(OMID_OK) on `loop` when everything enqueued by the calling thread before this call is on disk; OMID_ERR if any
  * of them since that thread's last fence is not (the disk failed, or a bound refused it, also within the call). */
 int queue_fence(struct queue *q, struct loop *loop, void (*cb)(void *arg, int result), void *arg);
 
 const char *queue_claim_owner(const struct queue_claim *c);
 const struct omid_job_view *queue_claim_view(const struct queue_claim *c);
+/* The handler, before queue_finish(): what the attempt saw; copied. With status 429, or 503 and a Retry-After, its
+ * whole target is left alone for so long (retry_after_s of the finish, at least 1 s), and is then asked no faster than
+ * it has answered before. */
+void queue_attempt(struct queue_claim *c, const struct omid_attempt *attempt);
 /* Any thread, also after queue_free(). Frees the claim. A claim whose lease has run out meanwhile changes nothing
  * (counted). OMID_JOB_WAIT holds the whole target back for retry_after_s (at least 1 s) or until one of its jobs is
  * done: an open breaker is not asked for each job of a backlog. */
@@ -74,6 +86,8 @@ struct queue_counts {
     uint64_t bytes; /* payload of ready, delayed and leased */
 };
 void queue_counts(struct queue *q, struct queue_counts *out); /* any thread; as of the last commit */
+/* Any thread. After OMID_EFULL: seconds until there may be room again, by how fast jobs have left lately. 1..300. */
+uint32_t queue_retry_after_s(struct queue *q);
 /* "" when the last commit succeeded, else why not (disk full, ...). Any thread. For /readyz. */
 void queue_health(struct queue *q, char *err, size_t errlen);
 void queue_status(struct queue *q, struct json_w *w);

@@ -17,12 +17,15 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "lane/queue/queue.h"
+#include "lane/queue/rate.h"
 
 #define QUEUE_MAGIC UINT32_C(0x71756575)
 #define CLAIM_MAGIC UINT32_C(0x71636c6d)
 
 #define QUEUE_MAX_PAYLOAD ((size_t)1 << 20)
 #define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
+#define QUEUE_MAX_KEY 512     /* of a receipt */
+#define QUEUE_MAX_VALUE 4096
 #define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
 #define QUEUE_LOST_GRACE 3
@@ -30,7 +33,13 @@
 #define QUEUE_MIN_WAIT_MS 1000    /* OMID_JOB_WAIT with 0 s would spin */
 #define QUEUE_DISK_RETRY_MS 1000  /* claims and finishes that could not be written */
 #define QUEUE_PURGE_MS 60000
+#define QUEUE_PURGE_STEP_MS 20    /* between the steps of one purge: the others' turn */
+#define QUEUE_ATTEMPTS_SLACK 2000 /* beyond the bound, before they are purged */
 #define QUEUE_NEVER INT64_MAX
+
+/* job.state on disk: bits. */
+#define QUEUE_STATE_DEAD 1
+#define QUEUE_STATE_ORDERED 2
 
 /* An owner (plugin) with jobs. */
 struct queue_owner {
@@ -57,20 +66,34 @@ struct queue_target {
     size_t heap_at;   /* TARGET_TIMED */
     int64_t id;
     struct queue_owner *owner;
-    unsigned pins;      /* operations under way that point here: no change of state, no freeing */
-    uint64_t ready;     /* rows ready on disk that are not leased */
+    unsigned pins;  /* operations under way that point here: no change of state, no freeing */
+    uint64_t ready; /* rows ready on disk that are not leased; ordered ones are counted apart */
+    uint64_t ordered;
+    bool ordered_out;   /* one of the ordered is leased: the next ones wait for its end */
     unsigned leased;    /* length of claims */
     struct list claims; /* struct queue_claim.of_target */
     int64_t next_due;   /* Unix ms of the earliest of ready, or earlier; QUEUE_NEVER: none */
+    int64_t head_due;   /* the same of the first of the ordered */
     int64_t hold_until; /* monotonic ms: told to wait; 0: no */
-    int64_t wake_at;    /* heap's key, monotonic ms */
-    bool on_disk;       /* its row is committed */
-    char *key;          /* in q->targets: owner, newline, target */
-    const char *name;   /* within key */
+    struct queue_rate rate;
+    int64_t wake_at;  /* heap's key, monotonic ms */
+    bool on_disk;     /* its row is committed */
+    char *key;        /* in q->targets: owner, newline, target */
+    const char *name; /* within key */
 };
 
 /* Who decides how the attempt ends. */
 enum claim_state { CLAIM_OUT, CLAIM_FINISHED, CLAIM_EXPIRED };
+
+/* struct omid_attempt, kept. */
+#define QUEUE_MAX_ANSWER 256
+struct queue_attempt {
+    int status;
+    uint32_t elapsed_ms;
+    char endpoint[65]; /* "": the target */
+    size_t answer_len;
+    char answer[QUEUE_MAX_ANSWER];
+};
 
 /* One leased attempt. Two hold it: the writer until its end is on disk, the handler until queue_finish(). */
 struct queue_claim {
@@ -89,10 +112,12 @@ struct queue_claim {
     struct omid_job_view view;
     unsigned lost; /* attempts so far whose end nobody saw */
     bool delayed;  /* had waited for a retry, or for a time that was asked for */
+    bool ordered;
     int64_t not_before;
     /* the end */
     enum omid_job_outcome outcome;
-    bool released; /* not an attempt: nobody took it */
+    struct queue_attempt *attempt; /* what the handler saw; NULL: it did not say */
+    bool released;                 /* not an attempt: nobody took it */
     bool dead;
     uint32_t retry_after_s;
     char error[256];
@@ -126,8 +151,13 @@ struct queue {
     int64_t purge_at;      /* monotonic ms */
     struct db_op *returns; /* ends of claims to write in the next turn: failed before, or not taken */
     bool claims_under_way, upkeep_under_way;
-    unsigned targets_freed; /* since their rows were last purged */
-    int64_t shift;          /* of the wall clock, not yet applied to the rows; ms */
+    bool upkeep_more;          /* a purge is not at its end */
+    uint64_t attempts_new;     /* since their last purge */
+    uint64_t drained_done;     /* for queue_retry_after_s(): jobs that left ... */
+    int64_t drained_at;        /* ... until then, mono ms */
+    atomic_uint_fast64_t rate; /* that leave per 1000 s */
+    unsigned targets_freed;    /* since their rows were last purged */
+    int64_t shift;             /* of the wall clock, not yet applied to the rows; ms */
 
     int64_t next_id, reserved_id; /* ids below reserved_id may be given: the mark is on disk */
     int64_t next_target;
@@ -137,9 +167,10 @@ struct queue {
     uint64_t txn_jobs;
 
     /* Read by any thread. */
-    atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names; /* waiting: delayed ones too */
-    atomic_uint finishes;                                              /* not yet written */
-    atomic_uint_fast64_t enqueued, duplicates, refused, failed, late, expired, released, evicted_names, evicted_dead;
+    atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names, receipts; /* waiting: delayed too */
+    atomic_uint finishes;                                                        /* not yet written */
+    atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
+        evicted_receipts, evicted_dead;
     atomic_uint_fast64_t outcome[4];
 
     /* Threads that had an enqueue not stored since their last fence. */
@@ -158,6 +189,7 @@ enum queue_stmt {
     QS_JOB_RETRY,
     QS_JOB_DEAD,
     QS_JOB_DUE,
+    QS_JOB_HEAD,
     QS_JOB_GET,
     QS_JOBS_SHIFT,
     QS_DEAD_OLDEST,
@@ -166,12 +198,19 @@ enum queue_stmt {
     QS_TARGET_GET,
     QS_TARGETS_PURGE,
     QS_TARGET_INSERT,
+    QS_TARGET_RATE,
     QS_NAME_GET,
     QS_NAME_INSERT,
     QS_NAME_KEEP,
     QS_NAME_DROP,
     QS_NAMES_PURGE,
     QS_NAMES_EVICT,
+    QS_RECEIPT_GET,
+    QS_RECEIPT_INSERT,
+    QS_RECEIPTS_PURGE,
+    QS_RECEIPTS_EVICT,
+    QS_ATTEMPT_INSERT,
+    QS_ATTEMPTS_PURGE,
     QS_META_SET,
     QS_STATEMENTS
 };
@@ -192,8 +231,11 @@ bool queue_load(struct queue *q);
 /* Within a transaction: the target, from memory or its row, or a new one whose row is yet to be written. NULL: failed.
  */
 struct queue_target *queue_target_get(struct queue *q, const char *owner, const char *name);
+struct queue_target *queue_target_find(struct queue *q, const char *owner, const char *name); /* in memory; or NULL */
 struct queue_target *queue_target_add(struct queue *q, int64_t id, const char *owner,
                                       const char *name); /* NULL: memory */
+/* One more of it is ready, from `due` on (Unix ms). */
+void queue_target_ready(struct queue_target *t, bool ordered, int64_t due);
 /* Puts it where it belongs after any change; frees it when nothing of it is left. */
 void queue_target_update(struct queue *q, struct queue_target *t);
 void queue_targets_update_all(struct queue *q); /* after the clock was set */
@@ -217,10 +259,19 @@ int64_t queue_retry_delay(const struct queue_config *c, unsigned failures, uint3
 unsigned queue_failures(unsigned attempt, unsigned lost);
 struct db_op *queue_leases_expire(struct queue *q);              /* those that have run out, as operations */
 void queue_claim_return(struct queue *q, struct queue_claim *c); /* nobody took it */
+/* Within a transaction: the job of this name is gone; the name answers for a while. */
+bool queue_name_keep(struct queue *q, const char *name, const char *owner);
 void queue_finish_init(struct queue_claim *c);
 void queue_claims_detach(struct queue *q); /* after the stop: what is out may come back, and changes nothing */
 
-/* enqueue.c */
+/* attempts.c: within a transaction */
+/* The row of an attempt that ended so. */
+bool queue_attempt_write(struct queue *q, const struct queue_claim *c, const char *outcome, const char *error);
+/* At most so many rows beyond the bounds are removed; *more: there may be others. */
+bool queue_attempts_purge(struct queue *q, int64_t rows, bool *more);
+
+/* fence.c */
+uint64_t queue_thread_serial(void); /* of the calling thread; never reused, unlike the kernel's */
 void queue_fence_note(struct queue *q, uint64_t thread);
 
 /* status.c */

@@ -16,6 +16,19 @@ void queue_counts(struct queue *q, struct queue_counts *out)
     };
 }
 
+#define ROOM_WANTED 100 /* jobs: who comes back finds more than one place */
+
+uint32_t queue_retry_after_s(struct queue *q)
+{
+    CHECK_MAGIC(q, QUEUE_MAGIC);
+    uint64_t held = atomic_load(&q->waiting) + atomic_load(&q->leased), rate = atomic_load(&q->rate);
+    uint64_t wanted = q->c.max_jobs < ROOM_WANTED ? q->c.max_jobs : ROOM_WANTED;
+    if (held + wanted <= q->c.max_jobs)
+        return 1; /* it was the way to the disk that was full */
+    uint64_t s = rate > 0 ? (held + wanted - q->c.max_jobs) * 1000 / rate : 60;
+    return s < 1 ? 1 : s > 300 ? 300 : (uint32_t)s;
+}
+
 void queue_health(struct queue *q, char *err, size_t errlen)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
@@ -40,8 +53,10 @@ void queue_status(struct queue *q, struct json_w *w)
     json_w_kint(w, "bytes", (int64_t)n.bytes);
     json_w_kint(w, "max_jobs", (int64_t)q->c.max_jobs);
     json_w_kint(w, "names", (int64_t)atomic_load(&q->names));
+    json_w_kint(w, "receipts", (int64_t)atomic_load(&q->receipts));
     json_w_kint(w, "enqueued", (int64_t)atomic_load(&q->enqueued));
     json_w_kint(w, "duplicates", (int64_t)atomic_load(&q->duplicates));
+    json_w_kint(w, "repeated", (int64_t)atomic_load(&q->repeated));
     json_w_kint(w, "refused", (int64_t)atomic_load(&q->refused));
     json_w_kint(w, "failed", (int64_t)atomic_load(&q->failed));
     json_w_kint(w, "retried", (int64_t)atomic_load(&q->outcome[OMID_JOB_RETRY]));
@@ -90,6 +105,9 @@ void queue_metrics_collect(void *arg, struct buf *out)
     sample(out, "omid_queue_payload_bytes", NULL, NULL, n.bytes);
     family(out, "omid_queue_names", "gauge", "Names of finished jobs kept against repetition.");
     sample(out, "omid_queue_names", NULL, NULL, atomic_load(&q->names));
+    family(out, "omid_queue_receipts", "gauge", "Receipts kept against repetition.");
+    sample(out, "omid_queue_receipts", NULL, NULL, atomic_load(&q->receipts));
+    counter(out, "omid_queue_repeated_total", "Calls whose receipt was known already.", atomic_load(&q->repeated));
     counter(out, "omid_queue_enqueued_total", "Jobs written to disk.", atomic_load(&q->enqueued));
     counter(out, "omid_queue_duplicates_total", "Jobs whose name was known already.", atomic_load(&q->duplicates));
     counter(out, "omid_queue_refused_total", "Jobs refused because a bound was reached.", atomic_load(&q->refused));
@@ -105,5 +123,6 @@ void queue_metrics_collect(void *arg, struct buf *out)
             atomic_load(&q->late));
     family(out, "omid_queue_evicted_total", "counter", "Entries dropped because their bound was reached.");
     sample(out, "omid_queue_evicted_total", "what", "name", atomic_load(&q->evicted_names));
+    sample(out, "omid_queue_evicted_total", "what", "receipt", atomic_load(&q->evicted_receipts));
     sample(out, "omid_queue_evicted_total", "what", "dead", atomic_load(&q->evicted_dead));
 }

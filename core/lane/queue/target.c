@@ -97,39 +97,82 @@ static void target_free(struct queue *q, struct queue_target *t)
     q->targets_freed++;
 }
 
-void queue_target_update(struct queue *q, struct queue_target *t)
+void queue_target_ready(struct queue_target *t, bool ordered, int64_t due)
 {
-    enum target_state s;
-    if (t->pins > 0)
-        return;
-    if (t->ready == 0) {
-        t->next_due = QUEUE_NEVER;
-        if (t->leased == 0) {
-            target_free(q, t);
-            return;
-        }
-        s = TARGET_IDLE;
-    } else if (t->leased >= q->c.in_flight_per_target) {
-        s = TARGET_FULL;
-    } else {
-        int64_t now = queue_mono(q), due = t->next_due - queue_wall(q);
-        int64_t wake = due <= 0 ? now : now + due;
-        if (t->hold_until > wake)
-            wake = t->hold_until;
-        if (wake > now) {
-            if (t->state == TARGET_TIMED && t->wake_at == wake)
-                return;
-            target_set_state(q, t, TARGET_IDLE); /* out of the heap before its key changes */
-            t->wake_at = wake;
-            s = TARGET_TIMED;
-        } else {
-            s = t->owner->parked_until != 0 && t->owner->probe != t ? TARGET_PARKED : TARGET_DUE;
-        }
+    if (!ordered) {
+        t->ready++;
+        t->next_due = queue_min(t->next_due, due);
+    } else if (t->ordered++ == 0 || due < t->head_due) {
+        t->head_due = due; /* not always its first: then a claim finds out */
     }
+}
+
+/* Unix ms; QUEUE_NEVER: nothing of it may be claimed now, whatever the clock says. */
+static int64_t target_due(const struct queue_target *t)
+{
+    int64_t due = t->ready > 0 ? t->next_due : QUEUE_NEVER;
+    if (t->ordered > 0 && !t->ordered_out)
+        due = queue_min(due, t->head_due);
+    return due;
+}
+
+static void target_put(struct queue *q, struct queue_target *t, enum target_state s)
+{
     if (s != TARGET_DUE && t->owner->probe == t)
         t->owner->probe = NULL;
     if (s != t->state)
         target_set_state(q, t, s);
+}
+
+static void target_put_timed(struct queue *q, struct queue_target *t, int64_t wake)
+{
+    if (t->state == TARGET_TIMED && t->wake_at == wake)
+        return;
+    target_set_state(q, t, TARGET_IDLE); /* out of the heap before its key changes */
+    t->wake_at = wake;
+    target_put(q, t, TARGET_TIMED);
+}
+
+/* Nothing of it is left: it stays as long as it matters what was sent there just now. */
+static void target_rest(struct queue *q, struct queue_target *t)
+{
+    int64_t until = queue_rate_keep_until(&t->rate, queue_mono(q));
+    if (until > queue_mono(q))
+        target_put_timed(q, t, until);
+    else
+        target_free(q, t);
+}
+
+void queue_target_update(struct queue *q, struct queue_target *t)
+{
+    if (t->pins > 0)
+        return;
+    if (t->ready == 0)
+        t->next_due = QUEUE_NEVER;
+    if (t->ready == 0 && t->ordered == 0 && t->leased == 0) {
+        target_rest(q, t);
+        return;
+    }
+    int64_t due = target_due(t);
+    if (due == QUEUE_NEVER) {
+        target_put(q, t, TARGET_IDLE);
+        return;
+    }
+    if (t->leased >= q->c.in_flight_per_target) {
+        target_put(q, t, TARGET_FULL);
+        return;
+    }
+    int64_t now = queue_mono(q), wake = due - queue_wall(q);
+    wake = wake <= 0 ? now : now + wake;
+    if (t->hold_until > wake)
+        wake = t->hold_until;
+    int64_t paced = queue_rate_next(&t->rate, now);
+    if (paced > wake)
+        wake = paced;
+    if (wake > now)
+        target_put_timed(q, t, wake);
+    else
+        target_put(q, t, t->owner->parked_until != 0 && t->owner->probe != t ? TARGET_PARKED : TARGET_DUE);
 }
 
 void queue_targets_update_all(struct queue *q)
@@ -208,7 +251,7 @@ void queue_targets_wake(struct queue *q)
         t->hold_until = t->hold_until <= now ? 0 : t->hold_until;
         queue_target_update(q, t);
         if (q->n_heap > 0 && q->heap[0] == t && t->wake_at <= now)
-            target_set_state(q, t, TARGET_DUE); /* pinned or rounding: the claim finds out */
+            target_set_state(q, t, TARGET_IDLE); /* pinned: whoever lets go of it looks again */
     }
     list_each (it, &q->owners_parked) {
         struct queue_owner *o = list_entry(it, struct queue_owner, link);
@@ -261,7 +304,7 @@ struct queue_target *queue_target_add(struct queue *q, int64_t id, const char *o
     t->key = key;
     t->name = key + on + 1;
     t->owner = o;
-    t->next_due = QUEUE_NEVER;
+    t->next_due = t->head_due = QUEUE_NEVER;
     list_init(&t->link);
     list_init(&t->claims);
     if (!map_put(q->targets, key, t, NULL))
@@ -273,7 +316,7 @@ fail:
     return NULL;
 }
 
-struct queue_target *queue_target_get(struct queue *q, const char *owner, const char *name)
+struct queue_target *queue_target_find(struct queue *q, const char *owner, const char *name)
 {
     size_t len = strlen(owner) + strlen(name) + 2;
     char small[512], *key = len <= sizeof(small) ? small : malloc(len);
@@ -285,6 +328,12 @@ struct queue_target *queue_target_get(struct queue *q, const char *owner, const 
     struct queue_target *t = map_get(q->targets, key);
     if (key != small)
         free(key);
+    return t;
+}
+
+struct queue_target *queue_target_get(struct queue *q, const char *owner, const char *name)
+{
+    struct queue_target *t = queue_target_find(q, owner, name);
     if (t != NULL)
         return t;
     sqlite3_stmt *st = db_stmt(q->db, QS_TARGET_GET);
@@ -294,14 +343,17 @@ struct queue_target *queue_target_get(struct queue *q, const char *owner, const 
     if (r < 0)
         return NULL;
     int64_t id = r ? sqlite3_column_int64(st, 0) : q->next_target;
+    uint32_t rate = r ? (uint32_t)sqlite3_column_int64(st, 1) : 0;
     sqlite3_reset(st);
     t = queue_target_add(q, id, owner, name);
-    if (t == NULL)
+    if (t == NULL) {
         db_set_error(q->db, "no memory");
-    else if (r == 0)
-        q->next_target++;
-    else
-        t->on_disk = true;
+        return NULL;
+    }
+    q->next_target += r == 0;
+    t->on_disk = r > 0;
+    if (rate > 0)
+        queue_rate_set(&t->rate, rate, 1, queue_mono(q));
     return t;
 }
 

@@ -10,7 +10,11 @@
 #include "lane/queue/queue_int.h"
 
 #define PURGE_ROWS 2000  /* per transaction: short enough to wait for */
-#define PURGE_PAGES 2000 /* 8 MiB */
+#define DEAD_ROWS 200    /* with payloads up to 1 MiB */
+#define PURGE_PAGES 256  /* 1 MiB */
+#define SPARE_PAGES 2000 /* 8 MiB are not worth the work */
+#define STR_(x) #x
+#define STR(x) STR_(x)
 #define TARGETS_FREED_MAX 10000
 #define JUMP_MS 1000 /* below it, the clock is being slewed */
 
@@ -40,7 +44,7 @@ void queue_clock_check(struct queue *q)
 
 struct upkeep_op {
     struct db_op op;
-    int64_t shift, dead_removed, names_kept, names_purged, names_evicted;
+    int64_t shift, dead_removed, names_kept, names_purged, names_evicted, receipts_purged, receipts_evicted;
     bool more, targets;
 };
 
@@ -58,25 +62,35 @@ static bool shift_delays(struct queue *q, struct upkeep_op *u)
     return db_run(q->db, st);
 }
 
-static bool purge_names(struct queue *q, struct upkeep_op *u)
+/* Those that have expired, then the oldest beyond the bound. `count` is what there is of the kind. */
+static bool purge_kind(struct queue *q, struct upkeep_op *u, enum queue_stmt purge, enum queue_stmt evict,
+                       uint64_t count, int64_t *purged, int64_t *evicted)
 {
-    sqlite3_stmt *st = db_stmt(q->db, QS_NAMES_PURGE);
+    sqlite3_stmt *st = db_stmt(q->db, purge);
     sqlite3_bind_int64(st, 1, queue_wall(q));
     sqlite3_bind_int64(st, 2, PURGE_ROWS);
     if (!db_run(q->db, st))
         return false;
-    u->names_purged = db_changes(q->db);
-    u->more = u->more || u->names_purged == PURGE_ROWS;
-    int64_t over = (int64_t)atomic_load(&q->names) - u->names_purged - (int64_t)q->c.max_jobs;
+    *purged = db_changes(q->db);
+    u->more = u->more || *purged == PURGE_ROWS;
+    int64_t over = (int64_t)count - *purged - (int64_t)q->c.max_jobs;
     if (over <= 0)
         return true;
-    st = db_stmt(q->db, QS_NAMES_EVICT);
+    st = db_stmt(q->db, evict);
     sqlite3_bind_int64(st, 1, queue_min(over, PURGE_ROWS));
     if (!db_run(q->db, st))
         return false;
-    u->names_evicted = db_changes(q->db);
+    *evicted = db_changes(q->db);
     u->more = u->more || over > PURGE_ROWS;
     return true;
+}
+
+static bool purge_names(struct queue *q, struct upkeep_op *u)
+{
+    return purge_kind(q, u, QS_NAMES_PURGE, QS_NAMES_EVICT, atomic_load(&q->names), &u->names_purged,
+                      &u->names_evicted) &&
+           purge_kind(q, u, QS_RECEIPTS_PURGE, QS_RECEIPTS_EVICT, atomic_load(&q->receipts), &u->receipts_purged,
+                      &u->receipts_evicted);
 }
 
 static bool remove_dead(struct queue *q, int64_t id, const char *owner, const char *name)
@@ -85,49 +99,39 @@ static bool remove_dead(struct queue *q, int64_t id, const char *owner, const ch
     sqlite3_bind_int64(st, 1, id);
     if (!db_run(q->db, st))
         return false;
-    if (name == NULL)
-        return true;
-    st = db_stmt(q->db, QS_NAME_KEEP);
-    db_bind_str(st, 1, name);
-    db_bind_str(st, 2, owner);
-    sqlite3_bind_int64(st, 3, queue_wall(q) + q->c.name_keep_ms);
-    return db_run(q->db, st);
+    return name == NULL || queue_name_keep(q, name, owner);
 }
 
-static uint64_t dead_max(const struct queue *q)
-{
-    return q->c.max_jobs / 10 > 1000 ? q->c.max_jobs / 10 : 1000;
-}
-
-/* Dead letters never keep live jobs out: they have a bound of their own, and the oldest go first. */
+/* Dead letters never keep live jobs out: they have bounds of their own, and the oldest go first. */
 static bool evict_dead(struct queue *q, struct upkeep_op *u)
 {
-    uint64_t dead = atomic_load(&q->dead);
+    uint64_t dead = atomic_load(&q->dead), over = dead > q->c.dead && q->c.dead > 0 ? dead - q->c.dead : 0;
+    int64_t old = q->c.dead_keep_ms > 0 ? queue_wall(q) - q->c.dead_keep_ms : INT64_MIN;
     int r;
-    if (dead <= dead_max(q))
-        return true;
     sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_OLDEST);
-    sqlite3_bind_int64(st, 1, queue_min((int64_t)(dead - dead_max(q)), PURGE_ROWS));
+    sqlite3_bind_int64(st, 1, DEAD_ROWS);
     while ((r = db_step(q->db, st)) > 0) {
         const char *name = db_col_str(st, 2);
+        if ((uint64_t)u->dead_removed >= over && sqlite3_column_int64(st, 3) > old)
+            break;
         if (!remove_dead(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), name))
             return false;
         u->dead_removed++;
-        u->names_kept += name != NULL;
+        u->names_kept += name != NULL && q->c.name_keep_ms > 0;
     }
-    u->more = u->more || u->dead_removed == PURGE_ROWS;
-    return r == 0;
+    u->more = u->more || u->dead_removed == DEAD_ROWS;
+    return r >= 0;
 }
 
-static bool give_back_pages(struct queue *q)
+/* In small steps: each holds the writer for some milliseconds at most. */
+static bool give_back_pages(struct queue *q, struct upkeep_op *u)
 {
-    char sql[64];
     int64_t unused = db_int(q->db, "PRAGMA freelist_count", 0), all = db_int(q->db, "PRAGMA page_count", 0);
     /* Some room is kept: a queue that fills and empties should not shrink and grow its file all day. */
-    if (unused < PURGE_PAGES || unused < all / 4)
+    if (unused < SPARE_PAGES || unused < all / 4)
         return true;
-    snprintf(sql, sizeof(sql), "PRAGMA incremental_vacuum(%d)", PURGE_PAGES);
-    return db_exec(q->db, sql);
+    u->more = true;
+    return db_exec(q->db, "PRAGMA incremental_vacuum(" STR(PURGE_PAGES) ")");
 }
 
 static int upkeep_run(void *ctx, struct db_op *op)
@@ -136,8 +140,10 @@ static int upkeep_run(void *ctx, struct db_op *op)
     struct upkeep_op *u = container_of(op, struct upkeep_op, op);
     u->more = false;
     u->dead_removed = u->names_kept = u->names_purged = u->names_evicted = 0;
+    u->receipts_purged = u->receipts_evicted = 0;
     u->targets = q->targets_freed >= TARGETS_FREED_MAX;
-    if (!shift_delays(q, u) || !purge_names(q, u) || !evict_dead(q, u) || !give_back_pages(q))
+    if (!shift_delays(q, u) || !purge_names(q, u) || !queue_attempts_purge(q, PURGE_ROWS, &u->more) ||
+        !evict_dead(q, u) || !give_back_pages(q, u))
         return OMID_ERR;
     if (u->targets && !db_run(q->db, db_stmt(q->db, QS_TARGETS_PURGE)))
         return OMID_ERR;
@@ -149,7 +155,8 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
     struct queue *q = ctx;
     struct upkeep_op *u = container_of(op, struct upkeep_op, op);
     q->upkeep_under_way = false;
-    q->purge_at = queue_mono(q) + (result == OMID_OK && u->more ? 0 : QUEUE_PURGE_MS);
+    q->upkeep_more = result == OMID_OK && u->more;
+    q->purge_at = queue_mono(q) + (q->upkeep_more ? QUEUE_PURGE_STEP_MS : QUEUE_PURGE_MS);
     if (result != OMID_OK) {
         q->retry_at = queue_mono(q) + QUEUE_DISK_RETRY_MS;
     } else {
@@ -158,6 +165,8 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
         atomic_fetch_add(&q->names, (uint64_t)u->names_kept);
         atomic_fetch_sub(&q->names, (uint64_t)(u->names_purged + u->names_evicted));
         atomic_fetch_add(&q->evicted_names, (uint64_t)u->names_evicted);
+        atomic_fetch_sub(&q->receipts, (uint64_t)(u->receipts_purged + u->receipts_evicted));
+        atomic_fetch_add(&q->evicted_receipts, (uint64_t)u->receipts_evicted);
         if (u->targets)
             q->targets_freed = 0;
         if (u->dead_removed > 0)
@@ -179,10 +188,10 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
     free(u);
 }
 
-/* Only in the wake of other work: an idle queue has nothing to clean, and is not woken for it. */
+/* Begins only in the wake of other work: an idle queue is not woken for it. What it has begun it brings to its end. */
 struct db_op *queue_upkeep_prepare(struct queue *q)
 {
-    if (q->upkeep_under_way || (q->shift == 0 && queue_mono(q) < q->purge_at))
+    if (q->upkeep_under_way || (q->shift == 0 && queue_mono(q) < q->purge_at && q->attempts_new < QUEUE_ATTEMPTS_SLACK))
         return NULL;
     struct upkeep_op *u = calloc(1, sizeof(*u));
     if (u == NULL)

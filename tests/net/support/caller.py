@@ -20,11 +20,14 @@ def settings(**more):
     return {"plugin caller": {"path": PLUGIN, **more}}
 
 
-def call(daemon, *lines, query=""):
-    """Makes these calls, all at once, and gives what became of each."""
+def call(daemon, *lines, query="", connect=None):
+    """Makes these calls, all at once, and gives what became of each. connect(address): a socket to a daemon that is
+    elsewhere."""
     host, port = daemon.address.rsplit(":", 1)
     connection = http.client.HTTPConnection(host, int(port), timeout=60 * SLOW)
     try:
+        if connect:
+            connection.sock = connect((host, int(port)))
         connection.request("POST", "/call?" + query, body="\n".join(lines).encode())
         response = connection.getresponse()
         body = response.read()
