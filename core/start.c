@@ -339,8 +339,17 @@ static bool ready_file_write(const struct daemon *d)
     json_w_kint(&w, "pid", getpid());
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        json_w_str(&w, ingress_address(d->ingress, i));
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (!ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
+    json_w_close(&w, ']');
+    json_w_key(&w, "uploads");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
     json_w_close(&w, ']');
     json_w_kstr(&w, "control", d->control);
     json_w_close(&w, '}');

@@ -407,25 +407,67 @@ static void merge_put(struct job *j)
     }
     free(segment);
     free(names);
-    if (rc != OMID_OK)
+    if (rc == OMID_EINVAL) {
+        j->working = false;
+        j->result = rc;
+        snprintf(j->err, sizeof(j->err), "its transcript can't be kept");
+        job_failed(j);
+    } else if (rc != OMID_OK) {
         on_merged(j, OMID_ERR, NULL, 0);
+    }
+}
+
+static int by_start(const void *pa, const void *pb)
+{
+    const struct segment *a = *(const struct segment *const *)pa, *b = *(const struct segment *const *)pb;
+    return a->start < b->start ? -1 : a->start > b->start;
+}
+
+/* What is found is combined as live words are, but not over a silence that divides conversations. false: no memory. */
+static bool found_combine(struct job *j)
+{
+    struct segment_list all = {0}, part = {0}, combined = {0};
+    struct id_list gone = {0};
+    double timeout = j->sync->ss->env.conf->listen.conversation_timeout_ms / 1000., end = 0;
+    bool ok = true;
+    qsort(j->found.item, j->found.n, sizeof(*j->found.item), by_start);
+    for (size_t i = 0; ok && i <= j->found.n; i++) {
+        struct segment *s = i < j->found.n ? j->found.item[i] : NULL;
+        if (part.n > 0 && (s == NULL || s->start - end >= timeout)) {
+            ok = segments_merge(&combined, &part, &gone);
+            for (size_t k = 0; ok && k < combined.n; k++) {
+                ok = segment_list_push(&all, combined.item[k]);
+                if (ok)
+                    combined.item[k] = NULL;
+            }
+            if (ok)
+                combined.n = 0;
+        }
+        if (!ok || s == NULL)
+            continue;
+        ok = segment_list_push(&part, s);
+        if (ok)
+            j->found.item[i] = NULL;
+        if (s->end > end)
+            end = s->end;
+    }
+    id_list_free(&gone);
+    segment_list_free(&part);
+    segment_list_free(&combined);
+    segment_list_free(&j->found);
+    j->found = all;
+    return ok;
 }
 
 void job_transcribed(struct job *j)
 {
-    struct segment_list all = {0};
-    struct id_list gone = {0};
     if (j->found.n == 0) {
         j->result = OMID_ENOTSUP;
         snprintf(j->err, sizeof(j->err), "there is no speech in it");
         job_failed(j);
         return;
     }
-    bool ok = segments_merge(&all, &j->found, &gone);
-    id_list_free(&gone);
-    segment_list_free(&j->found);
-    j->found = all;
-    if (ok) {
+    if (found_combine(j)) {
         merge_put(j);
         return;
     }
