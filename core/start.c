@@ -54,7 +54,12 @@ void daemon_log_configure(const struct conf *c)
 static int publish(void *arg, unsigned reactor, const struct omid_event *ev)
 {
     struct daemon *d = arg;
-    return d->bus[reactor] ? bus_publish_later(d->bus[reactor], ev) : OMID_ECLOSED;
+    /* What an app says is for the user's sessions, wherever the plugin heard it. */
+    unsigned home = ev->type == OMID_EVENT_APP_MESSAGE ? session_reactor_of(ev->uid, d->n_loops) : reactor;
+    struct bus *bus = d->bus[home];
+    if (bus == NULL)
+        return OMID_ECLOSED;
+    return home == reactor ? bus_publish_later(bus, ev) : bus_publish_across(bus, ev);
 }
 
 static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, bool begins)
@@ -273,8 +278,9 @@ struct routes *daemon_routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
-                   !sessions_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
+    if (routes &&
+        (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
+         !daemon_registry_routes(d, routes) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }

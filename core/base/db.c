@@ -155,11 +155,6 @@ int64_t db_int(struct db *db, const char *sql, int64_t def)
     return def;
 }
 
-int64_t db_last_row(struct db *db)
-{
-    return sqlite3_last_insert_rowid(db->sq);
-}
-
 int64_t db_total_changes(struct db *db)
 {
     return sqlite3_total_changes64(db->sq);
@@ -168,6 +163,11 @@ int64_t db_total_changes(struct db *db)
 void db_cache_free(struct db *db)
 {
     (void)sqlite3_db_release_memory(db->sq);
+}
+
+int64_t db_last_id(struct db *db)
+{
+    return sqlite3_last_insert_rowid(db->sq);
 }
 
 int64_t db_changes(struct db *db)

@@ -85,7 +85,7 @@ struct conf {
         unsigned max_photos;   /* waiting for the store */
         unsigned max_partial_photos;
         uint64_t max_photo, photo_buffer; /* bytes in base64: of one; of all that wait for pieces */
-        uint32_t photo_timeout_ms, process_wait_ms;
+        uint32_t photo_timeout_ms, process_wait_ms, location_age_ms;
         unsigned max_sessions; /* of the whole daemon */
         uint32_t auth_timeout_ms;
     } listen;

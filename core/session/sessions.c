@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+#include "session/geolocation.h"
 #include "session/state.h"
 #include "session/summary.h"
 #include "session/sync.h"
@@ -270,6 +271,9 @@ struct sessions *sessions_new(const struct sessions_env *env)
     list_init(&ss->session);
     list_init(&ss->waiting);
     list_init(&ss->rest);
+    list_init(&ss->geolocation);
+    list_init(&ss->geolocation_patch);
+    geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
     ss->by_id = map_new();
     ss->conversation = map_new();
@@ -383,6 +387,7 @@ void sessions_free(struct sessions **ssp)
         processing_free_all(ss);
     rest_free_all(ss);
     sync_free(&ss->sync);
+    geolocation_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);

@@ -31,16 +31,17 @@
 struct sessions {
     uint32_t magic;
     struct sessions_env env;
-    struct conf *conf;        /* env.conf, held */
-    struct roster roster;     /* what others may see of them */
-    struct list session;      /* all of them */
-    struct map *by_id;        /* session id -> struct session */
-    struct map *conversation; /* id -> struct conversation */
-    struct map *open_of;      /* uid -> its open struct conversation */
-    struct list rest;         /* requests of the REST routes under way */
-    struct sync *sync;        /* recordings made offline */
-    struct map *processing;   /* id -> struct processing */
-    struct list waiting;      /* processings not yet begun */
+    struct conf *conf;                          /* env.conf, held */
+    struct roster roster;                       /* what others may see of them */
+    struct list session;                        /* all of them */
+    struct map *by_id;                          /* session id -> struct session */
+    struct map *conversation;                   /* id -> struct conversation */
+    struct map *open_of;                        /* uid -> its open struct conversation */
+    struct list geolocation, geolocation_patch; /* under way */
+    struct list rest;                           /* requests of the REST routes under way */
+    struct sync *sync;                          /* recordings made offline */
+    struct map *processing;                     /* id -> struct processing */
+    struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;
     unsigned running; /* processings that have a place */
     bool placing;     /* those that wait are taking places */

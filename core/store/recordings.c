@@ -108,7 +108,7 @@ static int put_run(struct store *s, struct store_call *call)
     sqlite3_bind_int64(st, 3, p->now_ms);
     if (!db_run(s->db, st))
         return OMID_ERR;
-    int64_t job = db_last_row(s->db);
+    int64_t job = db_last_id(s->db);
     for (size_t i = 0; i < p->n; i++) {
         if (put_file(s->db, p, job, i) != OMID_OK)
             return OMID_ERR;

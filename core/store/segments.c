@@ -13,6 +13,7 @@ static void segment_free(struct store_segment *g)
     free((char *)g->text);
     free((char *)g->speaker);
     free((char *)g->person_id);
+    free((char *)g->person_name);
     free((char *)g->stt_provider);
 }
 
@@ -31,6 +32,7 @@ void store_conversation_free(struct store_conversation **cp)
     free(c->call_id);
     free(c->structured);
     free(c->error);
+    free(c->geolocation);
     free(c);
     *cp = NULL;
 }
@@ -47,6 +49,7 @@ static bool segment_read(sqlite3_stmt *st, struct store_segment *g)
         .stt_provider = db_col_dup(st, 6),
         .start = sqlite3_column_double(st, 7),
         .end = sqlite3_column_double(st, 8),
+        .person_name = db_col_dup(st, 9),
     };
     return g->id != NULL && g->text != NULL && g->speaker != NULL;
 }

@@ -92,7 +92,7 @@ static bool conversation_make(struct store *s, struct merge_call *m, const struc
     sqlite3_bind_int64(st, 7, t->timeout_ms);
     if (!db_run(s->db, st))
         return false;
-    p->row = db_last_row(s->db);
+    p->row = db_last_id(s->db);
     p->started_ms = g->first_ms;
     p->finished_ms = g->last_ms;
     m->call.delta[STORE_PROCESSING]++;
