@@ -42,7 +42,7 @@ struct upload {
     struct store_upload_file *file;
     char (*hash)[RECORDING_HASH + 1];
     char (*path)[2 * RECORDING_HASH]; /* names within dir */
-    bool again[RECORDING_FILES_MAX]; /* known before */
+    bool again[RECORDING_FILES_MAX];  /* known before */
     size_t n;
     struct buf body;
     int result;
