@@ -57,7 +57,22 @@ struct conf {
         struct conf_list origins;         /* allowed Origin values; empty: any */
         struct conf_list trusted_proxies; /* addresses and networks whose X-Forwarded-For is believed */
         char *tls_certificate, *tls_key;
+        struct {
+            struct conf_list address; /* empty: no listener of its own */
+            unsigned max_connections;
+            uint64_t max_body;
+            uint32_t request_timeout_ms;
+        } upload;
     } ingress;
+    struct {
+        uint64_t keep_ms;      /* what is known of recordings that are done */
+        uint64_t max_audio_ms; /* of one recording */
+        unsigned max_files;    /* of one upload */
+        unsigned running;      /* recordings of one reactor at once */
+        unsigned attempts;
+        uint32_t retry_ms; /* doubled at each failed one */
+        uint32_t check_ms; /* how often waiting ones are looked for */
+    } sync;
     struct {
         bool pcm8_u8;
         uint32_t conversation_timeout_ms, conversation_timeout_floor_ms;

@@ -140,6 +140,31 @@
       "WebSocket upgrades from one address a minute, those with a bad token included.") \
     R("limits", "unauthenticated", INT, "1000", 1, 1000000, NULL, RELOAD, limits.unauthenticated, \
       "Web clients that are connected and have not sent their token yet; one address may hold a quarter of them.") \
+    R("ingress.upload", "address", LIST, NULL, 0, 4, NULL, 0, ingress.upload.address, \
+      "Addresses for uploads: they serve what the others serve, with max_body and request_timeout of their own. None given: " \
+      "uploads are as large as ingress.max_body.") \
+    R("ingress.upload", "max_connections", INT, "16", 1, 1000, NULL, RELOAD, ingress.upload.max_connections, \
+      "Connections to these addresses at once; each may hold max_body in memory.") \
+    R("ingress.upload", "max_body", SIZE, "64MiB", 1 KIB, 1 GIB, NULL, RELOAD, ingress.upload.max_body, \
+      "The largest request body there; beyond it 413.") \
+    R("ingress.upload", "request_timeout", DURATION, "5min", 100, 10 MIN, NULL, RELOAD, \
+      ingress.upload.request_timeout_ms, \
+      "The longest time from a request's first byte to its last there.") \
+    R("sync", "keep", DURATION, "30d", 1 MIN, 3650 DAY, NULL, RELOAD, sync.keep_ms, \
+      "How long it is known which recordings have been uploaded: the same one uploaded again within this time is not " \
+      "transcribed again.") \
+    R("sync", "max_audio", DURATION, "4h", 1 SEC, 1 DAY, NULL, RELOAD, sync.max_audio_ms, \
+      "The longest recording that is taken.") \
+    R("sync", "max_files", INT, "64", 1, 64, NULL, RELOAD, sync.max_files, \
+      "Recordings of one upload.") \
+    R("sync", "running", INT, "2", 1, 64, NULL, RELOAD, sync.running, \
+      "Recordings that one reactor works on at once.") \
+    R("sync", "attempts", INT, "6", 1, 100, NULL, RELOAD, sync.attempts, \
+      "Attempts to transcribe a recording before it has failed.") \
+    R("sync", "retry", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, sync.retry_ms, \
+      "Pause before the second attempt, doubled before each further one up to an hour.") \
+    R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \
+      "Interval at which recordings that wait are looked for.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
     R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \
