@@ -3,6 +3,7 @@
  *
  *   main.c     arguments, the configuration's first reading, signals
  *   start.c    start: configuration, store and queue, executors and lanes, reactors, plugins, sessions, ingress
+ *   registry.c apps and webhooks: what plugins are told of them, what becomes of those that fail
  *   reload.c   a changed configuration takes effect, or nothing of it does
  *   stop.c     the reverse of the start, bounded by daemon.drain
  *
@@ -32,6 +33,8 @@ struct daemon {
     struct conf *conf;
     struct store *store;
     bool store_aside, queue_aside; /* the file was damaged: a new one was begun */
+    struct registry *registry;
+    uint64_t registry_flush_ms; /* when it is due; monotonic */
     struct queue *queue;
     struct exec *exec;
     struct lanes *lanes;
@@ -58,6 +61,21 @@ struct host_env daemon_host_env(struct daemon *d);
 /* The route table with what the plugins have now. NULL: no memory. */
 struct routes *daemon_routes_make(struct daemon *d);
 void daemon_log_configure(const struct conf *c);
+
+/* ---- registry.c ---- */
+/* The store is open, and not started yet. false: told why. */
+bool daemon_registry_open(struct daemon *d);
+/* Before the reload's new configuration takes effect, and at the start. */
+void daemon_registry_configure(struct daemon *d, const struct conf *c);
+/* Every now and then: counted failures go to disk. Milliseconds until it is due again. */
+uint64_t daemon_registry_tick(struct daemon *d, uint64_t now_ms);
+struct routes;
+bool daemon_registry_routes(struct daemon *d, struct routes *routes); /* false: no memory */
+/* Of struct host_services. */
+const struct omid_endpoints *daemon_endpoints(void *arg, const char *uid);
+const struct omid_endpoints *daemon_endpoint_find(void *arg, const char *id, const char *uid);
+void daemon_endpoint_report(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text);
 
 /* ---- reload.c ---- */
 /* Reads the file again. What is wrong is told in the log and to who asked; then everything is as it was. */

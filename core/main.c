@@ -88,6 +88,8 @@ static int next_signal(struct daemon *d, const sigset_t *set)
             d->heap_check_ms = now + d->conf->memory.check_ms;
         }
         uint64_t wait = host_reap(d->host) > 0 ? REAP_MS : d->heap_check_ms - now;
+        uint64_t flush = daemon_registry_tick(d, now);
+        wait = flush < wait ? flush : wait;
         struct timespec tick = {.tv_sec = (time_t)(wait / 1000), .tv_nsec = (long)(wait % 1000) * 1000000};
         int sig = sigtimedwait(set, NULL, &tick);
         if (sig > 0)

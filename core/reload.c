@@ -83,6 +83,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
     jwks_configure(d->jwks, next); /* first: a token of a new project finds its keys asked for */
     ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
+    daemon_registry_configure(d, next);
     budget_setup(next->memory.sessions);
     plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     daemon_log_configure(next);

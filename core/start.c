@@ -23,6 +23,7 @@
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/registry.h"
 #include "store/store.h"
 #include "store/values.h"
 
@@ -53,7 +54,12 @@ void daemon_log_configure(const struct conf *c)
 static int publish(void *arg, unsigned reactor, const struct omid_event *ev)
 {
     struct daemon *d = arg;
-    return d->bus[reactor] ? bus_publish_later(d->bus[reactor], ev) : OMID_ECLOSED;
+    /* What an app says is for the user's sessions, wherever the plugin heard it. */
+    unsigned home = ev->type == OMID_EVENT_APP_MESSAGE ? session_reactor_of(ev->uid, d->n_loops) : reactor;
+    struct bus *bus = d->bus[home];
+    if (bus == NULL)
+        return OMID_ECLOSED;
+    return home == reactor ? bus_publish_later(bus, ev) : bus_publish_across(bus, ev);
 }
 
 static void takes_part(void *arg, unsigned reactor, struct omid_instance *inst, bool begins)
@@ -110,6 +116,10 @@ struct host_env daemon_host_env(struct daemon *d)
                                           .stt_closed = session_stt_closed,
                                           .value_put = value_put,
                                           .value_get = value_get,
+                                          .endpoints = daemon_endpoints,
+                                          .endpoint_find = daemon_endpoint_find,
+                                          .endpoints_release = registry_release,
+                                          .endpoint_report = daemon_endpoint_report,
                                           .takes_part = takes_part}};
 }
 
@@ -171,6 +181,9 @@ static bool start_disk(struct daemon *d)
         log_error(MODULE, "store", LS("path", path), LS("reason", err));
         return false;
     }
+
+    if (!daemon_registry_open(d))
+        return false;
 
     snprintf(path, sizeof path, "%s/queue.db", c->daemon.state_dir);
     struct queue_config qc = {.path = path,
@@ -244,7 +257,8 @@ static bool start_sessions(struct daemon *d)
                                    .queue = d->queue,
                                    .exec = d->exec,
                                    .loop = d->loop[i],
-                                   .reactor = i};
+                                   .reactor = i,
+                                   .reactors = d->n_loops};
         d->sessions[i] = sessions_new(&env);
         if (!d->sessions[i])
             return false;
@@ -264,8 +278,9 @@ struct routes *daemon_routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
-                   !sessions_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
+    if (routes &&
+        (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
+         !daemon_registry_routes(d, routes) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -330,8 +345,17 @@ static bool ready_file_write(const struct daemon *d)
     json_w_kint(&w, "pid", getpid());
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        json_w_str(&w, ingress_address(d->ingress, i));
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (!ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
+    json_w_close(&w, ']');
+    json_w_key(&w, "uploads");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
     json_w_close(&w, ']');
     json_w_kstr(&w, "control", d->control);
     json_w_close(&w, '}');

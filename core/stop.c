@@ -18,6 +18,7 @@
 #include "lane/http/lane.h"
 #include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/registry.h"
 #include "store/store.h"
 
 /* Of the drain: kept back for the stop itself. */
@@ -107,6 +108,8 @@ void daemon_stop(struct daemon *d)
         log_error(MODULE, "a plugin holds its reactor: leaving without it");
         if (d->queue)
             queue_stop(d->queue);
+        if (d->registry)
+            registry_flush(d->registry);
         if (d->store)
             store_stop(d->store);
         log_flush();
@@ -122,6 +125,8 @@ void daemon_stop(struct daemon *d)
         lanes_stop(d->lanes);
     if (d->queue)
         queue_stop(d->queue);
+    if (d->registry)
+        registry_flush(d->registry);
     if (d->store)
         store_stop(d->store);
     for (unsigned i = 0; i < d->loops_started; i++)
@@ -141,5 +146,6 @@ void daemon_stop(struct daemon *d)
     lanes_free(&d->lanes);
     exec_free(&d->exec);
     queue_free(&d->queue);
+    registry_free(&d->registry);
     store_free(&d->store);
 }

@@ -1,5 +1,6 @@
 #include "bus/bus.h"
 
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -17,6 +18,8 @@ struct later {
     struct later *next;
     struct omid_event ev;
     size_t bytes;
+    struct loop_msg across; /* when it comes from another thread */
+    struct bus *bus;
     char text[];
 };
 
@@ -37,7 +40,9 @@ struct bus {
     struct later *first, **last;
     unsigned n_later;
     size_t later_bytes;
-    struct loop_msg turn; /* delivers what was there when it was posted */
+    atomic_uint n_across;       /* any thread: on their way from others */
+    atomic_size_t across_bytes; /* the same */
+    struct loop_msg turn;       /* delivers what was there when it was posted */
     bool turn_posted;
 
     struct metric *m_events[OMID_EVENT_TYPES], *m_refused;
@@ -147,8 +152,8 @@ static const char *text_put(char **at, const char *s, size_t size)
 static struct later *later_new(const struct omid_event *ev)
 {
     size_t uid = text_size(ev->uid), session = text_size(ev->session_id), conv = text_size(ev->conversation_id);
-    size_t name = text_size(ev->name);
-    size_t bytes = uid + session + conv + name + (ev->json != NULL ? ev->json_len + 1 : 0);
+    size_t name = text_size(ev->name), id = text_size(ev->id);
+    size_t bytes = uid + session + conv + name + id + (ev->json != NULL ? ev->json_len + 1 : 0);
     struct later *l = bytes <= LATER_MAX_BYTES ? malloc(sizeof(*l) + bytes) : NULL;
     if (l == NULL)
         return NULL;
@@ -162,6 +167,7 @@ static struct later *later_new(const struct omid_event *ev)
         .session_id = text_put(&at, ev->session_id, session),
         .conversation_id = text_put(&at, ev->conversation_id, conv),
         .name = text_put(&at, ev->name, name),
+        .id = text_put(&at, ev->id, id),
         .json_len = ev->json_len,
         .time_ms = ev->time_ms,
     };
@@ -211,5 +217,35 @@ int bus_publish_later(struct bus *b, const struct omid_event *ev)
     b->n_later++;
     b->later_bytes += l->bytes;
     turn_post(b);
+    return OMID_OK;
+}
+
+static void on_across(struct loop *loop, struct loop_msg *msg)
+{
+    (void)loop;
+    struct later *l = container_of(msg, struct later, across);
+    struct bus *b = l->bus;
+    CHECK_MAGIC(b, BUS_MAGIC);
+    atomic_fetch_sub(&b->n_across, 1);
+    atomic_fetch_sub(&b->across_bytes, l->bytes);
+    bus_publish(b, &l->ev);
+    free(l);
+}
+
+int bus_publish_across(struct bus *b, const struct omid_event *ev)
+{
+    CHECK_MAGIC(b, BUS_MAGIC);
+    omid_assert((unsigned)ev->type < OMID_EVENT_TYPES);
+    struct later *l = atomic_load(&b->n_across) < LATER_MAX ? later_new(ev) : NULL;
+    if (l == NULL || atomic_load(&b->across_bytes) + l->bytes > LATER_MAX_BYTES) {
+        free(l);
+        metric_add(b->m_refused, 1);
+        return OMID_EFULL;
+    }
+    atomic_fetch_add(&b->n_across, 1);
+    atomic_fetch_add(&b->across_bytes, l->bytes);
+    l->bus = b;
+    l->across.fn = on_across;
+    loop_post(b->loop, &l->across);
     return OMID_OK;
 }

@@ -18,6 +18,8 @@ void bus_free(struct bus **b);
 void bus_publish(struct bus *b, const struct omid_event *ev);
 /* For plugins: after the current callback, from a bounded queue (1,024 events, 4 MiB); OMID_EFULL beyond. Copies. */
 int bus_publish_later(struct bus *b, const struct omid_event *ev);
+/* The same from another thread than the bus's; as many more. */
+int bus_publish_across(struct bus *b, const struct omid_event *ev);
 /* The core's listener (sessions, for APP_MESSAGE). */
 void bus_listen(struct bus *b, uint32_t mask, void (*fn)(void *arg, const struct omid_event *ev), void *arg);
 

@@ -46,6 +46,12 @@ struct host_services {
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
+    /* The registry; see the functions of the same names in omid/plugin.h. */
+    const struct omid_endpoints *(*endpoints)(void *arg, const char *uid);
+    const struct omid_endpoints *(*endpoint_find)(void *arg, const char *id, const char *uid);
+    void (*endpoints_release)(const struct omid_endpoints **endpoints);
+    void (*endpoint_report)(void *arg, const char *id, const char *uid, enum omid_delivery_outcome outcome, int status,
+                            const char *text);
     /* The store's values of a plugin; as store_value_put() and store_value_get(). NULL: there is no store. */
     int (*value_put)(void *arg, const char *plugin, const char *key, const void *value, size_t len, int64_t ttl_ms,
                      struct loop *loop, void (*cb)(void *arg, int result), void *cb_arg);

@@ -305,6 +305,14 @@ const char *host_data_dir(struct omid_module *mod);
 /* table.c */
 extern const struct omid_host host_table;
 void table_set_services(const struct host_services *services, struct host *h);
+const struct host_services *table_services(void);
+
+/* endpoints.c */
+const struct omid_endpoints *endpoints_of(struct omid_instance *inst, const char *uid);
+const struct omid_endpoints *endpoint_find(struct omid_instance *inst, const char *id, const char *uid);
+void endpoints_release(const struct omid_endpoints **endpoints);
+void endpoint_report(struct omid_instance *inst, const char *id, const char *uid, enum omid_delivery_outcome outcome,
+                     int status, const char *text);
 
 /* status.c */
 void host_collect(void *arg, struct buf *out);

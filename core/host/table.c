@@ -20,6 +20,11 @@ void table_set_services(const struct host_services *s, struct host *h)
     the_host = h;
 }
 
+const struct host_services *table_services(void)
+{
+    return &services;
+}
+
 /* ------------------------------------------------------------ any thread */
 
 /* true: within the module's share of lines. The one that passes it is told. */
@@ -273,11 +278,16 @@ static int host_publish(struct omid_instance *inst, const struct omid_event *ev)
     int rc = instance_check_new(inst, "publish");
     if (rc != OMID_OK)
         return rc;
-    if (ev == NULL || ev->size < sizeof(*ev) || (ev->type != OMID_EVENT_APP_MESSAGE && ev->type != OMID_EVENT_CUSTOM) ||
-        ev->uid == NULL || (ev->json == NULL && ev->json_len > 0) ||
-        (ev->type == OMID_EVENT_CUSTOM && ev->name == NULL))
+    if (ev == NULL || ev->size < offsetof(struct omid_event, people) ||
+        (ev->type != OMID_EVENT_APP_MESSAGE && ev->type != OMID_EVENT_CUSTOM) || ev->uid == NULL ||
+        (ev->json == NULL && ev->json_len > 0) || (ev->type == OMID_EVENT_CUSTOM && ev->name == NULL))
         return OMID_EINVAL;
-    return services.publish != NULL ? services.publish(services.arg, inst->reactor, ev) : OMID_ENOTSUP;
+    if (services.publish == NULL)
+        return OMID_ENOTSUP;
+    struct omid_event whole = {0}; /* one of an older plugin is shorter */
+    memcpy(&whole, ev, ev->size < sizeof(whole) ? ev->size : sizeof(whole));
+    whole.size = sizeof(whole);
+    return services.publish(services.arg, inst->reactor, &whole);
 }
 
 static int host_respond(struct omid_exchange **ex, int status, const char *content_type, const void *body, size_t len)
@@ -426,6 +436,10 @@ const struct omid_host host_table = {
     .gather_done = gather_done,
     .gather_cancel = gather_cancel,
     .answer = ask_answer,
+    .endpoints = endpoints_of,
+    .endpoint_find = endpoint_find,
+    .endpoints_release = endpoints_release,
+    .endpoint_report = endpoint_report,
     .kv_put = value_put,
     .kv_get = value_get,
     .fallback = host_fallback,

@@ -115,11 +115,31 @@ static void on_fence(void *arg, int result)
         processing_again(p, "enqueue deliveries", "the queue is full, or its disk failed");
 }
 
+/* {"person id": "name"} of who speaks in it. */
+static bool people_json(const struct store_conversation *c, struct buf *out)
+{
+    struct json_w w;
+    struct map *seen = map_new();
+    bool ok = seen != NULL;
+    json_w_start(&w, out);
+    json_w_open(&w, '{');
+    for (size_t i = 0; ok && i < c->n_segments; i++) {
+        const struct store_segment *g = &c->segment[i];
+        if (g->person_id == NULL || g->person_name == NULL || map_get(seen, g->person_id) != NULL)
+            continue;
+        ok = map_put(seen, g->person_id, (void *)(uintptr_t)g->person_name, NULL);
+        json_w_kstr(&w, g->person_id, g->person_name);
+    }
+    json_w_close(&w, '}');
+    map_free(&seen);
+    return json_w_end(&w) && ok;
+}
+
 static void offer(struct processing *p)
 {
     processing_set_state(p, PROCESSING_OFFER);
-    struct buf memory = BUF_INIT(0);
-    bool ok = processing_json(p, STORE_COMPLETED, &memory);
+    struct buf memory = BUF_INIT(0), people = BUF_INIT(0);
+    bool ok = processing_json(p, STORE_COMPLETED, &memory) && people_json(p->conversation, &people);
     if (ok) {
         struct omid_event ev = {.size = sizeof ev,
                                 .type = OMID_EVENT_CONVERSATION_CREATED,
@@ -128,11 +148,13 @@ static void offer(struct processing *p)
                                 .conversation_id = p->id,
                                 .json = memory.data,
                                 .json_len = memory.len,
-                                .time_ms = clock_wall_ms()};
+                                .time_ms = clock_wall_ms(),
+                                .people = people.data};
         bus_publish(p->ss->env.bus, &ev);
         ok = queue_fence(p->ss->env.queue, p->ss->env.loop, on_fence, p) == OMID_OK;
     }
     buf_free(&memory);
+    buf_free(&people);
     if (!ok)
         processing_again(p, "offer to plugins", "no memory, or the queue takes nothing");
 }

@@ -15,7 +15,9 @@
 #include "base/query.h"
 #include "bus/bus.h"
 #include "lane/exec/exec.h"
+#include "session/geolocation.h"
 #include "session/state.h"
+#include "session/sync.h"
 
 #define MODULE "rest"
 #define REST_MAGIC UINT32_C(0x72657374)
@@ -461,5 +463,5 @@ bool sessions_routes_add(struct routes *routes, struct sessions **all)
         if (!routes_add(routes, &r[i]))
             return false;
     }
-    return true;
+    return geolocation_route_add(routes, all) && sync_routes_add(routes, all);
 }

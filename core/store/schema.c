@@ -40,8 +40,23 @@ static const char v2[] =
     "CREATE INDEX speaker_sample_of ON speaker_sample(conversation);"
     "CREATE INDEX speaker_sample_waits ON speaker_sample(created) WHERE status = 0;";
 
-/* Version 3: apps and developer webhooks. */
-static const char v3[] = "SELECT 1;";
+/* Version 3: apps and developer webhooks. An app's uid is its owner's. disabled: when, 0 if it is not. failures and
+ * failing_since: of the run under way. seed: a hash of the configuration's block that it came from. A secret's
+ * valid_until: 0 as long as it is the newest. */
+static const char v3[] =
+    "CREATE TABLE endpoint(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, app INTEGER NOT NULL, uid TEXT NOT NULL,"
+    " name TEXT NOT NULL, url TEXT NOT NULL, setup_url TEXT NOT NULL, triggers INTEGER NOT NULL,"
+    " capabilities INTEGER NOT NULL, events TEXT NOT NULL, filter TEXT NOT NULL, audio_ms INTEGER NOT NULL,"
+    " ordered INTEGER NOT NULL, rate INTEGER NOT NULL, created INTEGER NOT NULL, changed INTEGER NOT NULL,"
+    " disabled INTEGER NOT NULL, disabled_reason TEXT NOT NULL, failures INTEGER NOT NULL,"
+    " failing_since INTEGER NOT NULL, seed TEXT NOT NULL);"
+    "CREATE INDEX endpoint_of_uid ON endpoint(uid) WHERE app = 0;"
+    "CREATE TABLE endpoint_user(endpoint INTEGER NOT NULL REFERENCES endpoint(n) ON DELETE CASCADE, uid TEXT NOT NULL,"
+    " PRIMARY KEY(endpoint, uid)) WITHOUT ROWID;"
+    "CREATE INDEX endpoint_user_of ON endpoint_user(uid);"
+    "CREATE TABLE endpoint_secret(n INTEGER PRIMARY KEY, endpoint INTEGER NOT NULL REFERENCES endpoint(n) ON DELETE "
+    "CASCADE, secret TEXT NOT NULL, created INTEGER NOT NULL, valid_until INTEGER NOT NULL);"
+    "CREATE INDEX endpoint_secret_of ON endpoint_secret(endpoint);";
 
 /* Version 4: plugins' own values. size: bytes of key and data. expires: Unix ms, 0 never. */
 static const char v4[] =
@@ -68,11 +83,27 @@ static const char v5[] =
     "ALTER TABLE speaker_sample ADD COLUMN due INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE speaker_sample ADD COLUMN error TEXT;";
 
-/* Version 6: places. */
-static const char v6[] = "SELECT 1;";
+/* Version 6: where users are; a conversation's geolocation is JSON. */
+static const char v6[] =
+    "CREATE TABLE place(uid TEXT NOT NULL PRIMARY KEY, latitude REAL NOT NULL, longitude REAL NOT NULL,"
+    " updated INTEGER NOT NULL) WITHOUT ROWID;"
+    "ALTER TABLE conversation ADD COLUMN geolocation TEXT;";
 
-/* Version 7: recordings made offline. */
-static const char v7[] = "SELECT 1;";
+/* Version 7: recordings made offline. status: enum recording_status; stored: nothing is left to be done for it. */
+static const char v7[] =
+    "CREATE TABLE upload(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, created INTEGER NOT NULL);"
+    "CREATE INDEX upload_age ON upload(created);"
+    "CREATE TABLE recording(n INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, hash TEXT NOT NULL,"
+    " format INTEGER NOT NULL, start INTEGER NOT NULL, language TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, attempts INTEGER NOT NULL, not_before INTEGER NOT NULL, progress REAL NOT NULL,"
+    " seconds REAL NOT NULL, stored INTEGER NOT NULL, error TEXT, conversations TEXT);"
+    "CREATE INDEX recording_due ON recording(not_before) WHERE stored = 0;"
+    "CREATE INDEX recording_of_uid ON recording(uid) WHERE stored = 0;"
+    "CREATE INDEX recording_age ON recording(created);"
+    "CREATE TABLE upload_file(upload INTEGER NOT NULL REFERENCES upload(n) ON DELETE CASCADE, at INTEGER NOT NULL,"
+    " name TEXT NOT NULL, recording INTEGER NOT NULL REFERENCES recording(n), again INTEGER NOT NULL,"
+    " PRIMARY KEY(upload, at)) WITHOUT ROWID;"
+    "CREATE INDEX upload_file_of ON upload_file(recording);";
 
 /* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
  * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
@@ -92,8 +123,13 @@ static const char v8[] =
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
-#define CONV_COLUMNS \
-    "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id"
+#define CONV_COLUMNS                                                                                          \
+    "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id, " \
+    "geolocation"
+
+#define ENDPOINT_COLUMNS                                                                                \
+    "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
+    " rate, created, changed, disabled, disabled_reason, seed, failures, failing_since"
 
 const char *const store_statements[SS_STATEMENTS] = {
     [SS_CONV_INSERT] =
@@ -125,6 +161,38 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_DUE_PROCESSING] =
         "SELECT id, uid, status, n FROM conversation WHERE status = 1 AND n > ?1 AND n <= ?2 ORDER BY n"
         " LIMIT ?3",
+    [SS_SEG_SHIFT] = "UPDATE segment SET start = start + ?2, \"end\" = \"end\" + ?2 WHERE conversation = ?1",
+    [SS_CONV_MADE] = "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
+                     " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?5, ?6, ?7)",
+    [SS_CONV_AROUND] = "SELECT n, id, status, started, finished FROM conversation WHERE uid = ?1 AND started > 0"
+                       " AND finished > ?2 AND started < ?3 ORDER BY started LIMIT 1",
+    [SS_UPLOAD_PUT] = "INSERT INTO upload(id, uid, created) VALUES(?1, ?2, ?3)",
+    [SS_UPLOAD_FILE_PUT] = "INSERT INTO upload_file(upload, at, name, recording, again) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SS_UPLOAD_FIND] = "SELECT n, created FROM upload WHERE id = ?1 AND uid = ?2",
+    [SS_UPLOAD_FILES] =
+        "SELECT f.name, r.hash, r.start, r.status, r.progress, r.seconds, r.error, r.conversations, f.again"
+        " FROM upload_file f JOIN recording r ON r.n = f.recording WHERE f.upload = ?1 ORDER BY f.at",
+    [SS_UPLOADS_FORGET] =
+        "DELETE FROM upload WHERE n IN (SELECT n FROM upload WHERE created < ?1 ORDER BY created LIMIT ?2)",
+    [SS_RECORDING_FIND] = "SELECT n, status FROM recording WHERE file = ?1",
+    [SS_RECORDING_PUT] =
+        "INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts, not_before,"
+        " progress, seconds, stored) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, 0)",
+    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, progress = 0, stored = 0,"
+                           " error = NULL, created = ?2 WHERE n = ?1",
+    [SS_RECORDING_COUNT] = "SELECT count(*) FROM recording WHERE uid = ?1 AND stored = 0",
+    [SS_RECORDINGS_DUE] = "SELECT n, uid, language, file, format, start, status, attempts, conversations FROM recording"
+                          " WHERE stored = 0 AND not_before <= ?1 ORDER BY not_before, n LIMIT ?2",
+    [SS_RECORDINGS_FORGET] =
+        "DELETE FROM recording WHERE n IN (SELECT n FROM recording r WHERE created < ?1 AND stored = 1 AND"
+        " NOT EXISTS(SELECT 1 FROM upload_file WHERE recording = r.n) ORDER BY created LIMIT ?2)",
+    [SS_RECORDING_SET] =
+        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = ?5, seconds = ?6,"
+        " error = ?7, stored = ?8 WHERE n = ?1",
+    [SS_RECORDING_OPEN] = "SELECT 1 FROM recording WHERE n = ?1 AND status <= 1",
+    [SS_RECORDING_DONE] = "UPDATE recording SET status = 2, attempts = 0, not_before = 0, progress = 1, seconds = ?2,"
+                          " conversations = ?3, error = NULL WHERE n = ?1",
+    [SS_RECORDING_WANTS] = "SELECT 1 FROM recording WHERE file = ?1 AND stored = 0",
     [SS_SEG_PUT] =
         "INSERT INTO segment(conversation, id, text, speaker, speaker_id, is_user, person_id, stt_provider, start,"
         " \"end\") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(conversation, id) DO UPDATE SET"
@@ -132,8 +200,9 @@ const char *const store_statements[SS_STATEMENTS] = {
         " is_user = excluded.is_user, person_id = excluded.person_id, stt_provider = excluded.stt_provider,"
         " start = excluded.start, \"end\" = excluded.\"end\"",
     [SS_SEG_DELETE] = "DELETE FROM segment WHERE conversation = ?1 AND id = ?2",
-    [SS_SEG_OF] = "SELECT id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\" FROM segment"
-                  " WHERE conversation = ?1 ORDER BY start, n",
+    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name"
+                  " FROM segment AS g JOIN conversation AS c ON c.n = g.conversation LEFT JOIN person AS p"
+                  " ON p.uid = c.uid AND p.id = g.person_id WHERE g.conversation = ?1 ORDER BY start, g.n",
     [SS_PHOTO_PUT] =
         "INSERT INTO photo(conversation, id, created, description, discarded, data) VALUES(?1, ?2, ?3, ?4, ?5, ?6)"
         " ON CONFLICT(conversation, id) DO UPDATE SET description = excluded.description, discarded ="
@@ -160,6 +229,37 @@ const char *const store_statements[SS_STATEMENTS] = {
         " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
+    [SS_ENDPOINT_ALL] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint ORDER BY n",
+    [SS_ENDPOINT_BY_ID] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint WHERE id = ?1",
+    [SS_ENDPOINT_ADD] =
+        "INSERT INTO endpoint(id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms,"
+        " ordered, rate, created, changed, disabled, disabled_reason, seed, failures, failing_since)"
+        " VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 0, 0)",
+    /* Another URL: what failed was the old one. Enabled again: it may fail as often again. */
+    [SS_ENDPOINT_SET] =
+        "UPDATE endpoint SET failures = iif(url = ?5 AND (disabled = 0 OR ?16 <> 0), failures, 0),"
+        " failing_since = iif(url = ?5 AND (disabled = 0 OR ?16 <> 0), failing_since, 0), uid = ?3, name = ?4,"
+        " url = ?5, setup_url = ?6, triggers = ?7, capabilities = ?8, events = ?9, filter = ?10, audio_ms = ?11,"
+        " ordered = ?12, rate = ?13, changed = ?15, disabled = ?16, disabled_reason = ?17, seed = ?18"
+        " WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_DELETE] = "DELETE FROM endpoint WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_ENABLE] = "UPDATE endpoint SET disabled = 0, disabled_reason = '', failures = 0, failing_since = 0,"
+                           " changed = ?3 WHERE id = ?1 AND app = ?2",
+    [SS_ENDPOINT_DISABLE] = "UPDATE endpoint SET disabled = ?2, disabled_reason = ?3, changed = ?2,"
+                            " failures = ifnull(?4, failures) WHERE id = ?1 AND disabled = 0",
+    [SS_ENDPOINT_RUN] = "UPDATE endpoint SET failures = ?2, failing_since = ?3 WHERE n = ?1",
+    [SS_ENDPOINT_USERS] = "SELECT e.id, u.uid FROM endpoint_user AS u JOIN endpoint AS e ON e.n = u.endpoint",
+    [SS_ENDPOINT_USER_ADD] = "INSERT OR IGNORE INTO endpoint_user(endpoint, uid) VALUES(?1, ?2)",
+    [SS_ENDPOINT_USER_DELETE] = "DELETE FROM endpoint_user WHERE endpoint = ?1 AND uid = ?2",
+    [SS_ENDPOINT_OF_UID] = "SELECT (SELECT count(*) FROM endpoint WHERE app = 0 AND uid = ?1)"
+                           " + (SELECT count(*) FROM endpoint_user WHERE uid = ?1)",
+    [SS_ENDPOINT_SECRETS] = "SELECT secret, created, valid_until FROM endpoint_secret WHERE endpoint = ?1"
+                            " ORDER BY n DESC",
+    [SS_ENDPOINT_SECRET_ADD] =
+        "INSERT INTO endpoint_secret(endpoint, secret, created, valid_until) VALUES(?1, ?2, ?3, 0)",
+    [SS_ENDPOINT_SECRET_END] = "UPDATE endpoint_secret SET valid_until = ?2 WHERE endpoint = ?1 AND valid_until = 0",
+    [SS_ENDPOINT_SECRET_DELETE] = "DELETE FROM endpoint_secret WHERE endpoint = ?1 AND valid_until <> 0 AND"
+                                  " valid_until <= ?2",
     [SS_VALUE_PUT] = "INSERT INTO value(owner, key, data, expires, size) VALUES(?1, ?2, ifnull(?3, x''), ?4, ?5)"
                      " ON CONFLICT DO UPDATE SET data = excluded.data, expires = excluded.expires,"
                      " size = excluded.size",
@@ -171,6 +271,11 @@ const char *const store_statements[SS_STATEMENTS] = {
                       " LEFT JOIN value AS v ON v.owner = ?1 AND v.key = ?2",
     [SS_VALUE_PURGE] = "DELETE FROM value WHERE (owner, key) IN (SELECT owner, key FROM value WHERE expires > 0 AND"
                        " expires <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY expires LIMIT ?3)",
+    [SS_PLACE_PUT] = "INSERT INTO place(uid, latitude, longitude, updated) VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO"
+                     " UPDATE SET latitude = excluded.latitude, longitude = excluded.longitude,"
+                     " updated = excluded.updated",
+    [SS_PLACE_OF] = "SELECT latitude, longitude, updated FROM place WHERE uid = ?1",
+    [SS_GEOLOCATION_SET] = "UPDATE conversation SET geolocation = ?2 WHERE id = ?1",
     [SS_VALUE_FIRST] = "SELECT min(expires) FROM value WHERE expires > 0",
     [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
                      " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",

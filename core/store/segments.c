@@ -13,6 +13,7 @@ static void segment_free(struct store_segment *g)
     free((char *)g->text);
     free((char *)g->speaker);
     free((char *)g->person_id);
+    free((char *)g->person_name);
     free((char *)g->stt_provider);
 }
 
@@ -31,6 +32,7 @@ void store_conversation_free(struct store_conversation **cp)
     free(c->call_id);
     free(c->structured);
     free(c->error);
+    free(c->geolocation);
     free(c);
     *cp = NULL;
 }
@@ -47,6 +49,7 @@ static bool segment_read(sqlite3_stmt *st, struct store_segment *g)
         .stt_provider = db_col_dup(st, 6),
         .start = sqlite3_column_double(st, 7),
         .end = sqlite3_column_double(st, 8),
+        .person_name = db_col_dup(st, 9),
     };
     return g->id != NULL && g->text != NULL && g->speaker != NULL;
 }
@@ -90,7 +93,7 @@ struct put_call {
     char *text;
 };
 
-static bool segment_put(struct store *s, int64_t row, const struct store_segment *g)
+bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g)
 {
     sqlite3_stmt *st = db_stmt(s->db, SS_SEG_PUT);
     sqlite3_bind_int64(st, 1, row);
@@ -133,7 +136,7 @@ static int put_run(struct store *s, struct store_call *call)
             return OMID_ERR;
     }
     for (size_t i = 0; i < p->n_segments; i++) {
-        if (!segment_put(s, row, &p->segment[i]))
+        if (!store_segment_put(s, row, &p->segment[i]))
             return OMID_ERR;
     }
     if (p->started_ms == 0 && p->finished_ms == 0 && p->timeout_ms == 0)

@@ -185,6 +185,8 @@ static void call_done(void *ctx, struct db_op *op, int result)
     c->result = result;
     for (int i = 0; result == OMID_OK && i < STORE_STATUSES; i++)
         atomic_fetch_add(&s->count[i], c->delta[i]);
+    if (result == OMID_OK && c->committed != NULL)
+        c->committed(s, c);
     if (c->loop == NULL) {
         if (result == OMID_ERR)
             log_warning("store", "a change that nobody waits for was lost: the disk failed");

@@ -33,6 +33,7 @@ const char *store_status_name(enum store_status st); /* "in_progress", ... */
 /* A segment as the protocol has it. Strings are the caller's. */
 struct store_segment {
     const char *id, *text, *speaker, *person_id, *stt_provider; /* person_id may be NULL */
+    const char *person_name;                                    /* read alone: as the user calls them now; or NULL */
     int speaker_id;
     bool is_user;
     double start, end;
@@ -67,6 +68,7 @@ struct store_conversation {
     int64_t created_ms, started_ms, finished_ms; /* Unix ms; started 0: no segment yet */
     int64_t timeout_ms;
     char *structured;              /* JSON object {title, overview, ...}, or NULL */
+    char *geolocation;             /* JSON object, or NULL */
     char *error;                   /* why processing was given up, or NULL */
     struct store_segment *segment; /* sorted by start, then by insertion */
     size_t n_segments;

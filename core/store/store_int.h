@@ -67,6 +67,24 @@ enum store_stmt {
     SS_LIST,
     SS_DUE_TIMEOUT,
     SS_DUE_PROCESSING,
+    SS_SEG_SHIFT,
+    SS_CONV_MADE,
+    SS_CONV_AROUND,
+    SS_UPLOAD_PUT,
+    SS_UPLOAD_FILE_PUT,
+    SS_UPLOAD_FIND,
+    SS_UPLOAD_FILES,
+    SS_UPLOADS_FORGET,
+    SS_RECORDING_FIND,
+    SS_RECORDING_PUT,
+    SS_RECORDING_AGAIN,
+    SS_RECORDING_COUNT,
+    SS_RECORDINGS_DUE,
+    SS_RECORDINGS_FORGET,
+    SS_RECORDING_SET,
+    SS_RECORDING_OPEN,
+    SS_RECORDING_DONE,
+    SS_RECORDING_WANTS,
     SS_SEG_PUT,
     SS_SEG_DELETE,
     SS_SEG_OF,
@@ -79,12 +97,31 @@ enum store_stmt {
     SS_PERSON_NAME,
     SS_PERSON_PUT,
     SS_SAMPLE_PUT,
+    SS_ENDPOINT_ALL,
+    SS_ENDPOINT_BY_ID,
+    SS_ENDPOINT_ADD,
+    SS_ENDPOINT_SET,
+    SS_ENDPOINT_DELETE,
+    SS_ENDPOINT_ENABLE,
+    SS_ENDPOINT_DISABLE,
+    SS_ENDPOINT_RUN,
+    SS_ENDPOINT_USERS,
+    SS_ENDPOINT_USER_ADD,
+    SS_ENDPOINT_USER_DELETE,
+    SS_ENDPOINT_OF_UID,
+    SS_ENDPOINT_SECRETS,
+    SS_ENDPOINT_SECRET_ADD,
+    SS_ENDPOINT_SECRET_END,
+    SS_ENDPOINT_SECRET_DELETE,
     SS_VALUE_PUT,
     SS_VALUE_GET,
     SS_VALUE_REMOVE,
     SS_VALUE_ROOM,
     SS_VALUE_PURGE,
     SS_VALUE_FIRST,
+    SS_PLACE_PUT,
+    SS_PLACE_OF,
+    SS_GEOLOCATION_SET,
     SS_PROCESS_OF,
     SS_PROCESS_FAILED,
     SS_PROCESS_SUMMARY,
@@ -121,6 +158,7 @@ struct store_call {
     int result;
     int delta[STORE_STATUSES]; /* what run() changes in store.count, once it is committed */
     int (*run)(struct store *s, struct store_call *c);
+    void (*committed)(struct store *s, struct store_call *c); /* writer's thread, result OMID_OK; NULL: not wanted */
     void (*answer)(struct store_call *c); /* on the loop; calls the callback. Not called without a loop */
     void (*drop)(struct store_call *c);   /* frees what it holds and itself */
 };
@@ -134,6 +172,7 @@ int store_conversation_read(struct db *db, const char *id, bool data, struct sto
 int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
                             enum store_status to, const char *structured, const char *error);
 /* segments.c */
+bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g);
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
 int store_content_read(struct db *db, int64_t row, bool data, struct store_conversation *c);

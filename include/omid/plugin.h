@@ -141,7 +141,7 @@ enum omid_event_type {
     OMID_EVENT_CONVERSATION_CREATED, /* uid, conversation_id, json: the whole conversation. Durable: may be
                                         repeated after a crash; enqueue named jobs within the callback */
     OMID_EVENT_APP_MESSAGE,          /* uid, json: {"app_id","app_name","message"}; shown to the live client */
-    OMID_EVENT_CUSTOM,               /* uid, name, json */
+    OMID_EVENT_CUSTOM,               /* uid, name, json, id */
     OMID_EVENT_SPEAKER_ASSIGNED,     /* 1.1. The user has said who a speaker is, and that is on disk. uid, session_id,
                                         conversation_id, json: {"sample_id", "speaker_id", "person_id" ("user": the
                                         owner), "person_name", "segment_ids"} */
@@ -164,6 +164,9 @@ struct omid_event {
     size_t samples;
     uint32_t sample_rate;
     int64_t time_ms; /* wall clock, Unix ms: of the event, or of the first sample */
+    /* 1.2 */
+    const char *people; /* CONVERSATION_CREATED: the names of who speaks in it, {"person_id": "name"}; or NULL */
+    const char *id;     /* CUSTOM: of the event, set by who has seen to its deliveries to endpoints; else NULL */
 };
 
 /* --------------------------------------------------------------- HTTP, out */
@@ -326,7 +329,7 @@ struct omid_job {
     const char *type;    /* static, for logs and counts: "memory_created" */
     const char *name;    /* the same name twice = one job (also after it is done, for 12 h); or NULL */
     const char *target;  /* what must not be delayed by others: an endpoint's URL or id */
-    const void *payload; /* handed back at each attempt; at most 1 MiB */
+    const void *payload; /* handed back at each attempt; at most 1 MiB and 4 KiB for what is to be remembered with it */
     size_t payload_len;
     int64_t not_before_ms; /* Unix ms; 0: now */
     /* 1.2 */
@@ -825,7 +828,8 @@ struct omid_host {
     void (*job_finish)(struct omid_job_run **run, enum omid_job_outcome outcome, uint32_t retry_after_s,
                        const char *error);
 
-    /* To the subscribers of this reactor, after the current callback. Only APP_MESSAGE and CUSTOM may be published. */
+    /* To the subscribers of this reactor, after the current callback. Only APP_MESSAGE and CUSTOM may be published;
+     * since 1.2 an APP_MESSAGE goes to those of the reactor that has the uid's sessions. */
     int (*publish)(struct omid_instance *inst, const struct omid_event *ev);
 
     /* Answers; body is copied. ECLOSED when the client has left (still released). */

@@ -1,4 +1,4 @@
-/* Options and endpoints. */
+/* Options, and the endpoints of omi.conf. */
 #include <ctype.h>
 #include <openssl/crypto.h>
 #include <stdio.h>
@@ -7,7 +7,6 @@
 
 #include "webhooks.h"
 
-#define MAX_URL 2048
 #define DEFAULT_SECONDS_MS 5000u
 #define MAX_SECONDS 120.0
 
@@ -48,13 +47,13 @@ const struct omid_option webhooks_options[] = {
      .help = "Sessions of one reactor that webhooks follow; the events of others are refused and counted."},
     {.name = "secret",
      .type = OMID_OPT_SECRET,
-     .help = "Signs every delivery by Standard Webhooks: whsec_ and 24 to 64 random bytes in base64."},
+     .help = "Signs deliveries to these URLs by Standard Webhooks: whsec_ and 24 to 64 random bytes in base64."},
     {.name = "former_secret",
      .type = OMID_OPT_SECRET,
      .help = "Signs too, while receivers change from it to secret; take it out 24 hours later."},
     {.name = NULL}};
 
-static const char *const keys[HOOK_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
+static const char *const keys[WEBHOOKS_OWN_TYPES] = {"realtime_transcript", "audio_bytes", "memory_created"};
 
 /* FNV-1a, 64 bits: it names an endpoint in jobs, it guards nothing. */
 static void endpoint_hash(const char *url, char out[17])
@@ -63,45 +62,6 @@ static void endpoint_hash(const char *url, char out[17])
     for (; *url != '\0'; url++)
         h = (h ^ (unsigned char)*url) * UINT64_C(0x100000001b3);
     snprintf(out, 17, "%016llx", (unsigned long long)h);
-}
-
-/* NULL: usable; else what was expected. */
-static const char *url_fault(const char *url)
-{
-    if (strlen(url) > MAX_URL)
-        return "expected a URL of at most 2048 bytes";
-    for (const char *p = url; *p != '\0'; p++) {
-        if ((unsigned char)*p <= 0x20 || (unsigned char)*p >= 0x7f)
-            return "expected a URL without spaces, control characters or bytes beyond ASCII (percent-encode them)";
-    }
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return "expected a URL that begins with http:// or https://";
-    const char *authority = strstr(url, "://") + 3;
-    size_t len = strcspn(authority, "/?#");
-    const char *host = authority;
-    for (size_t i = 0; i < len; i++) {
-        if (authority[i] == '@')
-            host = authority + i + 1;
-    }
-    const char *end = authority + len;
-    const char *colon;
-    if (*host == '[') {
-        const char *close = memchr(host, ']', (size_t)(end - host));
-        if (close == NULL || close == host + 1 || (close + 1 != end && close[1] != ':'))
-            return "expected an IPv6 address in brackets";
-        colon = close + 1 == end ? NULL : close + 1;
-    } else {
-        colon = memchr(host, ':', (size_t)(end - host));
-        if ((colon != NULL ? colon : end) == host)
-            return "expected a host in the URL";
-    }
-    if (colon != NULL) {
-        char *rest = NULL;
-        unsigned long port = isdigit((unsigned char)colon[1]) ? strtoul(colon + 1, &rest, 10) : 0;
-        if (port < 1 || port > 65535 || rest != end)
-            return "expected a port from 1 to 65535 in the URL";
-    }
-    return NULL;
 }
 
 /* Cuts ",SECONDS" off. NULL: fine; else what was expected. */
@@ -120,36 +80,15 @@ static const char *seconds_take(char *value, uint32_t *ms)
     return NULL;
 }
 
-/* scheme://host:port/path: what may be logged. */
-static char *label_of(const char *url)
+static int place_read(struct webhooks_conf *c, int type, const char *value)
 {
-    const char *authority = strstr(url, "://") + 3;
-    size_t len = strcspn(authority, "/?#");
-    const char *host = authority;
-    for (size_t i = 0; i < len; i++) {
-        if (authority[i] == '@')
-            host = authority + i + 1;
-    }
-    size_t scheme = (size_t)(authority - url);
-    size_t rest = strcspn(host, "/?#"); /* the path may hold a token */
-    char *label = malloc(scheme + rest + 1);
-    if (label != NULL) {
-        memcpy(label, url, scheme);
-        memcpy(label + scheme, host, rest);
-        label[scheme + rest] = '\0';
-    }
-    return label;
-}
-
-static int endpoint_read(struct webhooks_conf *c, enum hook_type type, const char *value)
-{
-    struct endpoint *ep = &c->endpoints[type][c->n[type]];
+    struct place *ep = &c->places[type][c->n[type]];
     const char *fault = NULL;
     ep->owned = strdup(value);
     if (ep->owned == NULL)
         return OMID_ERR;
     c->n[type]++; /* from here on the struct frees it */
-    if (type == HOOK_AUDIO)
+    if (type == OMID_TRIGGER_AUDIO)
         fault = seconds_take(ep->owned, &ep->seconds_ms);
     if (fault == NULL)
         fault = url_fault(ep->owned);
@@ -161,23 +100,24 @@ static int endpoint_read(struct webhooks_conf *c, enum hook_type type, const cha
     /* A fragment is never sent. */
     ep->owned[strcspn(ep->owned, "#")] = '\0';
     ep->base = ep->owned;
-    ep->label = label_of(ep->base);
     endpoint_hash(ep->base, ep->hash);
     for (size_t i = 0; i + 1 < c->n[type]; i++) {
-        if (strcmp(c->endpoints[type][i].base, ep->base) == 0) {
-            c->host->conf_error(c->mod, keys[type], "expected each URL once, %s is there twice",
-                                ep->label != NULL ? ep->label : "one");
+        if (strcmp(c->places[type][i].base, ep->base) == 0) {
+            char *origin = url_origin(ep->base);
+            c->host->conf_error(c->mod, keys[type], "expected each URL once, one of %s is there twice",
+                                origin != NULL ? origin : "them");
+            free(origin);
             return OMID_EINVAL;
         }
     }
-    return ep->label != NULL ? OMID_OK : OMID_ERR;
+    return OMID_OK;
 }
 
 /* The former one alone would sign with what is to be forgotten. */
 static int keys_read(struct webhooks_conf *c)
 {
-    static const char *const names[SIGN_KEYS] = {"secret", "former_secret"};
-    for (size_t i = 0; i < SIGN_KEYS; i++) {
+    static const char *const names[] = {"secret", "former_secret"};
+    for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
         const char *secret = c->host->conf_str(c->mod, names[i]);
         const char *fault = NULL;
         if (secret == NULL)
@@ -197,22 +137,41 @@ static int keys_read(struct webhooks_conf *c)
 
 static void counters_add(struct webhooks_conf *c)
 {
-    static const char *const what[HOOK_TYPES] = {"realtime_transcript_deliveries", "audio_bytes_deliveries",
-                                                 "memory_created_deliveries"};
-    static const char *const help[HOOK_TYPES] = {"Deliveries of segments by outcome.",
-                                                 "Deliveries of audio by outcome.",
-                                                 "Delivery attempts of conversations by outcome."};
+    static const char *const what[OMID_TRIGGERS] = {"realtime_transcript_deliveries", "audio_bytes_deliveries",
+                                                    "memory_created_deliveries", "day_summary_deliveries",
+                                                    "event_deliveries"};
+    static const char *const help[OMID_TRIGGERS] = {
+        "Deliveries of segments by outcome.", "Deliveries of audio by outcome.",
+        "Delivery attempts of conversations by outcome.", "Delivery attempts of summaries of days by outcome.",
+        "Delivery attempts of custom events by outcome."};
     static const char *const outcome[OUTCOMES] = {"ok",   "status",     "error",   "breaker",
                                                   "full", "superseded", "dropped", "shutdown"};
-    for (int t = 0; t < HOOK_TYPES; t++) {
-        for (int o = 0; o < OUTCOMES; o++)
-            c->count[t][o] = c->host->counter(c->mod, what[t], help[t], "outcome", outcome[o]);
+    static const char *const posted[POSTED_OUTCOMES] = {"accepted",  "unwanted", "repeated", "bad",
+                                                        "too_large", "full",     "failed"};
+    static const char *const notified[NOTIFIED_OUTCOMES] = {"passed", "too_soon", "not_capable", "unusable"};
+    const struct omid_host *h = c->host;
+    for (int t = 0; t < OMID_TRIGGERS; t++) {
+        /* Only what waits in memory is replaced by something newer. */
+        for (int o = 0; o < OUTCOMES; o++) {
+            if (o != OUTCOME_SUPERSEDED || t <= OMID_TRIGGER_AUDIO)
+                c->count[t][o] = h->counter(c->mod, what[t], help[t], "outcome", outcome[o]);
+        }
     }
-    c->audio_dropped = c->host->counter(c->mod, "audio_dropped_bytes", "Audio that no webhook got.", NULL, NULL);
-    c->segments_dropped = c->host->counter(c->mod, "segments_dropped", "Segments that no webhook got.", NULL, NULL);
-    c->messages = c->host->counter(c->mod, "messages", "Messages of answers, shown to the client.", NULL, NULL);
+    for (int o = 0; o < POSTED_OUTCOMES; o++)
+        c->posted[o] =
+            h->counter(c->mod, "events", "Custom events that were posted, by outcome.", "outcome", posted[o]);
+    for (int o = 0; o < NOTIFIED_OUTCOMES; o++)
+        c->notified[o] = h->counter(c->mod, "notifications", "Notifications in the answers of apps, by outcome.",
+                                    "outcome", notified[o]);
+    c->audio_dropped = h->counter(c->mod, "audio_dropped_bytes", "Audio that no webhook got.", NULL, NULL);
+    c->segments_dropped = h->counter(c->mod, "segments_dropped", "Segments that no webhook got.", NULL, NULL);
+    c->messages = h->counter(c->mod, "messages", "Messages of answers, shown to the client.", NULL, NULL);
     c->bad_answers =
-        c->host->counter(c->mod, "unreadable_answers", "Answers that were no JSON object, or too long.", NULL, NULL);
+        h->counter(c->mod, "unreadable_answers", "Answers that were no JSON object, or too long.", NULL, NULL);
+    c->unusable = h->counter(c->mod, "unusable_endpoints",
+                             "Registered endpoints passed over: a secret, a filter or their number.", NULL, NULL);
+    c->bad_events = h->counter(c->mod, "unreadable_events",
+                               "Custom events of plugins or the daemon that can't be sent.", NULL, NULL);
 }
 
 void webhooks_unconfigure(void *shared)
@@ -221,13 +180,12 @@ void webhooks_unconfigure(void *shared)
     if (c == NULL)
         return;
     wh_assert(c->magic == WEBHOOKS_CONF_MAGIC);
-    for (int t = 0; t < HOOK_TYPES; t++) {
-        for (size_t i = 0; i < c->n[t]; i++) {
-            free(c->endpoints[t][i].owned);
-            free(c->endpoints[t][i].label);
-        }
-        free(c->endpoints[t]);
+    for (int t = 0; t < WEBHOOKS_OWN_TYPES; t++) {
+        for (size_t i = 0; i < c->n[t]; i++)
+            free(c->places[t][i].owned);
+        free(c->places[t]);
     }
+    throttle_free(&c->throttle);
     OPENSSL_cleanse(c->key, sizeof(c->key));
     c->magic = 0;
     free(c);
@@ -245,15 +203,17 @@ int webhooks_configure(struct omid_module *mod, const struct omid_host *host, vo
     c->audio_memory = (size_t)host->conf_int(mod, "audio_memory");
     c->max_sessions = (unsigned)host->conf_int(mod, "max_sessions");
     int rc = keys_read(c);
-    for (int t = 0; t < HOOK_TYPES; t++) {
+    if ((c->throttle = throttle_new()) == NULL || host->route_add(mod, &events_route) != OMID_OK)
+        rc = OMID_ERR;
+    for (int t = 0; t < WEBHOOKS_OWN_TYPES; t++) {
         size_t n = 0;
         const char *const *list = host->conf_list(mod, keys[t], &n);
-        c->endpoints[t] = calloc(n + 1, sizeof(struct endpoint));
-        if (c->endpoints[t] == NULL)
+        c->places[t] = calloc(n + 1, sizeof(struct place));
+        if (c->places[t] == NULL)
             rc = OMID_ERR;
         /* All faults of a file in one run: the operator mends them at once. */
         for (size_t i = 0; i < n && rc != OMID_ERR; i++) {
-            int one = endpoint_read(c, (enum hook_type)t, list[i]);
+            int one = place_read(c, t, list[i]);
             if (one != OMID_OK)
                 rc = one;
         }

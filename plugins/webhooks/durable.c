@@ -1,40 +1,56 @@
 /*
- * memory_created: one named job of the durable queue per endpoint and conversation.
+ * From events on the bus to jobs of the durable queue: one per endpoint, named, so that an event that is repeated after
+ * a crash is delivered once. The jobs of one event go to disk together; what the queue does not take is offered again.
  *
- * The job's payload is one line of JSON, {"v":1,"uid":"..."}, and then the conversation as it is sent. Its target is
- * the endpoint's URL, so that one endpoint's jobs delay no other's.
+ * A job's target is the endpoint's id (of omi.conf's, the URL), so that one endpoint's jobs delay no other's.
  */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "webhooks.h"
+#include "durable.h"
 
-#define JOB_TYPE "memory_created"
-#define MAX_PAYLOAD ((size_t)1 << 20)
-#define MAX_ENQUEUES 256 /* jobs on their way to the disk, or waiting for room in the queue */
+#define DAY_SUMMARY "omid.day_summary" /* an event of the daemon, not for subscribers */
+#define MAX_ENQUEUES 256               /* events on their way to the disk, or waiting for room in the queue */
 #define ENQUEUE_RETRY_MS 5000
-#define FULL_WAIT_S 5     /* lane full: the next look */
-#define BREAKER_WAIT_S 30 /* breaker open: the next look when the lane names no time */
 
-/* A job that is not on disk yet. */
+const char *const webhooks_job_types[OMID_TRIGGERS] = {[OMID_TRIGGER_TRANSCRIPT] = "",
+                                                       [OMID_TRIGGER_AUDIO] = "",
+                                                       [OMID_TRIGGER_MEMORY] = "memory_created",
+                                                       [OMID_TRIGGER_DAY_SUMMARY] = "day_summary",
+                                                       [OMID_TRIGGER_EVENT] = "event"};
+
+/* An event whose jobs are not on disk yet. */
 struct enqueue {
     struct instance *in;
     struct enqueue *next;
-    size_t index; /* of the endpoint */
-    char *name, *payload;
-    size_t len;
-    bool submitted; /* the queue will call back */
+    enum omid_trigger trigger;
+    const struct omid_endpoints *set; /* held: targets point into it */
+    char *what;                       /* for names and logs: "memory_created:<id>" */
+    struct text payload[2];           /* as it is; for the registry's webhooks and omi.conf's, where that differs */
+    bool submitted;                   /* the queue will call back */
+    size_t n;
+    struct omid_job *job;
+    char **name;
 };
 
 static void enqueue_free(struct enqueue *e)
 {
     struct enqueue **at = &e->in->enqueues;
-    while (*at != e)
+    while (*at != NULL && *at != e)
         at = &(*at)->next;
-    *at = e->next;
-    e->in->n_enqueues--;
+    if (*at == e) {
+        *at = e->next;
+        e->in->n_enqueues--;
+    }
+    for (size_t i = 0; e->name != NULL && i < e->n; i++)
+        free(e->name[i]);
+    endpoints_put(e->in, &e->set);
     free(e->name);
-    free(e->payload);
+    free(e->job);
+    free(e->payload[0].data);
+    free(e->payload[1].data);
+    free(e->what);
     free(e);
 }
 
@@ -46,9 +62,17 @@ static void retry_later(struct instance *in)
         in->retry = in->host->timer_start(in->inst, ENQUEUE_RETRY_MS, 0, retry_tick, in);
 }
 
-static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
+static void lost(struct instance *in, enum omid_trigger trigger, size_t n, const char *what, const char *why)
 {
-    (void)id;
+    for (size_t i = 0; i < n; i++)
+        deliver_count(in, trigger, OUTCOME_DROPPED);
+    in->host->log(in->mod, OMID_LOG_ERROR, "%s for %zu endpoints is lost: %s", what, n, why);
+}
+
+static void on_enqueued(void *arg, enum omid_result result, bool repeated, const char *value)
+{
+    (void)repeated;
+    (void)value;
     struct enqueue *e = arg;
     struct instance *in = e->in;
     e->submitted = false;
@@ -57,227 +81,292 @@ static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
         instance_check_drained(in);
         return;
     }
-    in->host->log(in->mod, OMID_LOG_ERROR, "%s is not on disk (%s), tried again in %d s", e->name,
+    in->host->log(in->mod, OMID_LOG_ERROR, "%s is not on disk (%s), tried again in %d s", e->what,
                   result == OMID_EFULL ? "the queue is full" : "the queue's disk fails", ENQUEUE_RETRY_MS / 1000);
     retry_later(in);
 }
 
+/* May free it. */
 static void enqueue_submit(struct enqueue *e)
 {
     struct instance *in = e->in;
-    const struct omid_job job = {.size = sizeof(job),
-                                 .type = JOB_TYPE,
-                                 .name = e->name,
-                                 .target = in->conf->endpoints[HOOK_MEMORY][e->index].base,
-                                 .payload = e->payload,
-                                 .payload_len = e->len};
-    e->submitted = in->host->job_enqueue(in->inst, &job, on_enqueued, e) == OMID_OK;
-    if (!e->submitted)
+    int rc = in->host->jobs_enqueue(in->inst, e->job, e->n, NULL, on_enqueued, e);
+    e->submitted = rc == OMID_OK;
+    if (rc == OMID_EINVAL || rc == OMID_ENOTSUP) {
+        lost(in, e->trigger, e->n, e->what, "the queue does not take such jobs");
+        enqueue_free(e);
+    } else if (!e->submitted) {
         retry_later(in);
+    }
 }
 
 static void retry_tick(void *arg)
 {
     struct instance *in = arg;
     in->host->timer_stop(&in->retry);
-    for (struct enqueue *e = in->enqueues; e != NULL; e = e->next) {
+    for (struct enqueue *e = in->enqueues, *next; e != NULL; e = next) {
+        next = e->next;
         if (!e->submitted)
             enqueue_submit(e);
     }
-}
-
-static struct enqueue *enqueue_new(struct instance *in, const struct omid_event *ev, size_t index)
-{
-    struct text payload = {0};
-    text_adds(&payload, "{\"v\":1,\"uid\":");
-    text_add_quoted(&payload, ev->uid);
-    text_adds(&payload, "}\n");
-    text_add(&payload, ev->json, ev->json_len);
-    struct text name = {0};
-    text_adds(&name, JOB_TYPE ":");
-    text_adds(&name, ev->conversation_id);
-    text_adds(&name, ":");
-    text_adds(&name, in->conf->endpoints[HOOK_MEMORY][index].hash);
-    struct enqueue *e = calloc(1, sizeof(*e));
-    if (e == NULL || payload.failed || name.failed) {
-        free(e);
-        free(payload.data);
-        free(name.data);
-        return NULL;
-    }
-    e->in = in;
-    e->index = index;
-    e->name = name.data;
-    e->payload = payload.data;
-    e->len = payload.len;
-    e->next = in->enqueues;
-    in->enqueues = e;
-    in->n_enqueues++;
-    return e;
-}
-
-int durable_event(struct instance *in, const struct omid_event *ev)
-{
-    int rc = OMID_OK;
-    for (size_t i = 0; i < in->conf->n[HOOK_MEMORY]; i++) {
-        const char *why = NULL;
-        struct enqueue *e = NULL;
-        if (in->n_enqueues >= MAX_ENQUEUES)
-            why = "too many wait for the queue";
-        else if ((e = enqueue_new(in, ev, i)) == NULL)
-            why = "no memory";
-        else if (e->len > MAX_PAYLOAD)
-            why = "it is larger than 1 MiB";
-        if (why == NULL) {
-            enqueue_submit(e);
-            continue;
-        }
-        if (e != NULL)
-            enqueue_free(e);
-        deliver_count(in, HOOK_MEMORY, OUTCOME_DROPPED);
-        in->host->log(in->mod, OMID_LOG_ERROR, "conversation %s for %s is lost: %s", ev->conversation_id,
-                      in->conf->endpoints[HOOK_MEMORY][i].label, why);
-        rc = OMID_ERR;
-    }
-    return rc;
 }
 
 void durable_clear(struct instance *in)
 {
     while (in->enqueues != NULL) {
         struct enqueue *e = in->enqueues;
-        if (!e->submitted) {
-            deliver_count(in, HOOK_MEMORY, OUTCOME_DROPPED);
-            in->host->log(in->mod, OMID_LOG_ERROR, "%s never got to the disk", e->name);
-        }
+        if (!e->submitted)
+            lost(in, e->trigger, e->n, e->what, "it never got to the disk");
         enqueue_free(e);
     }
     if (in->retry != NULL)
         in->host->timer_stop(&in->retry);
 }
 
-/* --- attempts --- */
+/* ------------------------------------------------------------ jobs of an event */
 
-struct verdict {
-    enum omid_job_outcome outcome;
-    uint32_t after_s;
-};
-
-static struct verdict judge_status(int status, uint32_t retry_after_s)
+/* Room for jobs to all of the uid's endpoints and omi.conf's. Takes the set, also on failure. what may be NULL. */
+static struct enqueue *enqueue_new(struct instance *in, enum omid_trigger trigger, const struct omid_endpoints *set,
+                                   char *what)
 {
-    if (status >= 200 && status < 300)
-        return (struct verdict){OMID_JOB_DONE, 0};
-    bool again = status == 408 || status == 409 || status == 425 || status == 429;
-    if (status >= 400 && status < 500 && !again)
-        return (struct verdict){OMID_JOB_DEAD, 0};
-    return (struct verdict){OMID_JOB_RETRY, retry_after_s};
-}
-
-static struct verdict judge(const struct omid_http_response *res)
-{
-    switch (res->error) {
-    case OMID_HTTP_OK:
-        return judge_status(res->status, res->retry_after_s);
-    case OMID_HTTP_BREAKER:
-        return (struct verdict){OMID_JOB_WAIT, res->retry_after_s > 0 ? res->retry_after_s : BREAKER_WAIT_S};
-    case OMID_HTTP_FULL:
-    case OMID_HTTP_QUEUE_TIMEOUT:
-    case OMID_HTTP_LOCAL:
-    case OMID_HTTP_SHUTDOWN:
-        return (struct verdict){OMID_JOB_WAIT, FULL_WAIT_S};
-    case OMID_HTTP_BAD_URL:
-    case OMID_HTTP_BLOCKED:
-        return (struct verdict){OMID_JOB_DEAD, 0};
-    default:
-        return (struct verdict){OMID_JOB_RETRY, 0};
+    struct enqueue *e = calloc(1, sizeof(*e));
+    if (e == NULL) {
+        endpoints_put(in, &set);
+        free(what);
+        return NULL;
     }
+    const size_t most = in->conf->n[OMID_TRIGGER_MEMORY] + (set != NULL ? set->n : 0);
+    e->in = in;
+    e->trigger = trigger;
+    e->set = set;
+    e->what = what;
+    e->job = calloc(most + 1, sizeof(*e->job));
+    e->name = calloc(most + 1, sizeof(*e->name));
+    if (e->what == NULL || e->job == NULL || e->name == NULL)
+        enqueue_free(e), e = NULL;
+    return e;
 }
 
-static void on_attempt(struct delivery *d, const struct omid_http_response *res)
+static char *joined(const char *a, const char *b, const char *c)
 {
-    struct verdict v = judge(res);
-    struct text why = {0};
-    if (res->error != OMID_HTTP_OK) {
-        text_adds(&why, res->error_text != NULL ? res->error_text : "");
-    } else if (v.outcome != OMID_JOB_DONE) {
-        char status[4] = {(char)('0' + res->status / 100 % 10), (char)('0' + res->status / 10 % 10),
-                          (char)('0' + res->status % 10), '\0'};
-        text_adds(&why, "answered ");
-        text_adds(&why, status);
+    struct text t = {0};
+    text_adds(&t, a);
+    text_adds(&t, ":");
+    text_adds(&t, b);
+    if (c != NULL) {
+        text_adds(&t, ":");
+        text_adds(&t, c);
     }
-    d->in->host->job_finish(&d->run, v.outcome, v.after_s, why.data);
-    free(why.data);
+    return t.data;
 }
 
-/* The job's name with what a header and the signature's format allow: the same on every attempt. */
-static void webhook_id(const struct omid_job_view *job, char *out, size_t len)
+static bool add_job(struct enqueue *e, const struct text *payload, const char *target, const char *key)
 {
-    size_t i = 0;
-    for (; job->name[i] != '\0' && i + 1 < len; i++) {
-        char c = job->name[i];
-        bool plain = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') || c == '-' || c == '_';
-        out[i] = plain ? c : '_';
+    char *name = joined(e->what, key, NULL);
+    if (name == NULL)
+        return false;
+    e->name[e->n] = name;
+    e->job[e->n++] = (struct omid_job){.size = sizeof(struct omid_job),
+                                       .type = webhooks_job_types[e->trigger],
+                                       .name = name,
+                                       .target = target,
+                                       .payload = payload->data,
+                                       .payload_len = payload->len};
+    return true;
+}
+
+static bool add_registered(struct enqueue *e, const struct text *payload, const struct omid_endpoint *to)
+{
+    if (!add_job(e, payload, to->id, to->id))
+        return false;
+    e->job[e->n - 1].ordered = to->ordered;
+    e->job[e->n - 1].rate_per_min = to->rate_per_min;
+    return true;
+}
+
+/* NULL: it is there. Else why not. */
+static const char *payload_make(struct text *t, const struct payload_head *head, const char *body, size_t len)
+{
+    if (len > (size_t)1 << 20)
+        return "it is larger than 1 MiB";
+    if (!payload_write(t, head, body, len))
+        return "its uid or id is too long";
+    return t->failed ? "out of memory" : NULL;
+}
+
+/* The end of it: submitted, or nothing to do. */
+static int enqueue_finish(struct enqueue *e, const char *why, size_t without)
+{
+    struct instance *in = e->in;
+    if (why == NULL && e->n > 0 && in->n_enqueues >= MAX_ENQUEUES) {
+        why = "too many wait for the queue";
+        without = e->n;
+        e->n = 0;
     }
-    out[i] = '\0';
-}
-
-static bool endpoint_find(const struct webhooks_conf *c, const char *target, size_t *index)
-{
-    for (*index = 0; *index < c->n[HOOK_MEMORY]; (*index)++) {
-        if (strcmp(c->endpoints[HOOK_MEMORY][*index].base, target) == 0)
-            return true;
+    if (why != NULL)
+        lost(in, e->trigger, without, e->what, why);
+    if (e->n == 0) {
+        enqueue_free(e);
+        return why == NULL ? OMID_OK : OMID_ERR;
     }
-    return false;
+    e->next = in->enqueues;
+    in->enqueues = e;
+    in->n_enqueues++;
+    enqueue_submit(e);
+    return why == NULL ? OMID_OK : OMID_ERR;
 }
 
-/* NULL: unreadable. The caller frees. */
-static char *payload_uid(const char *payload, size_t len)
+/* ------------------------------------------------------------ conversations */
+
+/* Payloads are made for whom there is somebody. */
+static const char *conversation_payload(struct enqueue *e, const struct omid_event *ev, bool app)
 {
-    struct text head = {0};
-    text_add(&head, payload, len);
-    bool bad = false;
-    char *uid = head.data != NULL ? json_object_string(head.data, head.len, "uid", &bad) : NULL;
-    free(head.data);
-    return uid;
+    const struct payload_head head = {.uid = ev->uid, .conversation = ev->conversation_id};
+    struct text *t = &e->payload[app ? 0 : 1];
+    if (t->data != NULL)
+        return NULL;
+    if (app)
+        return payload_make(t, &head, ev->json, ev->json_len);
+    struct text named = {0};
+    memory_with_names(&named, ev->json, ev->json_len, ev->people);
+    const char *why = named.failed ? "out of memory" : payload_make(t, &head, named.data, named.len);
+    free(named.data);
+    return why;
 }
 
-int durable_job(struct instance *in, const struct omid_job_view *job, struct omid_job_run *run)
+int durable_conversation(struct instance *in, const struct omid_event *ev)
 {
-    const char *payload = job->payload;
-    const char *line = job->payload_len > 0 ? memchr(payload, '\n', job->payload_len) : NULL;
-    char *uid = line != NULL ? payload_uid(payload, (size_t)(line - payload)) : NULL;
-    size_t index = 0;
-    const char *dead = NULL;
-    if (strcmp(job->type, JOB_TYPE) != 0)
-        dead = "a job of a type that webhooks does not know";
-    else if (uid == NULL)
-        dead = "its payload can't be read";
-    else if (!endpoint_find(in->conf, job->target, &index))
-        dead = "the endpoint is no longer configured";
-    if (dead != NULL) {
-        free(uid);
-        in->host->job_finish(&run, OMID_JOB_DEAD, 0, dead);
+    const enum omid_trigger trigger = OMID_TRIGGER_MEMORY;
+    struct enqueue *e = enqueue_new(in, trigger, endpoints_get(in, ev->uid),
+                                    joined(webhooks_job_types[trigger], ev->conversation_id, NULL));
+    const char *why = NULL, *one;
+    size_t without = 0;
+    if (e == NULL) {
+        lost(in, trigger, 1, ev->conversation_id, "out of memory");
+        return OMID_ERR;
+    }
+    for (size_t i = 0; i < in->conf->n[trigger]; i++) {
+        one = conversation_payload(e, ev, false);
+        const struct endpoint *own = in->own[trigger][i];
+        if (one == NULL && !add_job(e, &e->payload[1], own->target, own->id))
+            one = "out of memory";
+        why = one != NULL ? one : why;
+        without += one != NULL;
+    }
+    for (size_t i = 0; e->set != NULL && i < e->set->n; i++) {
+        const struct omid_endpoint *to = e->set->endpoint[i];
+        if (!endpoint_has(to, trigger))
+            continue;
+        one = conversation_payload(e, ev, to->app);
+        if (one == NULL && !add_registered(e, &e->payload[to->app ? 0 : 1], to))
+            one = "out of memory";
+        why = one != NULL ? one : why;
+        without += one != NULL;
+    }
+    return enqueue_finish(e, why, without);
+}
+
+/* ------------------------------------------------------------ custom events, summaries of days */
+
+size_t durable_event_jobs(struct instance *in, const struct omid_endpoints *set, const char *type, const char *json,
+                          size_t len, struct omid_job *jobs)
+{
+    size_t n = 0;
+    for (size_t i = 0; set != NULL && i < set->n; i++) {
+        const struct omid_endpoint *to = set->endpoint[i];
+        if (!endpoint_has(to, OMID_TRIGGER_EVENT) || !event_wanted(to->events, type))
+            continue;
+        if (to->filter != NULL && to->filter[0] != '\0') {
+            struct endpoint *e = endpoint_of(in, to);
+            bool wanted = e != NULL && filter_matches(e->filter, json, len);
+            endpoint_unref(&e);
+            if (!wanted)
+                continue;
+        }
+        jobs[n++] = (struct omid_job){.size = sizeof(struct omid_job),
+                                      .type = webhooks_job_types[OMID_TRIGGER_EVENT],
+                                      .target = to->id,
+                                      .ordered = to->ordered,
+                                      .rate_per_min = to->rate_per_min};
+    }
+    return n;
+}
+
+static int unreadable(struct instance *in, const struct omid_event *ev, const char *why)
+{
+    in->host->counter_add(in->conf->bad_events, 1);
+    in->host->log(in->mod, OMID_LOG_WARNING, "an event %s can't be delivered: %s", ev->name, why);
+    return OMID_EINVAL;
+}
+
+static int day_summary(struct instance *in, const struct omid_event *ev)
+{
+    const enum omid_trigger trigger = OMID_TRIGGER_DAY_SUMMARY;
+    const struct payload_head head = {.uid = ev->uid};
+    struct json_span created;
+    struct text body = {0};
+    char day[64];
+    if (!day_summary_body(&body, ev->json, ev->json_len) ||
+        !json_find(ev->json, ev->json_len, "created_at", &created) || !json_decode(&created, day, sizeof(day))) {
+        free(body.data);
+        return unreadable(in, ev, "expected uid, created_at and summary_json");
+    }
+    struct enqueue *e =
+        enqueue_new(in, trigger, endpoints_get(in, ev->uid), joined(webhooks_job_types[trigger], ev->uid, day));
+    const char *why = NULL;
+    size_t without = 0;
+    for (size_t i = 0; e != NULL && e->set != NULL && i < e->set->n; i++) {
+        const struct omid_endpoint *to = e->set->endpoint[i];
+        if (!endpoint_has(to, trigger))
+            continue;
+        const char *one = e->payload[0].data == NULL ? payload_make(&e->payload[0], &head, body.data, body.len) : NULL;
+        if (body.failed || (one == NULL && !add_registered(e, &e->payload[0], to)))
+            one = "out of memory";
+        why = one != NULL ? one : why;
+        without += one != NULL;
+    }
+    free(body.data);
+    if (e != NULL)
+        return enqueue_finish(e, why, without);
+    lost(in, trigger, 1, "a summary of a day", "out of memory");
+    return OMID_ERR;
+}
+
+int durable_custom(struct instance *in, const struct omid_event *ev)
+{
+    const enum omid_trigger trigger = OMID_TRIGGER_EVENT;
+    char id[37];
+    if (ev->uid == NULL || ev->name == NULL || ev->json == NULL)
+        return OMID_EINVAL;
+    const char *fault = json_fault(ev->json, ev->json_len);
+    if (fault != NULL)
+        return unreadable(in, ev, fault);
+    if (strcmp(ev->name, DAY_SUMMARY) == 0)
+        return day_summary(in, ev);
+    const struct omid_endpoints *set = endpoints_get(in, ev->uid);
+    if (set == NULL || set->n == 0) {
+        endpoints_put(in, &set);
         return OMID_OK;
     }
-    char id[WEBHOOKS_ID_MAX];
-    webhook_id(job, id, sizeof(id));
-    const struct deliver_request req = {.type = HOOK_MEMORY,
-                                        .index = index,
-                                        .uid = uid,
-                                        .content_type = "application/json",
-                                        .webhook_id = id,
-                                        .body = line + 1,
-                                        .body_len = job->payload_len - (size_t)(line + 1 - payload)};
-    struct delivery *d = NULL;
-    int rc = deliver(in, &req, on_attempt, &d);
-    free(uid);
-    if (rc == OMID_OK) {
-        d->run = run;
-        return OMID_OK;
+    in->host->uuid4(id);
+    const struct payload_head head = {.uid = ev->uid, .id = id, .event = ev->name};
+    struct enqueue *e = enqueue_new(in, trigger, set, joined(webhooks_job_types[trigger], ev->name, id));
+    if (e == NULL) {
+        lost(in, trigger, 1, ev->name, "out of memory");
+        return OMID_ERR;
     }
-    if (rc == OMID_EINVAL)
-        in->host->job_finish(&run, OMID_JOB_DEAD, 0, "the request can't be built");
-    else
-        in->host->job_finish(&run, OMID_JOB_WAIT, FULL_WAIT_S, "the lane takes no more requests");
-    return OMID_OK;
+    const char *why = NULL;
+    size_t without = 0;
+    e->n = durable_event_jobs(in, e->set, ev->name, ev->json, ev->json_len, e->job);
+    if (e->n > 0)
+        why = payload_make(&e->payload[0], &head, ev->json, ev->json_len);
+    if (why != NULL) {
+        without = e->n;
+        e->n = 0;
+    }
+    for (size_t i = 0; i < e->n; i++) {
+        e->job[i].payload = e->payload[0].data;
+        e->job[i].payload_len = e->payload[0].len;
+    }
+    return enqueue_finish(e, why, without);
 }

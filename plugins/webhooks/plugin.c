@@ -13,7 +13,7 @@ static struct instance *instance_check(void *state)
 
 void instance_check_drained(struct instance *in)
 {
-    if (!in->draining || in->n_deliveries > 0 || in->n_enqueues > 0)
+    if (!in->draining || in->n_deliveries > 0 || in->n_enqueues > 0 || in->n_posted > 0 || in->n_asking > 0)
         return;
     in->draining = false; /* told once */
     in->host->drained(in->inst);
@@ -29,26 +29,14 @@ static int webhooks_start(struct omid_instance *inst, const struct omid_host *ho
     in->host = host;
     in->mod = host->module(inst);
     in->conf = shared;
-    if (in->conf->n_keys > 0 && (in->signer = signer_new(in->conf->key, in->conf->n_keys)) == NULL) {
-        in->host->log(in->mod, OMID_LOG_ERROR, "deliveries can't be signed: no memory, or OpenSSL has no HMAC");
+    if (!endpoints_start(in)) {
+        in->host->log(in->mod, OMID_LOG_ERROR, "no memory for the endpoints, or OpenSSL has no HMAC to sign with");
+        endpoints_stop(in);
         free(in);
         return OMID_ERR;
     }
     *state = in;
     return OMID_OK;
-}
-
-/* The event's session. NULL: nobody wants its events, or a bound is reached. */
-static struct session *session_of(struct instance *in, const struct omid_event *ev, enum hook_type type)
-{
-    if (in->conf->n[type] == 0 || ev->uid == NULL || ev->session_id == NULL)
-        return NULL;
-    struct session *s = session_get(in, ev->uid, ev->session_id);
-    if (s == NULL) {
-        deliver_count(in, type, OUTCOME_DROPPED);
-        in->host->log(in->mod, OMID_LOG_WARNING, "an event is dropped: max_sessions is reached, or memory is short");
-    }
-    return s;
 }
 
 static int webhooks_event(void *state, const struct omid_event *ev)
@@ -57,11 +45,11 @@ static int webhooks_event(void *state, const struct omid_event *ev)
     struct session *s;
     switch (ev->type) {
     case OMID_EVENT_AUDIO:
-        if ((s = session_of(in, ev, HOOK_AUDIO)) != NULL)
+        if ((s = session_for(in, ev, OMID_TRIGGER_AUDIO)) != NULL)
             audio_event(s, ev);
         return OMID_OK;
     case OMID_EVENT_SEGMENTS:
-        if ((s = session_of(in, ev, HOOK_TRANSCRIPT)) != NULL)
+        if ((s = session_for(in, ev, OMID_TRIGGER_TRANSCRIPT)) != NULL)
             transcript_event(s, ev);
         return OMID_OK;
     case OMID_EVENT_SEGMENTS_DELETED:
@@ -75,15 +63,18 @@ static int webhooks_event(void *state, const struct omid_event *ev)
     case OMID_EVENT_CONVERSATION_CREATED:
         if (ev->uid == NULL || ev->conversation_id == NULL || ev->json == NULL)
             return OMID_EINVAL;
-        return durable_event(in, ev);
+        return durable_conversation(in, ev);
+    case OMID_EVENT_CUSTOM:
+        /* With an id, somebody has seen to its deliveries. */
+        return ev->id == NULL ? durable_custom(in, ev) : OMID_OK;
     default:
         return OMID_OK;
     }
 }
 
-static int webhooks_job(void *state, const struct omid_job_view *job, struct omid_job_run *run)
+static int on_job(void *state, const struct omid_job_view *job, struct omid_job_run *run)
 {
-    return durable_job(instance_check(state), job, run);
+    return webhooks_job(instance_check(state), job, run);
 }
 
 static void webhooks_drain(void *state)
@@ -100,7 +91,9 @@ static void webhooks_stop(void *state)
     deliveries_cancel(in);
     sessions_free(in);
     durable_clear(in);
-    signer_free(&in->signer);
+    events_clear(in);
+    hooks_clear(in);
+    endpoints_stop(in);
     in->magic = 0;
     free(in);
 }
@@ -124,17 +117,18 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .flags = OMID_PLUGIN_USER_URLS,
     .name = "webhooks",
     .version = "1.0",
-    .summary = "segments, audio and conversations to URLs of the configuration",
+    .summary = "segments, audio, conversations and events to the places that want them",
     .options = webhooks_options,
     .lane = &lane,
     .events = OMID_EVENT_MASK(OMID_EVENT_SESSION_END) | OMID_EVENT_MASK(OMID_EVENT_AUDIO) |
               OMID_EVENT_MASK(OMID_EVENT_SEGMENTS) | OMID_EVENT_MASK(OMID_EVENT_SEGMENTS_DELETED) |
-              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED),
+              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) | OMID_EVENT_MASK(OMID_EVENT_CUSTOM),
     .configure = webhooks_configure,
     .unconfigure = webhooks_unconfigure,
     .start = webhooks_start,
     .event = webhooks_event,
-    .job = webhooks_job,
+    .job = on_job,
     .drain = webhooks_drain,
     .stop = webhooks_stop,
+    .hooks = &hooks_role,
 };

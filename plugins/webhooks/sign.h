@@ -13,8 +13,8 @@
 
 #define SIGN_KEY_MIN 24 /* bytes; Standard Webhooks, "Signature scheme" */
 #define SIGN_KEY_MAX 64
-#define SIGN_KEYS 2       /* the present one and the former one */
-#define SIGN_VALUE_MAX 96 /* the header's value with all of them, NUL included: "v1," and 44 characters each */
+#define SIGN_KEYS 8        /* that sign at the same time: the present one and former ones */
+#define SIGN_VALUE_MAX 400 /* the header's value with all of them, NUL included: "v1," and 44 characters each */
 
 struct sign_key {
     uint8_t bytes[SIGN_KEY_MAX];

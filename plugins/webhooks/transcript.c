@@ -11,7 +11,6 @@
 
 #define MAX_SEGMENTS 50
 #define MAX_BATCHES 50
-#define MIN_MESSAGE 6 /* characters: longer than 5 */
 
 struct segment {
     struct segment *next;
@@ -21,17 +20,106 @@ struct segment {
 };
 
 struct transcript_stream {
+    struct transcript_stream *next;
+    struct endpoint *endpoint; /* a reference */
     struct body *ring[MAX_BATCHES];
     unsigned at, n;
-    bool busy; /* one is in flight */
+    bool busy;   /* one is in flight */
+    bool gone;   /* its endpoint is: stays until nothing is in flight */
+    bool wanted; /* while the registry's are gone through */
 };
 
-static void stream_pump(struct session *s, size_t index);
+static void stream_pump(struct session *s, struct transcript_stream *t);
+
+/* At the list's end. Takes the reference. */
+static bool stream_add(struct session *s, struct endpoint *e)
+{
+    struct transcript_stream **at = &s->transcript;
+    struct transcript_stream *t = e != NULL && s->n_transcript < WEBHOOKS_MAX_STREAMS ? calloc(1, sizeof(*t)) : NULL;
+    if (t == NULL) {
+        endpoint_unref(&e);
+        return false;
+    }
+    while (*at != NULL)
+        at = &(*at)->next;
+    t->endpoint = e;
+    t->wanted = true;
+    *at = t;
+    s->n_transcript++;
+    return true;
+}
 
 bool transcript_init(struct session *s)
 {
-    s->transcript = calloc(s->in->conf->n[HOOK_TRANSCRIPT] + 1, sizeof(struct transcript_stream));
-    return s->transcript != NULL;
+    for (size_t i = 0; i < s->in->conf->n[OMID_TRIGGER_TRANSCRIPT]; i++) {
+        if (!stream_add(s, endpoint_ref(s->in->own[OMID_TRIGGER_TRANSCRIPT][i])))
+            return false;
+    }
+    return true;
+}
+
+static void ring_drop(struct transcript_stream *t)
+{
+    body_unref(&t->ring[t->at]);
+    t->at = (t->at + 1) % MAX_BATCHES;
+    t->n--;
+}
+
+static void stream_free(struct transcript_stream *t)
+{
+    while (t->n > 0)
+        ring_drop(t);
+    endpoint_unref(&t->endpoint);
+    free(t);
+}
+
+/* Frees the ones that are gone, once nothing points to them. */
+static void sweep(struct session *s)
+{
+    for (struct transcript_stream **at = &s->transcript; *at != NULL;) {
+        struct transcript_stream *t = *at;
+        if (t->gone && !t->busy) {
+            *at = t->next;
+            stream_free(t);
+        } else {
+            at = &t->next;
+        }
+    }
+}
+
+static bool stream_follow(struct session *s, const struct omid_endpoint *registered)
+{
+    struct endpoint *e = endpoint_of(s->in, registered);
+    for (struct transcript_stream *t = s->transcript; t != NULL && e != NULL; t = t->next) {
+        if (t->gone || !t->endpoint->registered || strcmp(t->endpoint->id, e->id) != 0)
+            continue;
+        endpoint_unref(&t->endpoint);
+        t->endpoint = e;
+        t->wanted = true;
+        return true;
+    }
+    return stream_add(s, e);
+}
+
+bool transcript_follow(struct session *s, const struct omid_endpoints *set)
+{
+    bool all = true;
+    for (struct transcript_stream *t = s->transcript; t != NULL; t = t->next)
+        t->wanted = t->gone || !t->endpoint->registered;
+    for (size_t i = 0; i < set->n; i++) {
+        if (endpoint_has(set->endpoint[i], OMID_TRIGGER_TRANSCRIPT))
+            all = stream_follow(s, set->endpoint[i]) && all;
+    }
+    for (struct transcript_stream *t = s->transcript; t != NULL; t = t->next) {
+        if (t->wanted)
+            continue;
+        for (; t->n > 0; ring_drop(t))
+            deliver_count(s->in, OMID_TRIGGER_TRANSCRIPT, OUTCOME_DROPPED);
+        t->gone = true;
+        s->n_transcript--;
+    }
+    sweep(s);
+    return all;
 }
 
 static void segment_free(struct segment *g)
@@ -53,66 +141,34 @@ static void segments_clear(struct session *s)
 void transcript_clear(struct session *s)
 {
     segments_clear(s);
-    for (size_t i = 0; s->transcript != NULL && i < s->in->conf->n[HOOK_TRANSCRIPT]; i++) {
-        struct transcript_stream *t = &s->transcript[i];
-        for (; t->n > 0; t->n--) {
-            body_unref(&t->ring[t->at]);
-            t->at = (t->at + 1) % MAX_BATCHES;
-        }
+    while (s->transcript != NULL) {
+        struct transcript_stream *t = s->transcript;
+        s->transcript = t->next;
+        stream_free(t);
     }
-    free(s->transcript);
-    s->transcript = NULL;
-}
-
-/* An answer may carry a message for the user. */
-static void answer_use(struct session *s, const struct omid_http_response *res)
-{
-    struct instance *in = s->in;
-    if (res->error != OMID_HTTP_OK || res->status != 200 || res->body_len == 0)
-        return;
-    bool bad = res->truncated;
-    char *message = bad ? NULL : json_object_string(res->body, res->body_len, "message", &bad);
-    /* "ok" is an answer too; what begins as an object and can't be read is worth a count. */
-    if (bad && res->body[0] == '{')
-        in->host->counter_add(in->conf->bad_answers, 1);
-    if (message == NULL)
-        return;
-    if (utf8_length(message) >= MIN_MESSAGE) {
-        struct text t = {0};
-        text_adds(&t, "{\"app_id\":\"webhooks\",\"app_name\":\"Webhooks\",\"message\":");
-        text_add_quoted(&t, message);
-        text_adds(&t, "}");
-        const struct omid_event ev = {.size = sizeof(ev),
-                                      .type = OMID_EVENT_APP_MESSAGE,
-                                      .uid = s->uid,
-                                      .session_id = s->id,
-                                      .json = t.data,
-                                      .json_len = t.len,
-                                      .time_ms = in->host->wall_ms()};
-        if (!t.failed && in->host->publish(in->inst, &ev) == OMID_OK)
-            in->host->counter_add(in->conf->messages, 1);
-        free(t.data);
-    }
-    free(message);
 }
 
 static void on_delivered(struct delivery *d, const struct omid_http_response *res)
 {
     struct session *s = d->session;
-    s->transcript[d->index].busy = false;
-    answer_use(s, res);
-    stream_pump(s, d->index);
+    struct transcript_stream *t = d->stream;
+    const struct answer_context about = {.uid = s->uid, .session = s->id};
+    t->busy = false;
+    answer_use(s->in, d->endpoint, OMID_TRIGGER_TRANSCRIPT, &about, res);
+    if (t->gone)
+        sweep(s);
+    else
+        stream_pump(s, t);
 }
 
-static void stream_pump(struct session *s, size_t index)
+static void stream_pump(struct session *s, struct transcript_stream *t)
 {
-    struct transcript_stream *t = &s->transcript[index];
     while (!t->busy && t->n > 0) {
         struct body *b = t->ring[t->at];
         t->at = (t->at + 1) % MAX_BATCHES;
         t->n--;
-        const struct deliver_request req = {.type = HOOK_TRANSCRIPT,
-                                            .index = index,
+        const struct deliver_request req = {.endpoint = t->endpoint,
+                                            .trigger = OMID_TRIGGER_TRANSCRIPT,
                                             .uid = s->uid,
                                             .content_type = "application/json",
                                             .body = b->data,
@@ -122,56 +178,72 @@ static void stream_pump(struct session *s, size_t index)
         body_unref(&b);
         if (rc == OMID_OK) {
             d->session = s;
+            d->stream = t;
             s->in_flight++;
             t->busy = true;
         } else {
-            deliver_count(s->in, HOOK_TRANSCRIPT,
-                          rc == OMID_ECLOSED ? OUTCOME_SHUTDOWN
-                          : rc == OMID_EFULL ? OUTCOME_FULL
-                                             : OUTCOME_DROPPED);
+            deliver_count(s->in, OMID_TRIGGER_TRANSCRIPT, outcome_of_refusal(rc));
         }
     }
 }
 
-static struct body *batch_build(struct session *s)
+/* Apps have the members in the other order. */
+static struct body *batch_build(struct session *s, bool app)
 {
     struct text t = {0};
-    text_adds(&t, "{\"segments\":[");
+    text_adds(&t, "{");
+    if (app) {
+        text_adds(&t, "\"session_id\":");
+        text_add_quoted(&t, s->uid);
+        text_adds(&t, ",");
+    }
+    text_adds(&t, "\"segments\":[");
     for (struct segment *g = s->segments; g != NULL; g = g->next) {
         text_add(&t, g->json, g->len);
         if (g->next != NULL)
             text_adds(&t, ",");
     }
-    text_adds(&t, "],\"session_id\":");
-    text_add_quoted(&t, s->uid);
+    text_adds(&t, "]");
+    if (!app) {
+        text_adds(&t, ",\"session_id\":");
+        text_add_quoted(&t, s->uid);
+    }
     text_adds(&t, "}");
     return t.failed ? NULL : body_new(t.data, t.len);
 }
 
+static void stream_put(struct session *s, struct transcript_stream *t, struct body *b)
+{
+    if (t->n == MAX_BATCHES) {
+        ring_drop(t);
+        deliver_count(s->in, OMID_TRIGGER_TRANSCRIPT, OUTCOME_DROPPED);
+    }
+    b->refs++;
+    t->ring[(t->at + t->n++) % MAX_BATCHES] = b;
+    stream_pump(s, t);
+}
+
 void transcript_flush(struct session *s)
 {
+    struct body *batch[2] = {NULL, NULL}; /* for others, for apps */
     if (s->flush != NULL)
         s->in->host->timer_stop(&s->flush);
     if (s->n_segments == 0)
         return;
-    struct body *b = batch_build(s);
-    if (b == NULL)
-        s->in->host->counter_add(s->in->conf->segments_dropped, s->n_segments);
-    segments_clear(s);
-    for (size_t i = 0; b != NULL && i < s->in->conf->n[HOOK_TRANSCRIPT]; i++) {
-        struct transcript_stream *t = &s->transcript[i];
-        if (t->n == MAX_BATCHES) {
-            body_unref(&t->ring[t->at]);
-            t->at = (t->at + 1) % MAX_BATCHES;
-            t->n--;
-            deliver_count(s->in, HOOK_TRANSCRIPT, OUTCOME_DROPPED);
-        }
-        b->refs++;
-        t->ring[(t->at + t->n++) % MAX_BATCHES] = b;
-        stream_pump(s, i);
+    for (struct transcript_stream *t = s->transcript; t != NULL; t = t->next) {
+        struct body **b = &batch[t->endpoint->app];
+        if (t->gone)
+            continue;
+        if (*b == NULL && (*b = batch_build(s, t->endpoint->app)) == NULL)
+            s->in->host->counter_add(s->in->conf->segments_dropped, s->n_segments);
+        if (*b != NULL)
+            stream_put(s, t, *b);
     }
-    if (b != NULL)
-        body_unref(&b);
+    segments_clear(s);
+    for (size_t i = 0; i < 2; i++) {
+        if (batch[i] != NULL)
+            body_unref(&batch[i]);
+    }
 }
 
 static void flush_tick(void *arg)
@@ -225,7 +297,7 @@ void transcript_event(struct session *s, const struct omid_event *ev)
     struct instance *in = s->in;
     struct json_span value;
     size_t at = 0;
-    while (json_array_next(ev->json, ev->json_len, &at, &value)) {
+    while (s->n_transcript > 0 && json_array_next(ev->json, ev->json_len, &at, &value)) {
         if (!segment_put(s, &value))
             in->host->counter_add(in->conf->segments_dropped, 1);
         if (s->n_segments >= MAX_SEGMENTS)

@@ -87,6 +87,18 @@ struct publication {
     char *uid, *json;
 };
 
+#define MAX_ENDPOINTS 64
+struct place {
+    char uid[129];
+    struct omid_endpoint e;
+};
+struct snapshot {
+    struct omid_endpoints pub;
+    struct mock *m;
+    struct omid_endpoint e[MAX_ENDPOINTS];
+    const struct omid_endpoint *at[MAX_ENDPOINTS];
+};
+
 struct mock {
     const struct omid_plugin *plugin;
     struct omid_module mod;
@@ -117,6 +129,11 @@ struct mock {
     struct omid_job_run *runs;
     struct publication pubs[64];
     size_t n_pubs;
+    struct place places[MAX_ENDPOINTS];
+    size_t n_places;
+    unsigned snapshots; /* not released */
+    struct mock_report reports[MAX_RECORDS];
+    size_t n_reports;
     struct omid_counter counters[MAX_COUNTERS];
     size_t n_counters;
     unsigned logged[OMID_LOG_DEBUG + 1];
@@ -412,7 +429,7 @@ static int h_exec_submit(struct omid_instance *inst, const struct omid_work *wor
 
 static struct job *job_keep(struct mock *m, const struct omid_job *job)
 {
-    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= 1u << 20);
+    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= (1u << 20) + 4096);
     must(m->n_jobs < MAX_RECORDS);
     struct job *j = calloc(1, sizeof(*j));
     must(j != NULL);
@@ -509,6 +526,67 @@ static int h_publish(struct omid_instance *inst, const struct omid_event *ev)
     return OMID_OK;
 }
 
+/* Those of uid, or the one of this id and uid (NULL: whoever has it). */
+static const struct omid_endpoints *snapshot_of(struct omid_instance *inst, const char *id, const char *uid)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    struct snapshot *s = calloc(1, sizeof(*s));
+    must(s != NULL);
+    s->m = m;
+    s->pub = (struct omid_endpoints){.size = sizeof(s->pub), .endpoint = s->at};
+    for (size_t i = 0; i < m->n_places; i++) {
+        const struct place *p = &m->places[i];
+        if ((uid != NULL && strcmp(p->uid, uid) != 0) || (id != NULL && strcmp(p->e.id, id) != 0))
+            continue;
+        s->e[s->pub.n] = p->e;
+        s->at[s->pub.n] = &s->e[s->pub.n];
+        s->pub.n++;
+        if (id != NULL)
+            break;
+    }
+    m->snapshots++;
+    return &s->pub;
+}
+
+static const struct omid_endpoints *h_endpoints(struct omid_instance *inst, const char *uid)
+{
+    must(uid != NULL);
+    return snapshot_of(inst, NULL, uid);
+}
+
+static const struct omid_endpoints *h_endpoint_find(struct omid_instance *inst, const char *id, const char *uid)
+{
+    must(id != NULL);
+    return snapshot_of(inst, id, uid);
+}
+
+static void h_endpoints_release(const struct omid_endpoints **endpoints)
+{
+    struct snapshot *s = (struct snapshot *)(uintptr_t)*endpoints;
+    *endpoints = NULL;
+    if (s == NULL)
+        return;
+    check_thread(s->m);
+    must(s->m->snapshots > 0);
+    s->m->snapshots--;
+    free(s);
+}
+
+static void h_endpoint_report(struct omid_instance *inst, const char *id, const char *uid,
+                              enum omid_delivery_outcome outcome, int status, const char *text)
+{
+    check_instance(inst);
+    struct mock *m = inst->m;
+    must(m->n_reports < MAX_RECORDS && id != NULL && (unsigned)outcome <= OMID_DELIVERY_GONE);
+    struct mock_report *r = &m->reports[m->n_reports++];
+    snprintf(r->id, sizeof(r->id), "%s", id);
+    snprintf(r->uid, sizeof(r->uid), "%s", uid != NULL ? uid : "");
+    snprintf(r->text, sizeof(r->text), "%s", text != NULL ? text : "");
+    r->outcome = outcome;
+    r->status = status;
+}
+
 static void h_stt_ready(struct omid_stt *stt)
 {
     check_thread(stt->m);
@@ -592,6 +670,10 @@ static const struct omid_host table = {.size = sizeof(struct omid_host),
                                        .stt_result = h_stt_result,
                                        .stt_closed = h_stt_closed,
                                        .drained = h_drained,
+                                       .endpoints = h_endpoints,
+                                       .endpoint_find = h_endpoint_find,
+                                       .endpoints_release = h_endpoints_release,
+                                       .endpoint_report = h_endpoint_report,
                                        .data_dir = h_data_dir};
 
 static struct omid_host full; /* and what mock_doors.c adds */
@@ -705,6 +787,7 @@ void mock_free(struct mock **mp)
     for (unsigned i = 0; i < m->n_inst; i++)
         must(m->inst[i].stopped);
     must(m->running == 0 && m->finished == NULL && m->held == NULL);
+    must(m->snapshots == 0);
     if (m->configured && m->plugin->unconfigure != NULL)
         m->plugin->unconfigure(m->shared);
     timers_sweep(m);
@@ -1055,4 +1138,38 @@ unsigned mock_logged(const struct mock *m, enum omid_log_level level)
 const char *mock_last_log(const struct mock *m)
 {
     return m->last_log;
+}
+
+void mock_endpoint_add(struct mock *m, const char *uid, const struct omid_endpoint *e)
+{
+    size_t i = 0;
+    must(e->size == sizeof(*e) && e->id != NULL && e->url != NULL && e->events != NULL && e->filter != NULL &&
+         e->secrets != NULL && e->uid != NULL && e->name != NULL);
+    while (i < m->n_places && (strcmp(m->places[i].e.id, e->id) != 0 || strcmp(m->places[i].uid, uid) != 0))
+        i++;
+    must(i < MAX_ENDPOINTS);
+    m->n_places += i == m->n_places;
+    m->places[i].e = *e;
+    snprintf(m->places[i].uid, sizeof(m->places[i].uid), "%s", uid);
+}
+
+void mock_endpoint_remove(struct mock *m, const char *id)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < m->n_places; i++) {
+        if (strcmp(m->places[i].e.id, id) != 0)
+            m->places[n++] = m->places[i];
+    }
+    m->n_places = n;
+}
+
+size_t mock_report_count(const struct mock *m)
+{
+    return m->n_reports;
+}
+
+const struct mock_report *mock_report(const struct mock *m, size_t i)
+{
+    must(i < m->n_reports);
+    return &m->reports[i];
 }

@@ -111,6 +111,19 @@ bool mock_run_finished(const struct omid_job_run *run, enum omid_job_outcome *ou
 size_t mock_published(const struct mock *m);
 const struct omid_event *mock_publication(const struct mock *m, size_t i);
 
+/* The registry: what endpoints() and endpoint_find() answer from now on. The endpoint is copied, its strings are not;
+ * uid is for whom it is there (an app: one call for each user). The same id and uid again: replaced. */
+void mock_endpoint_add(struct mock *m, const char *uid, const struct omid_endpoint *e);
+void mock_endpoint_remove(struct mock *m, const char *id);
+/* Reports of attempts, by number. mock_free() ends the test when a snapshot was not released. */
+struct mock_report {
+    char id[65], uid[129], text[256];
+    enum omid_delivery_outcome outcome;
+    int status;
+};
+size_t mock_report_count(const struct mock *m);
+const struct mock_report *mock_report(const struct mock *m, size_t i);
+
 /* Counters: the value of `what` with this label value (NULL: the one without). */
 uint64_t mock_count(const struct mock *m, const char *what, const char *value);
 /* Lines logged at this level or a graver one. */

@@ -57,7 +57,7 @@ static void test_bad_arguments(void)
     job.target = big;
     CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
     job.target = "x";
-    job.payload_len = (1 << 20) + 1;
+    job.payload_len = (1 << 20) + 4096 + 1;
     CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
     job.payload_len = 1;
     job.type = NULL;

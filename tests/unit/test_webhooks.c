@@ -497,7 +497,7 @@ static void a_conversation_is_one_named_job_per_endpoint(void)
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 2);
     const struct mock_http *h = mock_http(r.m, 0);
     CU_ASSERT_STRING_EQUAL(h->url, "http://g/m?k=v&uid=u%201%26x");
-    CU_ASSERT_STRING_EQUAL(h->body, "{\"id\":\"c1\"}");
+    CU_ASSERT_STRING_EQUAL(h->body, "{\"id\":\"c1\",\"folder_name\":null}");
     const char *id = strstr(h->headers, "webhook-id: ");
     CU_ASSERT_PTR_NOT_NULL_FATAL(id);
     CU_ASSERT_TRUE(strlen(id) > 20);
@@ -578,7 +578,7 @@ static void a_job_that_cannot_be_sent_now_waits(void)
     CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
     mock_http_refuse(r.m, OMID_OK);
     struct omid_job_run *run = mock_job_run(r.inst, 0, 1);
-    mock_job_ack(r.m, 0, OMID_OK);
+    mock_batch_ack(r.m, 0, OMID_OK, NULL);
     mock_stop(r.inst); /* in mid-flight */
     CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
@@ -591,7 +591,7 @@ static void damaged_and_orphaned_jobs_die_with_a_reason(void)
         const char *type, *target, *payload;
     } cases[] = {
         {"memory_created", "http://gone/m", "{\"v\":1,\"uid\":\"u\"}\n{}"},
-        {"day_summary", "http://h/m", "{\"v\":1,\"uid\":\"u\"}\n{}"},
+        {"other", "http://h/m", "{\"v\":1,\"uid\":\"u\"}\n{}"},
         {"memory_created", "http://h/m", ""},
         {"memory_created", "http://h/m", "{\"v\":1,\"uid\":\"u\"}"},
         {"memory_created", "http://h/m", "{\"v\":1,\"uid\":3}\n{}"},
@@ -626,11 +626,11 @@ static void an_enqueue_that_fails_is_tried_again(void)
     mock_job_refuse(r.m, OMID_OK);
     mock_advance(r.m, 5000);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1);
-    mock_job_ack(r.m, 0, OMID_ERR); /* the disk */
+    mock_batch_ack(r.m, 0, OMID_ERR, NULL); /* the disk */
     mock_advance(r.m, 5000);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2);
     CU_ASSERT_STRING_EQUAL(mock_job(r.m, 0)->name, mock_job(r.m, 1)->name);
-    mock_job_ack(r.m, 1, OMID_OK);
+    mock_batch_ack(r.m, 1, OMID_OK, NULL);
     mock_advance(r.m, 60000);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 2);
     rig_down(&r);
@@ -639,9 +639,9 @@ static void an_enqueue_that_fails_is_tried_again(void)
 static void what_cannot_be_kept_is_an_error(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
-    char *big = malloc((1u << 20) + 1);
-    memset(big, ' ', 1u << 20);
-    big[1u << 20] = '\0';
+    char *big = malloc((1u << 20) + 2);
+    memset(big, ' ', (1u << 20) + 1);
+    big[(1u << 20) + 1] = '\0';
     CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, big), OMID_ERR);
     free(big);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
@@ -659,7 +659,7 @@ static void drain_waits_for_what_is_under_way(void)
     struct omid_job_run *run = mock_job_run(r.inst, 0, 1);
     mock_drain(r.inst);
     CU_ASSERT_EQUAL(mock_drained(r.inst), 0);
-    mock_job_ack(r.m, 0, OMID_OK);
+    mock_batch_ack(r.m, 0, OMID_OK, NULL);
     CU_ASSERT_EQUAL(mock_drained(r.inst), 0);
     mock_http_answer(r.m, 0, 200, "");
     CU_ASSERT_EQUAL(mock_drained(r.inst), 1);
