@@ -58,7 +58,22 @@ struct conf {
         struct conf_list origins;         /* allowed Origin values; empty: any */
         struct conf_list trusted_proxies; /* addresses and networks whose X-Forwarded-For is believed */
         char *tls_certificate, *tls_key;
+        struct {
+            struct conf_list address; /* empty: no listener of its own */
+            unsigned max_connections;
+            uint64_t max_body;
+            uint32_t request_timeout_ms;
+        } upload;
     } ingress;
+    struct {
+        uint64_t keep_ms;      /* what is known of recordings that are done */
+        uint64_t max_audio_ms; /* of one recording */
+        unsigned max_files;    /* of one upload */
+        unsigned running;      /* recordings of one reactor at once */
+        unsigned attempts;
+        uint32_t retry_ms; /* doubled at each failed one */
+        uint32_t check_ms; /* how often waiting ones are looked for */
+    } sync;
     struct {
         bool pcm8_u8;
         uint32_t conversation_timeout_ms, conversation_timeout_floor_ms;
@@ -98,6 +113,18 @@ struct conf {
         double gate_threshold;   /* probability above which a chunk is speech */
         uint32_t gate_preroll_ms, gate_hangover_ms, gate_finalize_ms;
     } stt;
+    struct {
+        double threshold; /* a cosine distance below it is a match */
+        uint64_t memory;  /* bytes of audio for all sessions' matching and samples together */
+        uint64_t voices;  /* bytes of one user's voices */
+        uint32_t ring_ms; /* of a session's audio */
+        uint32_t min_speech_ms, max_speech_ms;
+        uint32_t timeout_ms; /* of one question, live */
+        unsigned attempts;   /* questions for one speaker of a session */
+        uint32_t sample_age_ms, sample_check_ms, sample_retry_ms, sample_give_up_ms, sample_drain_ms;
+        unsigned sample_attempts;
+        uint32_t profile_min_ms, profile_max_ms;
+    } speakers;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */
         uint32_t commit_ms; /* group commit */
