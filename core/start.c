@@ -418,6 +418,7 @@ bool daemon_start(struct daemon *d)
         }
     }
     watch(d);
+    daemon_blocks_seed(d, d->conf);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;
