@@ -397,8 +397,8 @@ static void dropped(struct track *t, const struct omid_event *ev)
 
 int live_audio(struct instance *in, const struct omid_event *ev)
 {
-    if (ev->session_id == NULL || ev->conversation_id == NULL || ev->samples == 0 ||
-        ev->sample_rate < 8000 || ev->sample_rate > 48000)
+    if (ev->session_id == NULL || ev->conversation_id == NULL || ev->samples == 0 || ev->sample_rate < 8000 ||
+        ev->sample_rate > 48000)
         return OMID_OK; /* nothing that could be found again */
     struct track *t = track_get(in, ev->session_id, true);
     if (t == NULL)

@@ -41,8 +41,8 @@ enum count {
     COUNT_DROPPED_MEMORY, /* bytes */
     COUNT_DROPPED_STOP,
     COUNT_DROPPED_NOWHERE, /* before there was a conversation, and none came */
-    COUNT_WRITE_FAILED, /* of spool files */
-    COUNT_STORE_STATUS, /* attempts that failed, by why */
+    COUNT_WRITE_FAILED,    /* of spool files */
+    COUNT_STORE_STATUS,    /* attempts that failed, by why */
     COUNT_STORE_NETWORK,
     COUNT_STORE_DISK,
     COUNT_STORE_LANE,
