@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+#include "session/call.h"
 #include "session/geolocation.h"
 #include "session/samples.h"
 #include "session/state.h"
@@ -388,6 +389,7 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    calls_free_all(ss);
     samples_free(&ss->samples);
     voices_free_all(ss);
     geolocation_free_all(ss);
