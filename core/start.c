@@ -257,7 +257,8 @@ static bool start_sessions(struct daemon *d)
                                    .queue = d->queue,
                                    .exec = d->exec,
                                    .loop = d->loop[i],
-                                   .reactor = i};
+                                   .reactor = i,
+                                   .reactors = d->n_loops};
         d->sessions[i] = sessions_new(&env);
         if (!d->sessions[i])
             return false;
@@ -344,8 +345,17 @@ static bool ready_file_write(const struct daemon *d)
     json_w_kint(&w, "pid", getpid());
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        json_w_str(&w, ingress_address(d->ingress, i));
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (!ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
+    json_w_close(&w, ']');
+    json_w_key(&w, "uploads");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
     json_w_close(&w, ']');
     json_w_kstr(&w, "control", d->control);
     json_w_close(&w, '}');
@@ -407,6 +417,7 @@ bool daemon_start(struct daemon *d)
         }
     }
     watch(d);
+    daemon_blocks_seed(d, d->conf);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;

@@ -9,6 +9,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "base/multipart.h"
 #include "host/ask.h"
 #include "session/call.h"
 #include "session/profile_wav.h"
@@ -19,6 +20,7 @@
 
 #define MODULE "profile"
 #define MAX_UPLOADS 8 /* at once, per reactor */
+#define MAX_PARTS 16  /* of a multipart body */
 #define SCAN_TIMEOUT_MS 20000
 #define MAX_SPEECH_S 30 /* of a longer recording's speech the first of it is taken */
 
@@ -164,12 +166,45 @@ static void on_scanned(void *arg, const struct omid_answer *a)
         call_error(&p->call, 503, "no plugin takes voices any more");
 }
 
+static bool is_multipart(const char *type)
+{
+    return strncasecmp(type, "multipart/", 10) == 0;
+}
+
+/* The WAV file: the body, or the part `file` of it. false: p->err. */
+static bool find_file(struct profile_call *p, const unsigned char **data, size_t *len)
+{
+    const struct channel_request *req = call_request(&p->call);
+    char boundary[MULTIPART_MAX_BOUNDARY + 1], why[256];
+    struct multipart_part part[MAX_PARTS];
+    size_t n = 0;
+    *data = req->body;
+    *len = req->body_len;
+    if (!is_multipart(req->content_type))
+        return true;
+    if (!multipart_boundary(req->content_type, boundary, why, sizeof why) ||
+        !multipart_parse(boundary, req->body, req->body_len, part, MAX_PARTS, &n, why, sizeof why)) {
+        snprintf(p->err, sizeof p->err, "body: %s", why);
+        return false;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(part[i].name, "file") != 0)
+            continue;
+        *data = part[i].data;
+        *len = part[i].len;
+        return true;
+    }
+    snprintf(p->err, sizeof p->err, "file: none of the body's %zu parts has this name", n);
+    return false;
+}
+
 /* On a thread of the executor. */
 static void check_run(void *arg)
 {
     struct profile_call *p = arg;
-    const struct channel_request *req = call_request(&p->call);
-    p->checked = profile_wav(req->body, req->body_len, &p->limits, &p->pcm, p->err, sizeof p->err);
+    const unsigned char *data;
+    size_t len;
+    p->checked = find_file(p, &data, &len) && profile_wav(data, len, &p->limits, &p->pcm, p->err, sizeof p->err);
 }
 
 static void check_done(void *arg, bool ran)
@@ -216,8 +251,9 @@ static void post_opened(struct channel *ch)
         call_error(&p->call, 503, "no plugin takes voices (role embed)");
     } else if (!host_answers(ss->env.host, ss->env.reactor, HOST_ASK_SCAN, NULL)) {
         call_error(&p->call, 503, "no plugin looks for speech (role vad)");
-    } else if (!is_wav_type(req->content_type)) {
-        call_error(&p->call, 415, "Content-Type: expected audio/wav, found \"%.64s\"", req->content_type);
+    } else if (!is_wav_type(req->content_type) && !is_multipart(req->content_type)) {
+        call_error(&p->call, 415, "Content-Type: expected audio/wav or multipart/form-data, found \"%.64s\"",
+                   req->content_type);
     } else if (req->body_len == 0) {
         call_error(&p->call, 400, "file: it is empty");
     } else if (ss->uploads >= MAX_UPLOADS || budget_exhausted() || ss->draining) {
