@@ -408,7 +408,7 @@ def name_somebody(daemon, t, voice=BEN, person="p-ben"):
 def test_sample_is_retried(start_daemon, embedder, talker):
     daemon = start_daemon(with_speakers(embedder))
     t = talker(daemon, "ann")
-    embedder.on(500, "reset", b"<html>", 429, "ok")
+    embedder.on(500, 401, b"<html>", 429, "ok")
     name_somebody(daemon, t)
     until(lambda: voices(daemon, "ann") == [("p-ben", 0)], what=lambda: "the voice; %s" % waiting(daemon))
     assert len(embedder.asked) == 5 and (samples(daemon, "again"), samples(daemon, "kept")) == (4, 1)
