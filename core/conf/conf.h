@@ -70,7 +70,7 @@ struct conf {
         unsigned max_photos;   /* waiting for the store */
         unsigned max_partial_photos;
         uint64_t max_photo, photo_buffer; /* bytes in base64: of one; of all that wait for pieces */
-        uint32_t photo_timeout_ms, process_wait_ms;
+        uint32_t photo_timeout_ms, process_wait_ms, location_age_ms;
         unsigned max_sessions; /* of the whole daemon */
         uint32_t auth_timeout_ms;
     } listen;
@@ -97,6 +97,18 @@ struct conf {
         double gate_threshold;   /* probability above which a chunk is speech */
         uint32_t gate_preroll_ms, gate_hangover_ms, gate_finalize_ms;
     } stt;
+    struct {
+        double threshold; /* a cosine distance below it is a match */
+        uint64_t memory;  /* bytes of audio for all sessions' matching and samples together */
+        uint64_t voices;  /* bytes of one user's voices */
+        uint32_t ring_ms; /* of a session's audio */
+        uint32_t min_speech_ms, max_speech_ms;
+        uint32_t timeout_ms; /* of one question, live */
+        unsigned attempts;   /* questions for one speaker of a session */
+        uint32_t sample_age_ms, sample_check_ms, sample_retry_ms, sample_give_up_ms, sample_drain_ms;
+        unsigned sample_attempts;
+        uint32_t profile_min_ms, profile_max_ms;
+    } speakers;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */
         uint32_t commit_ms; /* group commit */

@@ -124,6 +124,8 @@
       "The longest time from a photo's first piece to its last.") \
     R("listen", "process_wait", DURATION, "50s", 10, 55 SEC, NULL, RELOAD, listen.process_wait_ms, \
       "How long POST /v1/conversations waits for the processing before it answers 202.") \
+    R("listen", "location_age", DURATION, "12h", 1 MIN, 168 HOUR, NULL, RELOAD, listen.location_age_ms, \
+      "A user's location counts for conversations that end at most so long before or after it was said.") \
     R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
@@ -197,6 +199,41 @@
       "How long audio is sent on after the last speech.") \
     R("stt", "gate_finalize", DURATION, "300ms", 0, 1 MIN, NULL, RELOAD, stt.gate_finalize_ms, \
       "Silence after which the results of what was said are asked for; at most gate_hangover.") \
+    R("speakers", "threshold", FLOAT, "0.45", 0.01, 1.99, NULL, RELOAD, speakers.threshold, \
+      "The cosine distance between two voices below which they are taken for one; the smallest wins.") \
+    R("speakers", "memory", SIZE, "256MiB", 1 MIB, 64 GIB, NULL, RELOAD, speakers.memory, \
+      "Audio kept for all sessions to compare voices, and for samples. Without room a session recognises nobody " \
+      "new.") \
+    R("speakers", "voices", SIZE, "4MiB", 64 KIB, 1 GIB, NULL, RELOAD, speakers.voices, \
+      "What is kept in memory of the voices that one user's speakers are compared with; the newest are preferred.") \
+    R("speakers", "ring", DURATION, "60s", 5 SEC, 5 MIN, NULL, RELOAD, speakers.ring_ms, \
+      "The newest audio of a session that is kept to compare voices, while there is anybody to compare with or a " \
+      "speaker without a name.") \
+    R("speakers", "min_speech", DURATION, "2s", 500, 1 MIN, NULL, RELOAD, speakers.min_speech_ms, \
+      "The shortest segment whose voice is compared; and the least speech in an uploaded profile.") \
+    R("speakers", "max_speech", DURATION, "10s", 1 SEC, 1 MIN, NULL, RELOAD, speakers.max_speech_ms, \
+      "Of a longer segment this much is taken, from its middle; at least min_speech.") \
+    R("speakers", "timeout", DURATION, "30s", 100, 5 MIN, NULL, RELOAD, speakers.timeout_ms, \
+      "How long the answer for one voice is waited for.") \
+    R("speakers", "attempts", INT, "3", 1, 100, NULL, RELOAD, speakers.attempts, \
+      "Segments of one speaker of a session whose voice is compared before that speaker stays unknown.") \
+    R("speakers", "sample_age", DURATION, "120s", 0, 1 HOUR, NULL, RELOAD, speakers.sample_age_ms, \
+      "A sample of the voice of a speaker whom the user has named is taken when it is this old, or when the " \
+      "daemon stops: until then the user may think better of it.") \
+    R("speakers", "sample_check", DURATION, "15s", 50, 10 MIN, NULL, RELOAD, speakers.sample_check_ms, \
+      "Interval at which samples are looked for that are due.") \
+    R("speakers", "sample_retry", DURATION, "1min", 50, 1 HOUR, NULL, RELOAD, speakers.sample_retry_ms, \
+      "Pause after the first failed attempt to take a sample; doubled with each further one, up to 6h.") \
+    R("speakers", "sample_attempts", INT, "12", 1, 1000, NULL, RELOAD, speakers.sample_attempts, \
+      "Attempts after which a sample is given up.") \
+    R("speakers", "sample_give_up", DURATION, "7d", 1 SEC, 30 DAY, NULL, RELOAD, speakers.sample_give_up_ms, \
+      "Age at which a sample is given up with its next failed attempt.") \
+    R("speakers", "sample_drain", DURATION, "5s", 0, 10 MIN, NULL, RELOAD, speakers.sample_drain_ms, \
+      "How long samples are taken for when the daemon stops; what is left is taken after the next start.") \
+    R("speakers", "profile_min", DURATION, "5s", 500, 10 MIN, NULL, RELOAD, speakers.profile_min_ms, \
+      "The shortest recording that is taken as a voice profile.") \
+    R("speakers", "profile_max", DURATION, "2min", 1 SEC, 30 MIN, NULL, RELOAD, speakers.profile_max_ms, \
+      "The longest; at least profile_min.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
     R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \

@@ -15,6 +15,7 @@
 #include "base/query.h"
 #include "bus/bus.h"
 #include "lane/exec/exec.h"
+#include "session/geolocation.h"
 #include "session/state.h"
 
 #define MODULE "rest"
@@ -461,5 +462,5 @@ bool sessions_routes_add(struct routes *routes, struct sessions **all)
         if (!routes_add(routes, &r[i]))
             return false;
     }
-    return true;
+    return geolocation_route_add(routes, all);
 }

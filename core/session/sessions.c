@@ -8,8 +8,11 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+#include "session/geolocation.h"
+#include "session/samples.h"
 #include "session/state.h"
 #include "session/summary.h"
+#include "session/voices.h"
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -245,8 +248,10 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
 {
     struct sessions *ss = container_of(msg, struct sessions, start);
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
-    if (!ss->draining)
-        ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->draining)
+        return;
+    ev_timer_start(loop_ev(loop), &ss->sweep);
+    samples_start(ss->samples);
 }
 
 void sessions_start(struct sessions *ss)
@@ -267,12 +272,18 @@ struct sessions *sessions_new(const struct sessions_env *env)
     list_init(&ss->session);
     list_init(&ss->waiting);
     list_init(&ss->rest);
+    list_init(&ss->geolocation);
+    list_init(&ss->geolocation_patch);
+    geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
+    list_init(&ss->calls);
+    ss->samples = samples_new(ss);
+    ss->voices = map_new();
     ss->by_id = map_new();
     ss->conversation = map_new();
     ss->processing = map_new();
     ss->open_of = map_new();
-    if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+    if (!ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -314,6 +325,7 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    samples_configure(ss->samples);
     conf_free(&former);
 }
 
@@ -333,7 +345,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0)
+        map_count(ss->processing) > 0 || !samples_drained(ss->samples))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -376,6 +388,9 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    samples_free(&ss->samples);
+    voices_free_all(ss);
+    geolocation_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
     ev_timer_stop(ev, &ss->sweep);
@@ -384,6 +399,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->conversation);
     map_free(&ss->processing);
     map_free(&ss->open_of);
+    map_free(&ss->voices);
     pcm_free(&ss->scratch);
     pcm_free(&ss->mixed);
     roster_free(&ss->roster);

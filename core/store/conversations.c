@@ -55,6 +55,7 @@ int store_conversation_read(struct db *db, const char *id, bool data, struct sto
         c->structured = db_col_dup(st, 10);
         c->error = db_col_dup(st, 11);
         c->call_id = db_col_dup(st, 12);
+        c->geolocation = db_col_dup(st, 13);
     }
     sqlite3_reset(st);
     if (c != NULL && (unsigned)c->status >= STORE_STATUSES) {

@@ -134,7 +134,11 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
     for (size_t i = 0; i < c->n_segments; i++)
         segment_json(w, &c->segment[i]);
     json_w_close(w, ']');
-    json_w_kstr(w, "geolocation", NULL);
+    json_w_key(w, "geolocation");
+    if (c->geolocation != NULL)
+        json_w_raw(w, c->geolocation, strlen(c->geolocation));
+    else
+        json_w_null(w);
     json_w_key(w, "photos");
     json_w_open(w, '[');
     for (size_t i = 0; i < c->n_photos; i++)

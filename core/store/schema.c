@@ -83,8 +83,11 @@ static const char v5[] =
     "ALTER TABLE speaker_sample ADD COLUMN due INTEGER NOT NULL DEFAULT 0;"
     "ALTER TABLE speaker_sample ADD COLUMN error TEXT;";
 
-/* Version 6: places. */
-static const char v6[] = "SELECT 1;";
+/* Version 6: where users are; a conversation's geolocation is JSON. */
+static const char v6[] =
+    "CREATE TABLE place(uid TEXT NOT NULL PRIMARY KEY, latitude REAL NOT NULL, longitude REAL NOT NULL,"
+    " updated INTEGER NOT NULL) WITHOUT ROWID;"
+    "ALTER TABLE conversation ADD COLUMN geolocation TEXT;";
 
 /* Version 7: recordings made offline. */
 static const char v7[] = "SELECT 1;";
@@ -107,8 +110,9 @@ static const char v8[] =
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
-#define CONV_COLUMNS \
-    "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id"
+#define CONV_COLUMNS                                                                                          \
+    "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id, " \
+    "geolocation"
 
 #define ENDPOINT_COLUMNS                                                                                \
     "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
@@ -222,6 +226,11 @@ const char *const store_statements[SS_STATEMENTS] = {
                       " LEFT JOIN value AS v ON v.owner = ?1 AND v.key = ?2",
     [SS_VALUE_PURGE] = "DELETE FROM value WHERE (owner, key) IN (SELECT owner, key FROM value WHERE expires > 0 AND"
                        " expires <= ?1 AND (?2 IS NULL OR owner = ?2) ORDER BY expires LIMIT ?3)",
+    [SS_PLACE_PUT] = "INSERT INTO place(uid, latitude, longitude, updated) VALUES(?1, ?2, ?3, ?4) ON CONFLICT DO"
+                     " UPDATE SET latitude = excluded.latitude, longitude = excluded.longitude,"
+                     " updated = excluded.updated",
+    [SS_PLACE_OF] = "SELECT latitude, longitude, updated FROM place WHERE uid = ?1",
+    [SS_GEOLOCATION_SET] = "UPDATE conversation SET geolocation = ?2 WHERE id = ?1",
     [SS_VALUE_FIRST] = "SELECT min(expires) FROM value WHERE expires > 0",
     [SS_VOICE_PUT] = "INSERT INTO voice(uid, person_id, kind, created, seconds, vector) SELECT ?1, ?2, ?3, ?4, ?5, ?6"
                      " WHERE ?2 = 'user' OR EXISTS(SELECT 1 FROM person WHERE uid = ?1 AND id = ?2)",

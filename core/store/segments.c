@@ -32,6 +32,7 @@ void store_conversation_free(struct store_conversation **cp)
     free(c->call_id);
     free(c->structured);
     free(c->error);
+    free(c->geolocation);
     free(c);
     *cp = NULL;
 }

@@ -68,6 +68,7 @@ struct store_conversation {
     int64_t created_ms, started_ms, finished_ms; /* Unix ms; started 0: no segment yet */
     int64_t timeout_ms;
     char *structured;              /* JSON object {title, overview, ...}, or NULL */
+    char *geolocation;             /* JSON object, or NULL */
     char *error;                   /* why processing was given up, or NULL */
     struct store_segment *segment; /* sorted by start, then by insertion */
     size_t n_segments;

@@ -169,8 +169,8 @@ def test_page_and_exposition(watched, deepgram, receiver, phone, models, reactor
     assert series(families) == series(before)
     _, page = documented(plugins)
     assert set(families) == set(page)
-    known = {"plugin": plugins, "lane": plugins, "from_mode": set(models) | {"shadow", "active"},
-             "to_mode": set(models[1:]) | {"none", "off"},
+    known = {"plugin": plugins, "lane": plugins, "from_mode": set(models) | {"shadow", "active", "geocoded", "plugin", "none", "hosted"},
+             "to_mode": set(models[1:]) | {"none", "off", "raw", "extractive", "local"},
              "loop": {"lane", "ingress_0"} | {"reactor_%d" % i for i in range(reactors)}}
     for name, family in families.items():
         entry = page[name]

@@ -37,17 +37,18 @@ class Delivery:
 
 
 class Receiver:
-    def __init__(self):
+    def __init__(self, context=None):
+        self.scheme = "https" if context else "http"
         self.deliveries = []
         self.connections = 0
         self.open = 0
         self._answers = {}
         self._tasks = set()
-        self._server = background().run(asyncio.start_server(self._connection, "127.0.0.1", 0))
+        self._server = background().run(asyncio.start_server(self._connection, "127.0.0.1", 0, ssl=context))
         self.port = self._server.sockets[0].getsockname()[1]
 
     def url(self, path):
-        return "http://127.0.0.1:%d%s" % (self.port, path)
+        return "%s://127.0.0.1:%d%s" % (self.scheme, self.port, path)
 
     def on(self, path, *answers):
         """The next requests for the path get these; the last one stays."""
