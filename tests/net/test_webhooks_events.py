@@ -164,7 +164,8 @@ def test_receivers_that_misbehave(rig, receiver):
     once = [*TAKEN, *NOT_AGAIN, "410"]
     holds(lambda: all(count(name) == 1 for name in once), 0.3, "sent again")
     for name in TRIED_AGAIN:
-        assert name == "refused" or count(name) == 4, name
+        # A kept connection that is reset without a byte of an answer may have been dead before: libcurl asks once more.
+        assert name in ("refused", "reset") or count(name) == 4, name
         assert len({d.headers["webhook-id"] for d in receiver.at("/" + name)}) <= 1
     assert not receiver.at("/elsewhere"), "a redirect was followed"
     assert len(receiver.at("/good")) == 1
