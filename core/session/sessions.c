@@ -12,6 +12,7 @@
 #include "session/samples.h"
 #include "session/state.h"
 #include "session/summary.h"
+#include "session/sync.h"
 #include "session/voices.h"
 
 #define MODULE "session"
@@ -251,6 +252,7 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
     if (ss->draining)
         return;
     ev_timer_start(loop_ev(loop), &ss->sweep);
+    sync_start(ss->sync);
     samples_start(ss->samples);
 }
 
@@ -283,7 +285,9 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->conversation = map_new();
     ss->processing = map_new();
     ss->open_of = map_new();
-    if (!ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+    ss->sync = sync_new(ss);
+    if (!ss->sync || !ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation ||
+        !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -325,6 +329,7 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    sync_configure(ss->sync, former);
     samples_configure(ss->samples);
     conf_free(&former);
 }
@@ -345,7 +350,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0 || !samples_drained(ss->samples))
+        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -367,6 +372,7 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
         supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
+    sync_drain(ss->sync);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 
@@ -388,6 +394,7 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    sync_free(&ss->sync);
     samples_free(&ss->samples);
     voices_free_all(ss);
     geolocation_free_all(ss);

@@ -39,6 +39,7 @@ struct sessions {
     struct map *open_of;                        /* uid -> its open struct conversation */
     struct list geolocation, geolocation_patch; /* under way */
     struct list rest;                           /* requests of the REST routes under way */
+    struct sync *sync;                          /* recordings made offline */
     struct list calls;                          /* the same, of call.h */
     struct map *voices;                         /* uid -> struct voices, of those who speak */
     struct samples *samples;                    /* of voices, that are to be taken */
