@@ -1,6 +1,7 @@
 """Who speaks, by the voice: recognised live, named by the user and sampled, with an embedding service that may misbehave."""
 import http.client
 import json
+import signal
 import sqlite3
 import subprocess
 import wave
@@ -469,3 +470,56 @@ def test_samples_survive_a_crash(start_daemon, embedder, talker):
     assert daemon.status()["sessions"]["speaker_samples"]["given_up"] == 1
     assert daemon.logged("a sample of a voice is given up.*attempts=3")
     assert rows(daemon, "SELECT status, attempts FROM speaker_sample") == [(2, 3)]
+
+
+def test_sample_from_stored_audio(start_daemon, embedder, talker):
+    """The audio is not in memory: nothing was kept before the first speaker, and the daemon has crashed meanwhile."""
+    settings = with_speakers(embedder, {"sample_age": "1h", "sample_attempts": 100})
+    settings["plugin storage"] = {"append": "100ms"}
+    daemon = start_daemon(settings)
+    t = talker(daemon, "ann")
+    t.utter(CID, 4.0, speaker=2)
+    t.assign(t.utter(constant(CID, 5) + constant(BEN, 10) + constant(CID, 5), speaker=1), "p-ben", "Ben")
+    until(lambda: len(waiting(daemon)) == 1, what="the sample waits")
+    t.assign([s for s in t.segments.values() if s["speaker_id"] == 2][0], "p-cid", "Cid")
+    until(lambda: len(waiting(daemon)) == 2, what="both samples wait")
+    spool = daemon.dir / "state" / "plugins" / "storage"
+    until(lambda: sum(f.stat().st_size for f in spool.rglob("*") if f.is_file()) >= 2 * RATE * (4 + 10 + 20),
+          what="the audio is on disk")
+    daemon.kill()
+    settings["speakers"]["sample_age"] = "0s"
+    daemon.rewrite(settings)
+    daemon.start()
+    until(lambda: sorted(voices(daemon, "ann")) == [("p-ben", 0), ("p-cid", 0)], what=lambda: "the voices; %s %s" % (
+        waiting(daemon), [a.fault for a in embedder.asked]))
+    assert sorted(round(a.seconds) for a in embedder.asked) == [4, 10]
+    t = talker(daemon, "ann")
+    for number, voice in enumerate((BEN, CID)):
+        t.utter(voice, speaker=50 + number)
+        assert t.suggested(number + 1)["person_name"] == ("Ben", "Cid")[number]
+
+
+def test_peers_that_are_not_there(start_daemon, embedder, talker, authority):
+    """Nobody listens; then it does, over TLS, with a certificate that is not trusted, and then is."""
+    secure = Embedder(authority.server_context())
+    settings = with_speakers(embedder)
+    settings["plugin diarizer"]["url"] = "http://127.0.0.1:1/base"
+    try:
+        daemon = start_daemon(settings)
+        until(lambda: daemon.metric("omid_plugin_diarizer_health_total", result="failed") == 1, what="no health")
+        t = talker(daemon, "ann")
+        name_somebody(daemon, t)
+        until(lambda: samples(daemon, "again") >= 2, what="attempts in vain")
+        settings["plugin diarizer"]["url"] = secure.url + "/base"
+        daemon.rewrite(settings)
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: daemon.metric("omid_plugin_diarizer_requests_total", outcome="unreached") and daemon.logged(
+            "self.signed|certificate"), what="it is not trusted")
+        assert not secure.asked
+        settings["plugin diarizer"]["tls"] = {"ca": authority.ca}
+        daemon.rewrite(settings)
+        daemon.process.send_signal(signal.SIGHUP)
+        until(lambda: voices(daemon, "ann") == [("p-ben", 0)], what=lambda: "the voice; %s" % waiting(daemon))
+        assert secure.asked and not secure.asked[-1].fault and not t.closed
+    finally:
+        secure.stop()
