@@ -6,7 +6,9 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "bus/bus.h"
+#include "host/ask.h"
 #include "lane/queue/queue.h"
+#include "session/geolocation.h"
 #include "session/processing.h"
 
 #define MODULE PROCESSING_MODULE
@@ -196,9 +198,16 @@ void processing_part_end(struct processing *p, enum processing_part part, enum p
     parts_check(p);
 }
 
-static void geolocation_begin(struct processing *p)
+void processing_parts_cancel(struct processing *p)
 {
-    processing_part_end(p, PART_GEOLOCATION, PART_DONE);
+    p->closed = true;
+    if (p->ask)
+        p->part[PART_SUMMARY] = PART_AGAIN;
+    if (p->locating)
+        p->part[PART_GEOLOCATION] = PART_AGAIN;
+    host_ask_cancel(&p->ask);
+    geolocation_cancel(&p->locating);
+    parts_check(p);
 }
 
 static void parts_begin(struct processing *p)
@@ -209,7 +218,7 @@ static void parts_begin(struct processing *p)
     p->starting = true; /* one that ends at once does not decide for the others */
     for (int i = 0; i < PARTS; i++)
         p->part[i] = PART_OPEN;
-    geolocation_begin(p);
+    processing_geolocation_begin(p);
     processing_summary_begin(p);
     p->starting = false;
     parts_check(p);

@@ -96,7 +96,7 @@ static const char v7[] = "SELECT 1;";
  * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
 static const char v8[] =
     "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
-    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT);"
     "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
     " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
     "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
@@ -174,14 +174,11 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
-    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_PROCESS_OF] = "SELECT failures, summary FROM process WHERE conversation = ?1",
     [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
     [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                            " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
-    [SS_PROCESS_GEOLOCATION] =
-        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
-        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
     [SS_ENDPOINT_ALL] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint ORDER BY n",
