@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+#include "session/days.h"
 #include "session/geolocation.h"
 #include "session/state.h"
 #include "session/summary.h"
@@ -246,8 +247,11 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
 {
     struct sessions *ss = container_of(msg, struct sessions, start);
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
-    if (!ss->draining)
-        ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->draining)
+        return;
+    ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->days)
+        days_start(ss->days);
 }
 
 void sessions_start(struct sessions *ss)
@@ -277,6 +281,10 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->processing = map_new();
     ss->open_of = map_new();
     if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+        sessions_free(&ss);
+        return NULL;
+    }
+    if (env->reactor == 0 && (ss->days = days_new(ss)) == NULL) {
         sessions_free(&ss);
         return NULL;
     }
@@ -319,6 +327,8 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
     conf_free(&former);
+    if (ss->days)
+        days_configure(ss->days);
 }
 
 void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
@@ -337,7 +347,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0)
+        map_count(ss->processing) > 0 || (ss->days && !days_idle(ss->days)))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -359,6 +369,8 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
         supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
+    if (ss->days)
+        days_drain(ss->days);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 
@@ -379,6 +391,7 @@ void sessions_free(struct sessions **ssp)
     }
     if (ss->processing)
         processing_free_all(ss);
+    days_free(&ss->days);
     rest_free_all(ss);
     geolocation_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
