@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "admin/registry.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
@@ -133,10 +134,32 @@ bool daemon_registry_open(struct daemon *d)
     return d->registry != NULL;
 }
 
+/* What the admin API needs; as long as there are routes. */
+static struct registry_api api;
+
+static void api_configure(const struct conf *c)
+{
+    atomic_store(&api.setup_check_ms, c->registry.setup_check_ms);
+    atomic_store(&api.test_ms, c->registry.test_ms);
+}
+
+bool daemon_registry_routes(struct daemon *d, struct routes *routes)
+{
+    if (api.registry == NULL) {
+        api.registry = d->registry;
+        api.host = d->host;
+        api.loops = d->loop;
+        api.n_loops = d->n_loops;
+        api_configure(d->conf);
+    }
+    return registry_routes_add(routes, &api);
+}
+
 void daemon_registry_configure(struct daemon *d, const struct conf *c)
 {
     struct registry_config rc = config_of(c);
     registry_configure(d->registry, &rc);
+    api_configure(c);
 }
 
 uint64_t daemon_registry_tick(struct daemon *d, uint64_t now_ms)

@@ -11,6 +11,7 @@
 
 #include "admin/admin.h"
 #include "admin/day.h"
+#include "admin/queue.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
@@ -258,7 +259,8 @@ static bool start_sessions(struct daemon *d)
                                    .queue = d->queue,
                                    .exec = d->exec,
                                    .loop = d->loop[i],
-                                   .reactor = i};
+                                   .reactor = i,
+                                   .reactors = d->n_loops};
         d->sessions[i] = sessions_new(&env);
         if (!d->sessions[i])
             return false;
@@ -280,6 +282,7 @@ struct routes *daemon_routes_make(struct daemon *d)
     web.auth = ROUTE_TOKEN_FIRST;
     if (routes &&
         (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
+         !daemon_registry_routes(d, routes) || !queue_routes_add(routes, d->queue) ||
          !day_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
@@ -345,8 +348,17 @@ static bool ready_file_write(const struct daemon *d)
     json_w_kint(&w, "pid", getpid());
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        json_w_str(&w, ingress_address(d->ingress, i));
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (!ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
+    json_w_close(&w, ']');
+    json_w_key(&w, "uploads");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
     json_w_close(&w, ']');
     json_w_kstr(&w, "control", d->control);
     json_w_close(&w, '}');
@@ -408,6 +420,7 @@ bool daemon_start(struct daemon *d)
         }
     }
     watch(d);
+    daemon_blocks_seed(d, d->conf);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;

@@ -165,6 +165,11 @@ void db_cache_free(struct db *db)
     (void)sqlite3_db_release_memory(db->sq);
 }
 
+int64_t db_last_id(struct db *db)
+{
+    return sqlite3_last_insert_rowid(db->sq);
+}
+
 int64_t db_changes(struct db *db)
 {
     return sqlite3_changes(db->sq);

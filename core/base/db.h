@@ -52,6 +52,7 @@ bool db_exec(struct db *db, const char *sql);
 /* First column of the first row; def when there is none or it fails. For pragmas and counts. */
 int64_t db_int(struct db *db, const char *sql, int64_t def);
 int64_t db_changes(struct db *db);
+int64_t db_last_id(struct db *db);       /* of the row inserted last */
 int64_t db_total_changes(struct db *db); /* since it was opened */
 /* Pages that are kept for the next statement; it reads them again. Outside of a transaction. */
 void db_cache_free(struct db *db);

@@ -10,8 +10,11 @@
 #include "session/audio_ring.h"
 #include "session/days.h"
 #include "session/geolocation.h"
+#include "session/samples.h"
 #include "session/state.h"
 #include "session/summary.h"
+#include "session/sync.h"
+#include "session/voices.h"
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -252,6 +255,8 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
     ev_timer_start(loop_ev(loop), &ss->sweep);
     if (ss->days)
         days_start(ss->days);
+    sync_start(ss->sync);
+    samples_start(ss->samples);
 }
 
 void sessions_start(struct sessions *ss)
@@ -276,11 +281,16 @@ struct sessions *sessions_new(const struct sessions_env *env)
     list_init(&ss->geolocation_patch);
     geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
+    list_init(&ss->calls);
+    ss->samples = samples_new(ss);
+    ss->voices = map_new();
     ss->by_id = map_new();
     ss->conversation = map_new();
     ss->processing = map_new();
     ss->open_of = map_new();
-    if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+    ss->sync = sync_new(ss);
+    if (!ss->sync || !ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation ||
+        !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -326,6 +336,8 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    sync_configure(ss->sync, former);
+    samples_configure(ss->samples);
     conf_free(&former);
     if (ss->days)
         days_configure(ss->days);
@@ -347,7 +359,8 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0 || (ss->days && !days_idle(ss->days)))
+        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync) ||
+        (ss->days && !days_idle(ss->days)))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -371,6 +384,7 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
     processing_drain(ss);
     if (ss->days)
         days_drain(ss->days);
+    sync_drain(ss->sync);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 
@@ -393,6 +407,9 @@ void sessions_free(struct sessions **ssp)
         processing_free_all(ss);
     days_free(&ss->days);
     rest_free_all(ss);
+    sync_free(&ss->sync);
+    samples_free(&ss->samples);
+    voices_free_all(ss);
     geolocation_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
@@ -402,6 +419,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->conversation);
     map_free(&ss->processing);
     map_free(&ss->open_of);
+    map_free(&ss->voices);
     pcm_free(&ss->scratch);
     pcm_free(&ss->mixed);
     roster_free(&ss->roster);

@@ -3,25 +3,12 @@
 
 #include "lane/queue/queue_int.h"
 
-enum { OUTCOME_DONE, OUTCOME_RETRY, OUTCOME_DEAD, OUTCOME_EXPIRED };
-
-static int outcome_number(const char *name)
-{
-    static const char *const names[] = {"done", "retry", "dead", "expired"};
-    for (int i = 0; i < (int)ARRAY_LEN(names); i++) {
-        if (strcmp(names[i], name) == 0)
-            return i;
-    }
-    omid_assert(!"a known outcome");
-    return 0;
-}
-
-bool queue_attempt_write(struct queue *q, const struct queue_claim *c, const char *outcome, const char *error)
+bool queue_attempt_write(struct queue *q, const struct queue_claim *c, enum queue_ended ended, const char *error)
 {
     bool expired = atomic_load(&c->state) == CLAIM_EXPIRED;
     /* Of an expired one the handler may be writing it at this moment. */
     const struct queue_attempt *a = expired ? NULL : c->attempt;
-    if (q->c.attempts == 0 || (a == NULL && outcome_number(outcome) == OUTCOME_DONE))
+    if (q->c.attempts == 0 || (a == NULL && ended == QUEUE_ENDED_DONE))
         return true;
     sqlite3_stmt *st = db_stmt(q->db, QS_ATTEMPT_INSERT);
     sqlite3_bind_int64(st, 1, queue_wall(q));
@@ -32,7 +19,7 @@ bool queue_attempt_write(struct queue *q, const struct queue_claim *c, const cha
     db_bind_str(st, 6, a != NULL && a->endpoint[0] ? a->endpoint : NULL);
     db_bind_str(st, 7, c->view.name[0] ? c->view.name : NULL);
     sqlite3_bind_int(st, 8, (int)c->view.attempt);
-    sqlite3_bind_int(st, 9, outcome_number(outcome));
+    sqlite3_bind_int(st, 9, (int)ended);
     if (a != NULL) {
         sqlite3_bind_int(st, 10, a->status);
         sqlite3_bind_int64(st, 11, a->elapsed_ms);

@@ -99,14 +99,17 @@ static bool job_expired(struct queue *q, struct queue_claim *c)
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost + 1);
 }
 
-/* How it ended, for the log of attempts; NULL: that was none. */
-static const char *end_name(const struct queue_claim *c)
+/* For the log of attempts. false: it was none. */
+static bool was_attempt(const struct queue_claim *c, enum queue_ended *ended)
 {
-    if (atomic_load(&c->state) == CLAIM_EXPIRED)
-        return c->dead ? "dead" : "expired";
-    if (c->released || c->outcome == OMID_JOB_WAIT)
-        return NULL;
-    return c->dead ? "dead" : c->outcome == OMID_JOB_DONE ? "done" : "retry";
+    bool expired = atomic_load(&c->state) == CLAIM_EXPIRED;
+    if (!expired && (c->released || c->outcome == OMID_JOB_WAIT))
+        return false;
+    *ended = c->dead                       ? QUEUE_ENDED_DEAD
+             : expired                     ? QUEUE_ENDED_EXPIRED
+             : c->outcome == OMID_JOB_DONE ? QUEUE_ENDED_DONE
+                                           : QUEUE_ENDED_RETRY;
+    return true;
 }
 
 static int finish_run(void *ctx, struct db_op *op)
@@ -128,8 +131,8 @@ static int finish_run(void *ctx, struct db_op *op)
         c->dead = true;
         ok = job_dead(q, c);
     }
-    const char *ended = end_name(c);
-    if (ok && ended != NULL)
+    enum queue_ended ended;
+    if (ok && was_attempt(c, &ended))
         ok = queue_attempt_write(q, c, ended, end_error(c));
     return ok && lease_delete(q, c) ? OMID_OK : OMID_ERR;
 }

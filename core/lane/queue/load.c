@@ -132,7 +132,7 @@ bool queue_load(struct queue *q)
         db_rollback(q->db);
         return false;
     }
-    if (!db_commit(q->db) || !load_targets(q) || !load_counts(q))
+    if (!db_commit(q->db) || !load_targets(q) || !load_counts(q) || !queue_sweeps_load(q))
         return false;
     log_info("queue", "open", LS("file", q->path), LU("jobs", atomic_load(&q->waiting)),
              LU("dead", atomic_load(&q->dead)), LU("ms", clock_mono_ms() - began));

@@ -78,6 +78,7 @@ static struct db_op *prepare(void *ctx)
         return ops;
     queue_targets_wake(q);
     ops = append(ops, queue_upkeep_prepare(q));
+    ops = append(ops, queue_sweeps_prepare(q));
     return append(ops, queue_claims_prepare(q));
 }
 
@@ -91,6 +92,7 @@ static int64_t next_ms(void *ctx)
         next = queue_min(next, list_entry(q->leases.next, struct queue_claim, of_lease)->lease_until);
     if (atomic_load(&q->claiming)) {
         next = queue_min(next, queue_claims_possible(q) || q->shift != 0 ? now : queue_targets_next(q));
+        next = queue_min(next, queue_sweeps_next(q));
         if (q->upkeep_more)
             next = queue_min(next, q->purge_at);
     }
@@ -177,6 +179,7 @@ struct queue *queue_open(const struct queue_config *config, bool *set_aside, cha
     list_init(&q->ring);
     list_init(&q->owners_parked);
     list_init(&q->leases);
+    list_init(&q->sweeps);
     pthread_mutex_init(&q->fence_lock, NULL);
     if (!parts_new(q, config)) {
         snprintf(err, errlen, "queue: no memory or descriptors");
@@ -272,6 +275,7 @@ void queue_free(struct queue **qp)
         queue_stop(q);
     if (q->collecting)
         metrics_collector_remove(queue_metrics_collect, q);
+    queue_sweeps_free(q);
     if (q->targets != NULL && q->owners != NULL)
         queue_targets_free(q);
     map_free(&q->targets);

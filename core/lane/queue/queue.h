@@ -79,6 +79,82 @@ void queue_attempt(struct queue_claim *c, const struct omid_attempt *attempt);
  * done: an open breaker is not asked for each job of a backlog. */
 void queue_finish(struct queue_claim **c, enum omid_job_outcome outcome, uint32_t retry_after_s, const char *error);
 
+/* ---- dead letters. Any thread; each callback comes once, on `loop`, and what it is handed is valid until it returns.
+ * The calls answer OMID_OK (the callback will come), OMID_EINVAL, OMID_ERR or OMID_ECLOSED. */
+
+/* Which of them; NULL or 0: any. error: a part of its text. from_ms <= died or time < to_ms, Unix ms. */
+struct queue_filter {
+    const char *owner, *type, *target, *error;
+    int64_t from_ms, to_ms;
+    bool failed; /* of the log of attempts: those that were not done */
+};
+struct queue_dead {
+    uint64_t id;
+    const char *owner, *type, *name, *target, *error; /* "" where there is none */
+    unsigned attempts;
+    bool ordered;
+    int64_t created_ms, died_ms;
+    const void *payload; /* of queue_dead_show() alone */
+    size_t payload_len;
+};
+#define QUEUE_MAX_PAGE 1000
+typedef void (*queue_dead_cb)(void *arg, int result, const struct queue_dead *item, size_t n);
+/* The newest first, at most `limit` (1..QUEUE_MAX_PAGE), those before this one (NULL: from the newest; id and died_ms
+ * count). Fewer than limit: the end. */
+int queue_dead_list(struct queue *q, const struct queue_filter *f, const struct queue_dead *before, size_t limit,
+                    struct loop *loop, queue_dead_cb cb, void *arg);
+/* n is 1, or 0. */
+int queue_dead_show(struct queue *q, uint64_t id, struct loop *loop, queue_dead_cb cb, void *arg);
+/* One: brought back with its id and name, its schedule anew; or gone for good, though its name answers for a while.
+ * OMID_ENOTSUP: there is none; OMID_EFULL: the queue is full. */
+typedef void (*queue_done_cb)(void *arg, int result);
+int queue_dead_replay(struct queue *q, uint64_t id, struct loop *loop, queue_done_cb cb, void *arg);
+int queue_dead_drop(struct queue *q, uint64_t id, struct loop *loop, queue_done_cb cb, void *arg);
+
+/* Many: a work of its own that goes on after a restart where it was, from the oldest to the newest of those that were
+ * dead when it began, and waits while the queue is full. */
+enum queue_sweep_action { QUEUE_REPLAY, QUEUE_DROP };
+enum queue_sweep_state { QUEUE_SWEEP_RUNNING, QUEUE_SWEEP_DONE, QUEUE_SWEEP_CANCELLED };
+struct queue_sweep {
+    uint64_t id;
+    enum queue_sweep_action action;
+    enum queue_sweep_state state;
+    struct queue_filter filter;
+    uint32_t per_s; /* at most; of a drop 0: as fast as it goes */
+    int64_t created_ms, ended_ms;
+    uint64_t total; /* dead letters when it began; */
+    uint64_t seen;  /* those of them it has looked at; */
+    uint64_t done;  /* those that matched */
+};
+/* per_s 0, or above queue_config.replay_per_s: that. OMID_EFULL to cb: 16 run already. */
+int queue_sweep_begin(struct queue *q, enum queue_sweep_action action, const struct queue_filter *f, uint32_t per_s,
+                      struct loop *loop, void (*cb)(void *arg, int result, uint64_t id), void *arg);
+/* All that run and the last hundred, the newest first. */
+int queue_sweep_list(struct queue *q, struct loop *loop,
+                     void (*cb)(void *arg, int result, const struct queue_sweep *item, size_t n), void *arg);
+/* What it has done stays done. OMID_ENOTSUP: none of this id runs. */
+int queue_sweep_cancel(struct queue *q, uint64_t id, struct loop *loop, queue_done_cb cb, void *arg);
+
+/* ---- the log of attempts: each that was told by queue_attempt(), or failed. */
+enum queue_ended { QUEUE_ENDED_DONE, QUEUE_ENDED_RETRY, QUEUE_ENDED_DEAD, QUEUE_ENDED_EXPIRED };
+struct queue_delivery {
+    uint64_t id; /* of the line, rising */
+    int64_t time_ms;
+    uint64_t job;
+    const char *owner, *type, *name, *target, *endpoint, *error; /* "" where there is none */
+    unsigned attempt;
+    enum queue_ended ended;
+    int status; /* 0: no answer */
+    uint32_t elapsed_ms;
+    const char *answer; /* its first bytes, whatever they are */
+    size_t answer_len;
+};
+typedef void (*queue_deliveries_cb)(void *arg, int result, const struct queue_delivery *item, size_t n);
+/* The newest first, those before this id (0: from the newest) and after `after`. filter.target is compared with target
+ * and endpoint. */
+int queue_deliveries(struct queue *q, const struct queue_filter *f, uint64_t before, uint64_t after, size_t limit,
+                     struct loop *loop, queue_deliveries_cb cb, void *arg);
+
 struct queue_counts {
     uint64_t ready, delayed; /* delayed: after a failed attempt, or for a time that was asked for */
     uint64_t leased, dead;

@@ -141,6 +141,7 @@ struct queue {
     bool collecting; /* registered with the metrics */
     int clock_fd;    /* readable when the wall clock was set; -1: driven clock */
 
+    struct list sweeps; /* that run */
     struct map *targets, *owners;
     struct list ring, owners_parked, leases;
     size_t n_ring;
@@ -151,6 +152,7 @@ struct queue {
     int64_t purge_at;      /* monotonic ms */
     struct db_op *returns; /* ends of claims to write in the next turn: failed before, or not taken */
     bool claims_under_way, upkeep_under_way;
+    bool sweep_under_way;
     bool upkeep_more;          /* a purge is not at its end */
     uint64_t attempts_new;     /* since their last purge */
     uint64_t drained_done;     /* for queue_retry_after_s(): jobs that left ... */
@@ -172,6 +174,7 @@ struct queue {
     atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
         evicted_receipts, evicted_dead;
     atomic_uint_fast64_t outcome[4];
+    atomic_uint_fast64_t replayed, dropped;
 
     /* Threads that had an enqueue not stored since their last fence. */
     pthread_mutex_t fence_lock;
@@ -193,6 +196,16 @@ enum queue_stmt {
     QS_JOB_GET,
     QS_JOBS_SHIFT,
     QS_DEAD_OLDEST,
+    QS_DEAD_UP,
+    QS_DEAD_DOWN,
+    QS_DEAD_GET,
+    QS_DEAD_REVIVE,
+    QS_SWEEP_INSERT,
+    QS_SWEEP_SAVE,
+    QS_SWEEP_CANCEL,
+    QS_SWEEPS,
+    QS_SWEEPS_PURGE,
+    QS_ATTEMPTS_DOWN,
     QS_LEASE_INSERT,
     QS_LEASE_DELETE,
     QS_TARGET_GET,
@@ -266,9 +279,34 @@ void queue_claims_detach(struct queue *q); /* after the stop: what is out may co
 
 /* attempts.c: within a transaction */
 /* The row of an attempt that ended so. */
-bool queue_attempt_write(struct queue *q, const struct queue_claim *c, const char *outcome, const char *error);
+bool queue_attempt_write(struct queue *q, const struct queue_claim *c, enum queue_ended ended, const char *error);
 /* At most so many rows beyond the bounds are removed; *more: there may be others. */
 bool queue_attempts_purge(struct queue *q, int64_t rows, bool *more);
+
+/* revive.c: dead letters brought back, or dropped, within a transaction. */
+struct queue_revival {
+    int64_t id;
+    int64_t now;
+    size_t payload_len;
+    bool ordered, named;
+    struct queue_target *target; /* pinned; NULL when it is dropped */
+};
+/* What a row of QS_DEAD_* says; its strings are valid until the next step. */
+void queue_dead_read(sqlite3_stmt *st, struct queue_dead *to);
+bool queue_dead_matches(const struct queue_dead *d, const struct queue_filter *f);
+/* OMID_OK, OMID_EFULL (no room among the live), OMID_ERR. */
+int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queue_revival *r);
+bool queue_revival_drop(struct queue *q, const struct queue_dead *d, struct queue_revival *r);
+bool queue_dead_remove(struct queue *q, int64_t id, const char *owner, const char *name);
+/* After the commit, or (false) its failure; once for each of the above that succeeded. */
+void queue_revival_end(struct queue *q, struct queue_revival *r, bool committed);
+
+/* sweep.c: replays and drops of many. */
+bool queue_filter_copy(struct queue_filter *to, const struct queue_filter *from, char **text); /* from may be to */
+bool queue_sweeps_load(struct queue *q);
+struct db_op *queue_sweeps_prepare(struct queue *q);
+int64_t queue_sweeps_next(const struct queue *q); /* monotonic ms; QUEUE_NEVER: none runs */
+void queue_sweeps_free(struct queue *q);
 
 /* fence.c */
 uint64_t queue_thread_serial(void); /* of the calling thread; never reused, unlike the kernel's */

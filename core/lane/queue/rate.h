@@ -13,7 +13,7 @@
 #define QUEUE_RATE_BURST_MS 250
 #define QUEUE_RATE_STEP_MS 20                     /* a fast target is woken for so much at a time */
 #define QUEUE_RATE_MAX_HOLD_MS (INT64_C(3600000)) /* whatever Retry-After says */
-#define QUEUE_RATE_PACE_KEEP_MS (INT64_C(600000)) /* after the last "too many" */
+#define QUEUE_RATE_PACE_KEEP_MS (INT64_C(600000)) /* after the last "too many"; longer after long holds */
 #define QUEUE_RATE_MIN_PACE (1 / 10000.)          /* per ms: one in ten seconds */
 
 struct queue_rate {
@@ -23,9 +23,12 @@ struct queue_rate {
     int64_t at;
     int64_t hold_until; /* it asked for peace; 0: no */
     int64_t told_at;    /* last "too many" that was heeded; 0: never */
-    int64_t since;      /* ok is counted from here; 0: not yet */
-    uint64_t ok;        /* attempts that were not one too many */
-    int64_t raised_at;
+    double top;         /* pace at which it said so; 0: not found yet, the pace doubles */
+    int64_t epoch;      /* the pace grows from here on: the end of the hold */
+    int64_t grow_ms;    /* until it is back at top */
+    int64_t grown_at;
+    uint64_t ok;   /* attempts since then that were not one too many */
+    bool doubled;  /* since the epoch */
     bool short_of; /* tokens were missing since: the pace is what slows it down */
 };
 

@@ -33,9 +33,10 @@ static const char v2[] =
     " type TEXT NOT NULL, target TEXT NOT NULL, endpoint TEXT, name TEXT, attempt INTEGER NOT NULL, outcome INTEGER NOT"
     " NULL, status INTEGER, elapsed INTEGER, error TEXT, answer BLOB);"
     "CREATE TABLE sweep(id INTEGER PRIMARY KEY, action INTEGER NOT NULL, state INTEGER NOT NULL, created INTEGER NOT"
-    " NULL, ended INTEGER, owner TEXT, type TEXT, target TEXT, error TEXT, since INTEGER NOT NULL, until INTEGER NOT"
-    " NULL, per_s INTEGER NOT NULL, at_died INTEGER NOT NULL, at_id INTEGER NOT NULL, seen INTEGER NOT NULL, done"
-    " INTEGER NOT NULL);";
+    " NULL, ended INTEGER NOT NULL, per_s INTEGER NOT NULL, owner TEXT, type TEXT, target TEXT, error TEXT, since "
+    "INTEGER"
+    " NOT NULL, until INTEGER NOT NULL, total INTEGER NOT NULL, at_died INTEGER NOT NULL, at_id INTEGER NOT NULL, seen"
+    " INTEGER NOT NULL, done INTEGER NOT NULL);";
 
 const char *const queue_migrations[] = {v1, v2};
 const size_t queue_n_migrations = ARRAY_LEN(queue_migrations);
@@ -57,6 +58,30 @@ const char *const queue_statements[QS_STATEMENTS] = {
     [QS_JOBS_SHIFT] = "UPDATE job SET not_before = not_before + ?1 WHERE died IS NULL AND wall = 0 AND not_before > ?2",
     [QS_DEAD_OLDEST] = "SELECT j.id, t.owner, j.name, j.died FROM job j JOIN target t ON t.id = j.target"
                        " WHERE j.died IS NOT NULL ORDER BY j.died LIMIT ?1",
+#define DEAD_ROW                                                                                         \
+    "SELECT j.id, j.died, j.state, j.attempt, j.created, t.owner, j.type, j.name, t.name, j.last_error," \
+    " length(j.payload)"
+    /* From the oldest, and from the newest: by dead_jobs. */
+    [QS_DEAD_UP] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target"
+                            " WHERE j.died IS NOT NULL AND (j.died, j.id) > (?1, ?2) ORDER BY j.died, j.id LIMIT ?3",
+    [QS_DEAD_DOWN] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target WHERE j.died IS NOT NULL"
+                              " AND (j.died, j.id) < (?1, ?2) ORDER BY j.died DESC, j.id DESC LIMIT ?3",
+    [QS_DEAD_GET] = DEAD_ROW ", j.payload FROM job j CROSS JOIN target t ON t.id = j.target"
+                             " WHERE j.died IS NOT NULL AND j.id = ?1",
+    [QS_DEAD_REVIVE] = "UPDATE job SET state = state & 2, attempt = 0, lost = 0, not_before = ?2, wall = 0, died = NULL"
+                       " WHERE id = ?1 AND died IS NOT NULL",
+    [QS_SWEEP_INSERT] =
+        "INSERT INTO sweep(action, state, created, ended, per_s, owner, type, target, error, since, until, total,"
+        " at_died, at_id, seen, done) VALUES(?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0)",
+    [QS_SWEEP_SAVE] = "UPDATE sweep SET state = ?2, ended = ?3, at_died = ?4, at_id = ?5, seen = ?6, done = ?7"
+                      " WHERE id = ?1",
+    [QS_SWEEP_CANCEL] = "UPDATE sweep SET state = 2, ended = ?2 WHERE id = ?1 AND state = 0",
+    [QS_SWEEPS] = "SELECT id, action, state, created, ended, per_s, owner, type, target, error, since, until, total,"
+                  " at_died, at_id, seen, done FROM sweep ORDER BY id DESC",
+    [QS_SWEEPS_PURGE] = "DELETE FROM sweep WHERE state <> 0 AND id <= (SELECT max(id) FROM sweep) - ?1",
+    [QS_ATTEMPTS_DOWN] =
+        "SELECT id, time, job, owner, type, target, endpoint, name, attempt, outcome, status, elapsed, error, answer"
+        " FROM attempt WHERE id < ?1 ORDER BY id DESC LIMIT ?2",
     [QS_LEASE_INSERT] = "INSERT OR REPLACE INTO lease(id, generation, until) VALUES(?1, ?2, ?3)",
     [QS_LEASE_DELETE] = "DELETE FROM lease WHERE id = ?1",
     [QS_TARGET_GET] = "SELECT id, rate FROM target WHERE owner = ?1 AND name = ?2",
@@ -64,7 +89,8 @@ const char *const queue_statements[QS_STATEMENTS] = {
         "DELETE FROM target WHERE NOT EXISTS (SELECT 1 FROM job WHERE job.target = target.id AND state = 0)"
         " AND NOT EXISTS (SELECT 1 FROM job WHERE job.target = target.id AND state = 2)"
         " AND NOT EXISTS (SELECT 1 FROM job WHERE job.target = target.id AND died IS NOT NULL)",
-    [QS_TARGET_INSERT] = "INSERT OR IGNORE INTO target(id, owner, name, rate) VALUES(?1, ?2, ?3, ?4)",
+    [QS_TARGET_INSERT] = "INSERT INTO target(id, owner, name, rate) VALUES(?1, ?2, ?3, ?4)"
+                         " ON CONFLICT DO UPDATE SET rate = excluded.rate",
     [QS_TARGET_RATE] = "UPDATE target SET rate = ?2 WHERE id = ?1",
     [QS_NAME_GET] = "SELECT id, expires FROM name WHERE name = ?1 AND owner = ?2",
     [QS_NAME_INSERT] = "INSERT OR REPLACE INTO name(name, owner, id, expires) VALUES(?1, ?2, ?3, NULL)",

@@ -93,15 +93,6 @@ static bool purge_names(struct queue *q, struct upkeep_op *u)
                       &u->receipts_evicted);
 }
 
-static bool remove_dead(struct queue *q, int64_t id, const char *owner, const char *name)
-{
-    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
-    sqlite3_bind_int64(st, 1, id);
-    if (!db_run(q->db, st))
-        return false;
-    return name == NULL || queue_name_keep(q, name, owner);
-}
-
 /* Dead letters never keep live jobs out: they have bounds of their own, and the oldest go first. */
 static bool evict_dead(struct queue *q, struct upkeep_op *u)
 {
@@ -114,7 +105,7 @@ static bool evict_dead(struct queue *q, struct upkeep_op *u)
         const char *name = db_col_str(st, 2);
         if ((uint64_t)u->dead_removed >= over && sqlite3_column_int64(st, 3) > old)
             break;
-        if (!remove_dead(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), name))
+        if (!queue_dead_remove(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), name))
             return false;
         u->dead_removed++;
         u->names_kept += name != NULL && q->c.name_keep_ms > 0;
@@ -134,6 +125,19 @@ static bool give_back_pages(struct queue *q, struct upkeep_op *u)
     return db_exec(q->db, "PRAGMA incremental_vacuum(" STR(PURGE_PAGES) ")");
 }
 
+static bool purge_targets(struct queue *q)
+{
+    size_t pos = 0;
+    void *value;
+    /* Those that rest in memory may lose their row with it. */
+    while (map_next(q->targets, &pos, NULL, &value)) {
+        struct queue_target *t = value;
+        if (t->ready == 0 && t->ordered == 0 && t->leased == 0)
+            t->on_disk = false;
+    }
+    return db_run(q->db, db_stmt(q->db, QS_TARGETS_PURGE));
+}
+
 static int upkeep_run(void *ctx, struct db_op *op)
 {
     struct queue *q = ctx;
@@ -145,9 +149,7 @@ static int upkeep_run(void *ctx, struct db_op *op)
     if (!shift_delays(q, u) || !purge_names(q, u) || !queue_attempts_purge(q, PURGE_ROWS, &u->more) ||
         !evict_dead(q, u) || !give_back_pages(q, u))
         return OMID_ERR;
-    if (u->targets && !db_run(q->db, db_stmt(q->db, QS_TARGETS_PURGE)))
-        return OMID_ERR;
-    return OMID_OK;
+    return !u->targets || purge_targets(q) ? OMID_OK : OMID_ERR;
 }
 
 static void upkeep_done(void *ctx, struct db_op *op, int result)
