@@ -85,7 +85,7 @@ static void on_dropped(void *arg, int result)
 {
     struct day *d = arg;
     CHECK_MAGIC(d, DAY_MAGIC);
-    (void)result; /* a claim that stays is found again */
+    d->ds->left = d->ds->left || result == OMID_ERR; /* the claim stays, and is found again */
     if (d->outcome == DAY_IS_EMPTY)
         day_finish(d, OMID_ENOTSUP, "there are no conversations");
     else

@@ -49,19 +49,21 @@ static void on_open(void *arg, int result, const struct store_day *day, size_t n
     struct days *ds = arg;
     CHECK_MAGIC(ds, DAYS_MAGIC);
     ds->asking_open = false;
-    (void)result; /* the next tick asks again */
+    bool begun = false;
     for (size_t i = 0; !ds->draining && i < n && room(ds) > 0; i++) {
         if (map_get(ds->day, day[i].uid))
             continue;
+        begun = true;
         struct day with = {.uid = day[i].uid, .timezone = day[i].timezone, .date_given = true};
         memcpy(with.date, day[i].date, sizeof with.date);
         (void)day_begin(ds, &with, NULL);
     }
+    ds->left = begun || result != OMID_OK || room(ds) == 0; /* else there are none but those that this run has begun */
     if (ds->draining)
         sessions_check_drained(ds->ss);
 }
 
-/* One more than are under way: those may stand in front of it. */
+/* Those that are under way may stand in front of what is looked for. */
 static void look(struct days *ds)
 {
     struct store *store = ds->ss->env.store;
@@ -72,7 +74,7 @@ static void look(struct days *ds)
         return;
     if (!ds->asking_due)
         ds->asking_due = store_day_plans_due(store, now, now + FAR_MS, max, loop, on_due, ds) == OMID_OK;
-    if (!ds->asking_open)
+    if (ds->left && !ds->asking_open)
         ds->asking_open = store_days_open(store, max, loop, on_open, ds) == OMID_OK;
 }
 
@@ -125,6 +127,7 @@ struct days *days_new(struct sessions *ss)
 
 void days_start(struct days *ds)
 {
+    ds->left = true;
     ev_timer_set(&ds->tick, 0., ds->ss->env.conf->day_summary.check_ms / 1000.);
     ev_timer_start(loop_ev(ds->ss->env.loop), &ds->tick);
 }

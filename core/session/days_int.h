@@ -36,6 +36,7 @@ struct days {
     struct map *day; /* uid -> struct day */
     ev_timer tick;
     bool asking_due, asking_open; /* the store is asked */
+    bool left;                    /* claims that nobody works for may be in the store */
     unsigned settings;            /* questions for settings under way */
     bool reset;                   /* the plans were told to be looked at again */
     bool draining;
