@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/queue.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
@@ -257,7 +258,8 @@ static bool start_sessions(struct daemon *d)
                                    .queue = d->queue,
                                    .exec = d->exec,
                                    .loop = d->loop[i],
-                                   .reactor = i};
+                                   .reactor = i,
+                                   .reactors = d->n_loops};
         d->sessions[i] = sessions_new(&env);
         if (!d->sessions[i])
             return false;
@@ -277,9 +279,9 @@ struct routes *daemon_routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes &&
-        (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
-         !daemon_registry_routes(d, routes) || !plugin_routes_add(d->host, routes)))
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
+                   !sessions_routes_add(routes, d->sessions) || !daemon_registry_routes(d, routes) ||
+                   !queue_routes_add(routes, d->queue) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -344,8 +346,17 @@ static bool ready_file_write(const struct daemon *d)
     json_w_kint(&w, "pid", getpid());
     json_w_key(&w, "addresses");
     json_w_open(&w, '[');
-    for (size_t i = 0; ingress_address(d->ingress, i); i++)
-        json_w_str(&w, ingress_address(d->ingress, i));
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (!ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
+    json_w_close(&w, ']');
+    json_w_key(&w, "uploads");
+    json_w_open(&w, '[');
+    for (size_t i = 0; ingress_address(d->ingress, i); i++) {
+        if (ingress_address_uploads(d->ingress, i))
+            json_w_str(&w, ingress_address(d->ingress, i));
+    }
     json_w_close(&w, ']');
     json_w_kstr(&w, "control", d->control);
     json_w_close(&w, '}');
@@ -407,6 +418,7 @@ bool daemon_start(struct daemon *d)
         }
     }
     watch(d);
+    daemon_blocks_seed(d, d->conf);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;

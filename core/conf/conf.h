@@ -24,6 +24,7 @@ struct conf_list {
 };
 
 struct conf_plugin; /* one `plugin` block; see below */
+struct conf_block;  /* one `app` or `webhook` block */
 
 struct conf {
     uint32_t magic;
@@ -57,7 +58,22 @@ struct conf {
         struct conf_list origins;         /* allowed Origin values; empty: any */
         struct conf_list trusted_proxies; /* addresses and networks whose X-Forwarded-For is believed */
         char *tls_certificate, *tls_key;
+        struct {
+            struct conf_list address; /* empty: no listener of its own */
+            unsigned max_connections;
+            uint64_t max_body;
+            uint32_t request_timeout_ms;
+        } upload;
     } ingress;
+    struct {
+        uint64_t keep_ms;      /* what is known of recordings that are done */
+        uint64_t max_audio_ms; /* of one recording */
+        unsigned max_files;    /* of one upload */
+        unsigned running;      /* recordings of one reactor at once */
+        unsigned attempts;
+        uint32_t retry_ms; /* doubled at each failed one */
+        uint32_t check_ms; /* how often waiting ones are looked for */
+    } sync;
     struct {
         bool pcm8_u8;
         uint32_t conversation_timeout_ms, conversation_timeout_floor_ms;
@@ -97,6 +113,18 @@ struct conf {
         double gate_threshold;   /* probability above which a chunk is speech */
         uint32_t gate_preroll_ms, gate_hangover_ms, gate_finalize_ms;
     } stt;
+    struct {
+        double threshold; /* a cosine distance below it is a match */
+        uint64_t memory;  /* bytes of audio for all sessions' matching and samples together */
+        uint64_t voices;  /* bytes of one user's voices */
+        uint32_t ring_ms; /* of a session's audio */
+        uint32_t min_speech_ms, max_speech_ms;
+        uint32_t timeout_ms; /* of one question, live */
+        unsigned attempts;   /* questions for one speaker of a session */
+        uint32_t sample_age_ms, sample_check_ms, sample_retry_ms, sample_give_up_ms, sample_drain_ms;
+        unsigned sample_attempts;
+        uint32_t profile_min_ms, profile_max_ms;
+    } speakers;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */
         uint32_t commit_ms; /* group commit */
@@ -141,6 +169,8 @@ struct conf {
     } exec;
     struct conf_plugin *plugin;
     size_t n_plugins;
+    struct conf_block *block; /* in the order of the file */
+    size_t n_blocks;
     char *file; /* the main file; "(embedded)" for the built-in one */
 };
 #define CONF_MAGIC UINT32_C(0x636f6e66)
@@ -172,6 +202,15 @@ struct conf_plugin {
     size_t n_values;
 };
 
+/* Its values are of their types; whether they make sense as a whole, whoever uses it knows. */
+struct conf_block {
+    bool app; /* else a webhook */
+    char *id;
+    const char *file;
+    int line;
+    struct conf_value *value; /* one per line of the table */
+    size_t n_values;
+};
 /* One fault. Formatted "omi.conf:12: plugin deepgram: semaphore: expected a number from 1 to 4096, found "x"". */
 struct conf_faults {
     struct buf text; /* one line each */
@@ -180,6 +219,12 @@ struct conf_faults {
 void conf_fault(struct conf_faults *f, bool warning, const char *file, int line, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 void conf_faults_free(struct conf_faults *f);
+
+/* NULL: there is no such key in the block. */
+const struct conf_value *conf_block_value(const struct conf_block *b, const char *key);
+/* A fault of a key (NULL: of the block) of this block, at its line. */
+void conf_block_fault(struct conf_faults *f, const struct conf_block *b, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /*
  * How conf learns a plugin's options (the host's loader). On success *plugin is valid until conf_source.done(arg).

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/magic.h"
+
 #define SEC *1000.0
 #define MIN *60000.0
 #define HOUR *3600000.0
@@ -140,6 +142,31 @@
       "WebSocket upgrades from one address a minute, those with a bad token included.") \
     R("limits", "unauthenticated", INT, "1000", 1, 1000000, NULL, RELOAD, limits.unauthenticated, \
       "Web clients that are connected and have not sent their token yet; one address may hold a quarter of them.") \
+    R("ingress.upload", "address", LIST, NULL, 0, 4, NULL, 0, ingress.upload.address, \
+      "Addresses for uploads: they serve what the others serve, with max_body and request_timeout of their own. None given: " \
+      "uploads are as large as ingress.max_body.") \
+    R("ingress.upload", "max_connections", INT, "16", 1, 1000, NULL, RELOAD, ingress.upload.max_connections, \
+      "Connections to these addresses at once; each may hold max_body in memory.") \
+    R("ingress.upload", "max_body", SIZE, "64MiB", 1 KIB, 1 GIB, NULL, RELOAD, ingress.upload.max_body, \
+      "The largest request body there; beyond it 413.") \
+    R("ingress.upload", "request_timeout", DURATION, "5min", 100, 10 MIN, NULL, RELOAD, \
+      ingress.upload.request_timeout_ms, \
+      "The longest time from a request's first byte to its last there.") \
+    R("sync", "keep", DURATION, "30d", 1 MIN, 3650 DAY, NULL, RELOAD, sync.keep_ms, \
+      "How long it is known which recordings have been uploaded: the same one uploaded again within this time is not " \
+      "transcribed again.") \
+    R("sync", "max_audio", DURATION, "4h", 1 SEC, 1 DAY, NULL, RELOAD, sync.max_audio_ms, \
+      "The longest recording that is taken.") \
+    R("sync", "max_files", INT, "64", 1, 64, NULL, RELOAD, sync.max_files, \
+      "Recordings of one upload.") \
+    R("sync", "running", INT, "2", 1, 64, NULL, RELOAD, sync.running, \
+      "Recordings that one reactor works on at once.") \
+    R("sync", "attempts", INT, "6", 1, 100, NULL, RELOAD, sync.attempts, \
+      "Attempts to transcribe a recording before it has failed.") \
+    R("sync", "retry", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, sync.retry_ms, \
+      "Pause before the second attempt, doubled before each further one up to an hour.") \
+    R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \
+      "Interval at which recordings that wait are looked for.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
     R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \
@@ -199,6 +226,41 @@
       "How long audio is sent on after the last speech.") \
     R("stt", "gate_finalize", DURATION, "300ms", 0, 1 MIN, NULL, RELOAD, stt.gate_finalize_ms, \
       "Silence after which the results of what was said are asked for; at most gate_hangover.") \
+    R("speakers", "threshold", FLOAT, "0.45", 0.01, 1.99, NULL, RELOAD, speakers.threshold, \
+      "The cosine distance between two voices below which they are taken for one; the smallest wins.") \
+    R("speakers", "memory", SIZE, "256MiB", 1 MIB, 64 GIB, NULL, RELOAD, speakers.memory, \
+      "Audio kept for all sessions to compare voices, and for samples. Without room a session recognises nobody " \
+      "new.") \
+    R("speakers", "voices", SIZE, "4MiB", 64 KIB, 1 GIB, NULL, RELOAD, speakers.voices, \
+      "What is kept in memory of the voices that one user's speakers are compared with; the newest are preferred.") \
+    R("speakers", "ring", DURATION, "60s", 5 SEC, 5 MIN, NULL, RELOAD, speakers.ring_ms, \
+      "The newest audio of a session that is kept to compare voices, while there is anybody to compare with or a " \
+      "speaker without a name.") \
+    R("speakers", "min_speech", DURATION, "2s", 500, 1 MIN, NULL, RELOAD, speakers.min_speech_ms, \
+      "The shortest segment whose voice is compared; and the least speech in an uploaded profile.") \
+    R("speakers", "max_speech", DURATION, "10s", 1 SEC, 1 MIN, NULL, RELOAD, speakers.max_speech_ms, \
+      "Of a longer segment this much is taken, from its middle; at least min_speech.") \
+    R("speakers", "timeout", DURATION, "30s", 100, 5 MIN, NULL, RELOAD, speakers.timeout_ms, \
+      "How long the answer for one voice is waited for.") \
+    R("speakers", "attempts", INT, "3", 1, 100, NULL, RELOAD, speakers.attempts, \
+      "Segments of one speaker of a session whose voice is compared before that speaker stays unknown.") \
+    R("speakers", "sample_age", DURATION, "120s", 0, 1 HOUR, NULL, RELOAD, speakers.sample_age_ms, \
+      "A sample of the voice of a speaker whom the user has named is taken when it is this old, or when the " \
+      "daemon stops: until then the user may think better of it.") \
+    R("speakers", "sample_check", DURATION, "15s", 50, 10 MIN, NULL, RELOAD, speakers.sample_check_ms, \
+      "Interval at which samples are looked for that are due.") \
+    R("speakers", "sample_retry", DURATION, "1min", 50, 1 HOUR, NULL, RELOAD, speakers.sample_retry_ms, \
+      "Pause after the first failed attempt to take a sample; doubled with each further one, up to 6h.") \
+    R("speakers", "sample_attempts", INT, "12", 1, 1000, NULL, RELOAD, speakers.sample_attempts, \
+      "Attempts after which a sample is given up.") \
+    R("speakers", "sample_give_up", DURATION, "7d", 1 SEC, 30 DAY, NULL, RELOAD, speakers.sample_give_up_ms, \
+      "Age at which a sample is given up with its next failed attempt.") \
+    R("speakers", "sample_drain", DURATION, "5s", 0, 10 MIN, NULL, RELOAD, speakers.sample_drain_ms, \
+      "How long samples are taken for when the daemon stops; what is left is taken after the next start.") \
+    R("speakers", "profile_min", DURATION, "5s", 500, 10 MIN, NULL, RELOAD, speakers.profile_min_ms, \
+      "The shortest recording that is taken as a voice profile.") \
+    R("speakers", "profile_max", DURATION, "2min", 1 SEC, 30 MIN, NULL, RELOAD, speakers.profile_max_ms, \
+      "The longest; at least profile_min.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
     R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \
@@ -284,6 +346,52 @@
       "the default, each with a warning.") \
     R("exec", "queue", INT, "1024", 4, 1000000, NULL, 0, exec.queue, \
       "Jobs that wait, per pool; one plugin may fill a quarter of it.") \
+    N("app", "name", STRING, NULL, 1, 128, NULL, RELOAD, \
+      "What users know it by.") \
+    N("app", "uid", STRING, NULL, 1, 128, NULL, RELOAD, \
+      "Its owner, who is told when it is disabled.") \
+    N("app", "url", STRING, NULL, 1, 2048, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "Where deliveries go, http or https.") \
+    N("app", "setup_completed_url", STRING, NULL, 1, 2048, NULL, RELOAD, \
+      "What is asked before it is enabled for a user whether it is set up for them.") \
+    N("app", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What it is told about: memory_creation, transcript_processed, audio_bytes.") \
+    N("app", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
+      "Types of custom events it is told about: order.paid, order.*, or * for all.") \
+    N("app", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
+      "JSON object of paths and wanted values that a custom event must have.") \
+    N("app", "capabilities", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What its answers may do: proactive_notification.") \
+    N("app", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
+      "How much audio is sent at once, in whole seconds.") \
+    N("app", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
+      "Whether durable deliveries keep their order; one that fails then holds back those behind it.") \
+    N("app", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
+      "Durable deliveries begun a minute; 0: no bound.") \
+    N("app", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
+      "Whether it is enabled as a whole. For which users it is says the admin API.") \
+    N("app", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \
+      "What deliveries are signed with: whsec_ and the base64 of 24 to 64 bytes. None: one is made.") \
+    N("webhook", "uid", STRING, NULL, 1, 128, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "The user whose events are delivered.") \
+    N("webhook", "url", STRING, NULL, 1, 2048, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "Where deliveries go, http or https.") \
+    N("webhook", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What it is told about: realtime_transcript, audio_bytes, memory_created, day_summary.") \
+    N("webhook", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
+      "How much audio is sent at once, in whole seconds.") \
+    N("webhook", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
+      "Whether it is enabled.") \
+    N("webhook", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \
+      "As in the app block.") \
     N("plugin", "path", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "The shared object; without a slash it lies in daemon.plugin_dir. Default: plugin_dir/NAME.so.") \
     N("plugin", "required", BOOL, "false", 0, 0, NULL, RELOAD, \
@@ -405,6 +513,23 @@ bool conf_is_section(const char *path)
             return true;
     }
     return false;
+}
+
+static const char *const blocks[] = {"plugin", "app", "webhook"};
+
+bool conf_in_block(const char *path)
+{
+    size_t n = strcspn(path, ".");
+    for (size_t i = 0; i < ARRAY_LEN(blocks); i++) {
+        if (strlen(blocks[i]) == n && strncmp(blocks[i], path, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool conf_is_block(const char *path)
+{
+    return strchr(path, '.') == NULL && conf_in_block(path);
 }
 
 bool option_named(const struct omid_option *option, const char *key)

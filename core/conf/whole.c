@@ -259,4 +259,8 @@ void load_check_whole(struct load *l)
     check_retry(l);
     check_processing(l);
     check_pairs(l);
+    load_keep_order(l, NULL, "speakers", "min_speech", &l->c->speakers.min_speech_ms, "max_speech",
+                    &l->c->speakers.max_speech_ms, true);
+    load_keep_order(l, NULL, "speakers", "profile_min", &l->c->speakers.profile_min_ms, "profile_max",
+                    &l->c->speakers.profile_max_ms, true);
 }

@@ -80,6 +80,32 @@ const struct ctl_command ctl_commands[] = {
      "  --quiet             no progress bar\n"
      "Prints a line per segment; with --json every message as it came. Exit status: 0 all went well, 1 a stream\n"
      "failed or was closed early, 3 --wait-memory ran out.\n"},
+    {"deliveries", ctl_deliveries, "[--watch]", "the attempts of durable jobs: status, time taken, answer, error",
+     "usage: omictl [--socket PATH] [--json] deliveries [filters] [--limit N] [--watch]\n"
+     "One line per attempt, the newest last.\n"
+     "  --failed            those that did not succeed\n"
+     "  --endpoint X        of this endpoint or target\n"
+     "  --plugin NAME, --type TYPE, --error TEXT (a part of it)\n"
+     "  --since T, --until T   by their time: 30min, 2h, 1d ago\n"
+     "  --limit N           at most so many (default 100)\n"
+     "  --watch             go on with those that come, until interrupted\n"
+     "With --json an object per line.\n"},
+    {"dead", ctl_dead, "list|show|...", "the dead letters: list, show, replay, drop",
+     "usage: omictl [--socket PATH] [--json] dead list [filters] [--limit N]\n"
+     "       omictl dead show ID\n"
+     "       omictl dead replay ID | filters | --all [--rate N] [--wait]\n"
+     "       omictl dead drop ID | filters | --all [--wait]\n"
+     "       omictl dead replays\n"
+     "       omictl dead cancel ID\n"
+     "A dead letter is a job that was given up. Replayed, it keeps its id and name, and its schedule begins anew. A\n"
+     "replay or drop of many is a work of the daemon's own that goes on after a restart: `dead replays` shows how far\n"
+     "they are, `dead cancel` ends one.\n"
+     "  --target X          of this target\n"
+     "  --plugin NAME, --type TYPE, --error TEXT (a part of it)\n"
+     "  --since T, --until T   by when they died: 30min, 2h, 1d ago\n"
+     "  --limit N           of list: at most so many (default 100), the newest first\n"
+     "  --rate N            so many a second; never above queue.replay_rate\n"
+     "  --wait              until it has ended\n"},
     {"receive", ctl_receive, "--port N", "a local webhook receiver that prints each delivery",
      "usage: omictl [--json] receive --port N [options]\n"
      "  --port N            port on 127.0.0.1; 0: any, told on the first line\n"

@@ -84,6 +84,18 @@ void client_cut(struct client *c)
     shutdown(h2o_socket_get_fd(c->sock), SHUT_RDWR);
 }
 
+static struct door *door_of(const struct client *c)
+{
+    return &c->t->door[c->door == DOOR_UPLOAD ? DOOR_UPLOAD : DOOR_PUBLIC];
+}
+
+/* For a whole request, its body included. */
+static uint32_t request_ms(const struct client *c)
+{
+    const struct conf *conf = c->t->conf;
+    return c->door == DOOR_UPLOAD ? conf->ingress.upload.request_timeout_ms : conf->ingress.request_timeout_ms;
+}
+
 /* ------------------------------------------------------------ limits */
 
 /* All places are taken. Whoever has connected and not asked for anything for a while makes room for the newcomer, the
@@ -113,6 +125,11 @@ static bool count_in(struct client *c, enum refused_reason *why)
     unsigned now = atomic_fetch_add(&in->n_connections, 1) + 1;
 
     c->counted = true;
+    if (c->door == DOOR_UPLOAD && atomic_fetch_add(&in->n_uploads, 1) >= c->t->conf->ingress.upload.max_connections) {
+        *why = REFUSED_CONNECTIONS;
+        c->key[0] = '\0';
+        return false;
+    }
     if (now > c->t->conf->ingress.max_connections && !displace(c->t)) {
         *why = REFUSED_CONNECTIONS;
         c->key[0] = '\0';
@@ -144,6 +161,8 @@ static void count_out(struct client *c)
         return;
     c->counted = false;
     atomic_fetch_sub(&in->n_connections, 1);
+    if (c->door == DOOR_UPLOAD)
+        atomic_fetch_sub(&in->n_uploads, 1);
     if (c->key[0] == '\0')
         return;
     pthread_mutex_lock(&in->lock);
@@ -317,11 +336,12 @@ static void on_read(h2o_socket_t *sock, const char *err)
     }
     /* It may free c. */
     struct ingress_thread *t = c->t;
-    uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
+    struct door *door = door_of(c);
+    uint64_t too_big = door->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
     t->opening = c;
     c->reading(sock, err);
     if (t->opening == c && c->state == CLIENT_READING && sock->_cb.read == NULL && h2o_socket_is_writing(sock))
-        refused_by_h2o(c, t->ctx.emitted_error_status[H2O_STATUS_ERROR_413] != too_big);
+        refused_by_h2o(c, door->ctx.emitted_error_status[H2O_STATUS_ERROR_413] != too_big);
     t->opening = NULL;
 }
 
@@ -349,7 +369,7 @@ void client_request_done(struct client *c)
     client_set_state(c, CLIENT_READING);
     c->scanned = 0;
     c->head_done = false;
-    timer_set(&c->t->timers, &c->timer, c->t->now_ms + c->t->conf->ingress.request_timeout_ms);
+    timer_set(&c->t->timers, &c->timer, c->t->now_ms + request_ms(c));
     list_remove(&c->watch_link);
     list_append(&c->t->unwatched, &c->watch_link);
 }
@@ -397,12 +417,13 @@ static void on_timer(struct timer *timer, uint64_t now_ms)
 static void serve_http(struct client *c)
 {
     struct ingress_thread *t = c->t;
-    h2o_accept_ctx_t accept_ctx = {.ctx = &t->ctx, .hosts = t->config.hosts};
+    struct door *door = door_of(c);
+    h2o_accept_ctx_t accept_ctx = {.ctx = &door->ctx, .hosts = door->config.hosts};
 
     client_set_state(c, CLIENT_READING);
-    timer_set(&t->timers, &c->timer, t->now_ms + t->conf->ingress.request_timeout_ms);
+    timer_set(&t->timers, &c->timer, t->now_ms + request_ms(c));
     t->opening = c; /* bytes that came with the handshake may end it within h2o_http1_accept() */
-    h2o_http1_accept(&accept_ctx, c->sock, *h2o_get_timestamp(&t->ctx, NULL, NULL));
+    h2o_http1_accept(&accept_ctx, c->sock, *h2o_get_timestamp(&door->ctx, NULL, NULL));
     if (t->opening == c)
         watch(c);
     t->opening = NULL;
@@ -474,8 +495,9 @@ static void refuse(struct client *c, enum refused_reason why)
     linger(c, &answer_503);
 }
 
-void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
+void client_accept(struct ingress_thread *t, h2o_socket_t *sock, enum door_kind door)
 {
+    bool control = door == DOOR_CONTROL;
     struct client *c = calloc(1, sizeof(*c));
     if (c == NULL || !timers_reserve(&t->timers, t->n_clients + 3)) { /* and the thread's own two */
         free(c);
@@ -487,6 +509,7 @@ void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control)
     c->t = t;
     c->sock = sock;
     c->linger_fd = -1;
+    c->door = door;
     c->control = control;
     c->timer.fn = on_timer;
     list_init(&c->watch_link);

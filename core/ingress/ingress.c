@@ -76,8 +76,9 @@ static void take_down(struct ingress_thread *t)
 static void thread_open(struct ingress_thread *t)
 {
     t->loop = h2o_evloop_create();
-    h2o_context_init(&t->ctx, t->loop, &t->config);
-    h2o_multithread_register_receiver(t->ctx.queue, &t->receiver, on_receive);
+    for (int i = 0; i < DOORS; i++)
+        h2o_context_init(&t->door[i].ctx, t->loop, &t->door[i].config);
+    h2o_multithread_register_receiver(t->door[DOOR_PUBLIC].ctx.queue, &t->receiver, on_receive);
     pthread_mutex_lock(&t->wake_lock);
     t->awake = true;
     pthread_mutex_unlock(&t->wake_lock);
@@ -108,7 +109,7 @@ static void free_caches(void)
 
 static void thread_close(struct ingress_thread *t)
 {
-    h2o_multithread_queue_t *queue = t->ctx.queue;
+    h2o_multithread_queue_t *queue[DOORS];
 
     pthread_mutex_lock(&t->wake_lock);
     t->awake = false;
@@ -120,19 +121,24 @@ static void thread_close(struct ingress_thread *t)
         log_error("ingress", "connections could not be closed", LU("connections", t->n_clients));
         return;
     }
-    h2o_multithread_unregister_receiver(queue, &t->receiver);
+    for (int i = 0; i < DOORS; i++)
+        queue[i] = t->door[i].ctx.queue;
+    h2o_multithread_unregister_receiver(queue[DOOR_PUBLIC], &t->receiver);
     h2o_evloop_run(t->loop, 0);
-    h2o_context_dispose(&t->ctx);
+    for (int i = 0; i < DOORS; i++)
+        h2o_context_dispose(&t->door[i].ctx);
     h2o_evloop_run(t->loop, 0);
     h2o_evloop_destroy(t->loop);
     free_caches();
-    free(queue); /* h2o_multithread_destroy_queue() leaves the struct itself to nobody */
+    for (int i = 0; i < DOORS; i++)
+        free(queue[i]); /* h2o_multithread_destroy_queue() leaves the struct itself to nobody */
 }
 
 static void stop_clients(struct ingress_thread *t)
 {
     t->stopping = true;
-    t->ctx.shutdown_requested = 1;
+    for (int i = 0; i < DOORS; i++)
+        t->door[i].ctx.shutdown_requested = 1;
     list_each (it, &t->clients) {
         struct client *c = list_entry(it, struct client, link);
         if (c->state == CLIENT_WEBSOCKET)
@@ -181,10 +187,18 @@ static void one_turn(struct ingress_thread *t, uint32_t max_wait)
     auth_turn(t);
     timers_run(&t->timers, t->now_ms);
     client_watch(t);
-    uint64_t too_big = t->ctx.emitted_error_status[H2O_STATUS_ERROR_413];
+    uint64_t too_big = 0;
+    for (int i = 0; i < DOORS; i++)
+        too_big += t->door[i].ctx.emitted_error_status[H2O_STATUS_ERROR_413];
     metric_add(ingress_metrics.refused[REFUSED_BODY], (int64_t)(too_big - t->too_big));
     t->too_big = too_big;
     websocket_flush(t);
+}
+
+static void bodies_limit(struct ingress_thread *t)
+{
+    t->door[DOOR_PUBLIC].config.max_request_entity_size = t->conf->ingress.max_body;
+    t->door[DOOR_UPLOAD].config.max_request_entity_size = t->conf->ingress.upload.max_body;
 }
 
 static void take_configuration(struct ingress_thread *t)
@@ -203,7 +217,7 @@ static void take_configuration(struct ingress_thread *t)
     if (conf != NULL) {
         conf_free(&t->conf);
         t->conf = conf;
-        t->config.max_request_entity_size = conf->ingress.max_body;
+        bodies_limit(t);
         proxy_list_set(&t->proxies, &conf->ingress.trusted_proxies);
     }
     if (routes != NULL) {
@@ -267,20 +281,19 @@ static void *thread_main(void *arg)
 
 /* ------------------------------------------------------------ making */
 
-static void config_make(struct ingress_thread *t)
+static void door_make(struct door *d)
 {
-    h2o_config_init(&t->config);
-    t->config_made = true;
+    h2o_config_init(&d->config);
+    d->made = true;
     h2o_hostconf_t *host =
-        h2o_config_register_host(&t->config, h2o_iovec_init(H2O_STRLIT("default")), 65535 /* any port */);
+        h2o_config_register_host(&d->config, h2o_iovec_init(H2O_STRLIT("default")), 65535 /* any port */);
     h2o_pathconf_t *path = h2o_config_register_path(host, "/", 0);
     h2o_handler_t *handler = h2o_create_handler(path, sizeof(*handler));
     handler->on_req = http_handle;
-    t->config.server_name = h2o_iovec_init("", 0);
-    t->config.http1.upgrade_to_http2 = 0;
-    t->config.max_request_entity_size = t->conf->ingress.max_body;
+    d->config.server_name = h2o_iovec_init("", 0);
+    d->config.http1.upgrade_to_http2 = 0;
     /* A net below our own bounds: h2o's timers follow the wall clock. Fixed, while request_timeout may change. */
-    t->config.http1.req_timeout = REQUEST_NET_MS;
+    d->config.http1.req_timeout = REQUEST_NET_MS;
 }
 
 static bool threads_make(struct ingress *in)
@@ -294,7 +307,9 @@ static bool threads_make(struct ingress *in)
         t->index = i;
         t->conf = conf_ref(in->env.conf);
         t->routes = routes_ref(in->env.routes);
-        config_make(t);
+        for (int k = 0; k < DOORS; k++)
+            door_make(&t->door[k]);
+        bodies_limit(t);
         proxy_list_set(&t->proxies, &t->conf->ingress.trusted_proxies);
         list_init(&t->auth_waiters);
         list_init(&t->early);
@@ -323,7 +338,10 @@ static bool bind_all(struct ingress *in, char *err, size_t errlen)
     const struct conf *conf = in->env.conf;
 
     for (size_t i = 0; i < conf->ingress.address.n; i++)
-        if (!listener_bind(in, conf->ingress.address.item[i], err, errlen))
+        if (!listener_bind(in, DOOR_PUBLIC, conf->ingress.address.item[i], err, errlen))
+            return false;
+    for (size_t i = 0; i < conf->ingress.upload.address.n; i++)
+        if (!listener_bind(in, DOOR_UPLOAD, conf->ingress.upload.address.item[i], err, errlen))
             return false;
     if (in->env.control_path != NULL && !listener_bind_control(in, in->env.control_path, err, errlen))
         return false;
@@ -415,6 +433,12 @@ const char *ingress_address(const struct ingress *in, size_t i)
     return i < in->n_addresses ? in->address[i].text : NULL;
 }
 
+bool ingress_address_uploads(const struct ingress *in, size_t i)
+{
+    CHECK_MAGIC(in, INGRESS_MAGIC);
+    return i < in->n_addresses && in->address[i].door == DOOR_UPLOAD;
+}
+
 /* ------------------------------------------------------------ ending */
 
 bool ingress_tls_read(const struct ingress *in, const struct conf *conf, struct ssl_ctx_st **tls, char *err,
@@ -498,8 +522,9 @@ static void thread_free(struct ingress_thread *t)
     for (size_t i = 0; i < t->n_listeners; i++)
         if (t->listener[i].fd >= 0)
             close(t->listener[i].fd);
-    if (t->config_made)
-        h2o_config_dispose(&t->config);
+    for (int i = 0; i < DOORS; i++)
+        if (t->door[i].made)
+            h2o_config_dispose(&t->door[i].config);
     conf_free(&t->conf);
     conf_free(&t->next_conf);
     routes_free(&t->routes);

@@ -44,6 +44,7 @@ struct ingress *ingress_new(const struct ingress_env *env, char *err, size_t err
 bool ingress_start(struct ingress *in);
 /* "127.0.0.1:41234", as bound; NULL behind the last. */
 const char *ingress_address(const struct ingress *in, size_t i);
+bool ingress_address_uploads(const struct ingress *in, size_t i); /* it is of ingress.upload */
 /* Certificate and key as they are in their files now, for ingress_configure(); *tls is NULL without TLS. false: with a
  * reason in err. Reads files. Main thread. */
 struct ssl_ctx_st;

@@ -111,13 +111,13 @@ static int bind_listener(const struct ingress_address *a, bool first)
     return -1;
 }
 
-static void add_listener(struct ingress_thread *t, int fd, bool control)
+static void add_listener(struct ingress_thread *t, int fd, enum door_kind door)
 {
     omid_assert(t->n_listeners < ARRAY_LEN(t->listener));
-    t->listener[t->n_listeners++] = (struct ingress_listener){.t = t, .fd = fd, .control = control};
+    t->listener[t->n_listeners++] = (struct ingress_listener){.t = t, .fd = fd, .door = door};
 }
 
-bool listener_bind(struct ingress *in, const char *text, char *err, size_t errlen)
+bool listener_bind(struct ingress *in, enum door_kind door, const char *text, char *err, size_t errlen)
 {
     if (in->n_addresses == INGRESS_ADDRESSES_MAX) {
         snprintf(err, errlen, "ingress.address: more than %d addresses", INGRESS_ADDRESSES_MAX);
@@ -126,6 +126,7 @@ bool listener_bind(struct ingress *in, const char *text, char *err, size_t errle
     struct ingress_address *a = &in->address[in->n_addresses];
     if (!parse_address(text, a, err, errlen))
         return false;
+    a->door = door;
     for (unsigned i = 0; i < in->n_threads; i++) {
         int fd = bind_listener(a, i == 0);
         if (fd >= 0 && i == 0) {
@@ -139,7 +140,7 @@ bool listener_bind(struct ingress *in, const char *text, char *err, size_t errle
                 close(fd);
             return false;
         }
-        add_listener(&in->thread[i], fd, false);
+        add_listener(&in->thread[i], fd, door);
     }
     in->n_addresses++;
     return true;
@@ -202,7 +203,7 @@ bool listener_bind_control(struct ingress *in, const char *path, char *err, size
         close(fd);
         return false;
     }
-    add_listener(&in->thread[0], fd, true);
+    add_listener(&in->thread[0], fd, DOOR_CONTROL);
     return true;
 }
 
@@ -219,7 +220,7 @@ static void on_accept(h2o_socket_t *sock, const char *err)
         errno = 0;
         h2o_socket_t *client = h2o_evloop_socket_accept(sock);
         if (client != NULL) {
-            client_accept(t, client, l->control);
+            client_accept(t, client, l->door);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
@@ -261,7 +262,7 @@ void listener_close(struct ingress_thread *t, bool control)
 {
     for (size_t i = 0; i < t->n_listeners; i++) {
         struct ingress_listener *l = &t->listener[i];
-        if (l->sock == NULL || (l->control && !control))
+        if (l->sock == NULL || (l->door == DOOR_CONTROL && !control))
             continue;
         h2o_socket_read_stop(l->sock);
         h2o_socket_close(l->sock);

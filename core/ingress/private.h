@@ -119,7 +119,21 @@ void ingress_metrics_init(void);
 const char *ingress_refused_name(enum refused_reason why);
 
 /* ---- listener.c ---- */
+/* Who comes in by a listener. */
+enum door_kind {
+    DOOR_PUBLIC,
+    DOOR_UPLOAD, /* the same routes, with larger bodies and more time for them */
+    DOORS,
+    DOOR_CONTROL = DOORS, /* the control socket: what may be asked there may be asked of the public door's h2o */
+};
+/* What h2o has one of for each kind: a body's limit is a listener's. */
+struct door {
+    h2o_globalconf_t config;
+    bool made;
+    h2o_context_t ctx;
+};
 struct ingress_address {
+    enum door_kind door;
     struct sockaddr_storage sa; /* with the port as bound */
     socklen_t len;
     char text[64]; /* "127.0.0.1:41234", "[::1]:8700" */
@@ -128,10 +142,10 @@ struct ingress_listener {
     struct ingress_thread *t;
     h2o_socket_t *sock; /* NULL once closed */
     int fd;             /* until the thread has made a socket of it; else -1 */
-    bool control;
+    enum door_kind door;
 };
 /* Binds address i for all threads. false with a reason. */
-bool listener_bind(struct ingress *in, const char *text, char *err, size_t errlen);
+bool listener_bind(struct ingress *in, enum door_kind door, const char *text, char *err, size_t errlen);
 bool listener_bind_control(struct ingress *in, const char *path, char *err, size_t errlen);
 void listener_start(struct ingress_thread *t); /* on the thread */
 /* On the thread. control: the control socket, too; it answers until the end otherwise. */
@@ -155,9 +169,7 @@ struct ingress_thread {
     size_t n_listeners;
     struct timer accept_timer; /* accepting rests while descriptors are short */
 
-    h2o_globalconf_t config; /* per thread, as its limits change with conf */
-    bool config_made;
-    h2o_context_t ctx;
+    struct door door[DOORS]; /* per thread, as their limits change with conf */
     h2o_evloop_t *loop;
     h2o_multithread_receiver_t receiver;
     struct timers timers;
@@ -211,7 +223,7 @@ struct ingress {
     atomic_bool pause, stop;
     atomic_uint configured; /* how often next_conf was set */
     _Atomic uint64_t deadline_ms;
-    atomic_uint n_connections, n_websockets;
+    atomic_uint n_connections, n_websockets, n_uploads;
 };
 
 /* ---- tls.c ---- */
@@ -235,6 +247,7 @@ struct client {
     struct timer timer;
     struct list link, watch_link, early_link;
     uint64_t since_ms; /* of the state */
+    enum door_kind door;
     bool control, counted, tls;
     char peer[INET6_ADDRSTRLEN];
     char net[INET6_ADDRSTRLEN]; /* what counts as one address */
@@ -252,7 +265,7 @@ struct client {
     struct websocket *ws;      /* CLIENT_WEBSOCKET */
 };
 /* Takes over the socket. */
-void client_accept(struct ingress_thread *t, h2o_socket_t *sock, bool control);
+void client_accept(struct ingress_thread *t, h2o_socket_t *sock, enum door_kind door);
 void client_set_state(struct client *c, enum client_state state);
 struct client *client_of(h2o_req_t *req);
 void client_request_begin(struct client *c); /* our handler has it */

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "bus/channel.h"
+#include "session/speakers.h"
 #include "session/state.h"
 
 #define MODULE "audio"
@@ -65,6 +66,7 @@ static void session_audio_publish(struct session *s, const struct pcm *pcm)
     };
     if (pcm->n == 0)
         return;
+    speakers_audio(s, pcm);
     s->samples += pcm->n;
     bus_publish(s->ss->env.bus, &ev);
 }

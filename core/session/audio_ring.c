@@ -13,13 +13,15 @@
  * time, and it would be made anew as often. */
 #define SHRINK_TRIMS 16
 
-static struct metric *held_bytes;
+static struct metric *held_bytes[AUDIO_RING_USES];
 static pthread_once_t held_bytes_once = PTHREAD_ONCE_INIT;
 
 static void held_bytes_make(void)
 {
-    held_bytes = metric_gauge("omid_memory_replay_bytes",
-                              "Session buffers of audio that waits for speech-to-text or for its result.");
+    held_bytes[AUDIO_RING_REPLAY] = metric_gauge(
+        "omid_memory_replay_bytes", "Session buffers of audio that waits for speech-to-text or for its result.");
+    held_bytes[AUDIO_RING_VOICES] =
+        metric_gauge("omid_memory_voices_bytes", "Audio that is kept to compare voices, and of samples of voices.");
 }
 
 void audio_ring_metrics(void)
@@ -27,12 +29,18 @@ void audio_ring_metrics(void)
     pthread_once(&held_bytes_once, held_bytes_make);
 }
 
-/* The memory of all rings together changes by so much. */
-static void account(int64_t bytes)
+void audio_ring_account(enum audio_ring_use use, int64_t bytes)
 {
     audio_ring_metrics();
-    metric_add(held_bytes, bytes);
+    metric_add(held_bytes[use], bytes);
     budget_add(bytes);
+}
+
+size_t audio_ring_held(enum audio_ring_use use)
+{
+    audio_ring_metrics();
+    int64_t held = metric_value(held_bytes[use]);
+    return held > 0 ? (size_t)held : 0;
 }
 
 static bool resize(struct audio_ring *r, size_t cap)
@@ -48,7 +56,7 @@ static bool resize(struct audio_ring *r, size_t cap)
         memcpy(data, from + first, (n - first) * sizeof *data);
         pos += n;
     }
-    account(((int64_t)cap - (int64_t)r->cap) * (int64_t)sizeof *data);
+    audio_ring_account(r->use, ((int64_t)cap - (int64_t)r->cap) * (int64_t)sizeof *data);
     free(r->data);
     r->data = data;
     r->cap = cap;
@@ -66,6 +74,11 @@ bool audio_ring_reserve(struct audio_ring *r, size_t n)
 {
     size_t cap = cap_for((size_t)(r->end - r->base) + n, r->cap ? r->cap : MIN_CAP);
     return cap == r->cap || resize(r, cap);
+}
+
+size_t audio_ring_growth(const struct audio_ring *r, size_t n)
+{
+    return (cap_for((size_t)(r->end - r->base) + n, r->cap ? r->cap : MIN_CAP) - r->cap) * sizeof *r->data;
 }
 
 bool audio_ring_append(struct audio_ring *r, const int16_t *pcm, size_t n)
@@ -111,7 +124,7 @@ void audio_ring_release(struct audio_ring *r)
 {
     if (r->base < r->end || r->cap == 0)
         return;
-    account(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    audio_ring_account(r->use, -(int64_t)r->cap * (int64_t)sizeof *r->data);
     free(r->data);
     r->data = NULL;
     r->cap = r->peak = 0;
@@ -120,7 +133,7 @@ void audio_ring_release(struct audio_ring *r)
 
 void audio_ring_free(struct audio_ring *r)
 {
-    account(-(int64_t)r->cap * (int64_t)sizeof *r->data);
+    audio_ring_account(r->use, -(int64_t)r->cap * (int64_t)sizeof *r->data);
     free(r->data);
     *r = (struct audio_ring){0};
 }

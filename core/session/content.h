@@ -59,6 +59,10 @@ const char *content_photo_add(struct content *ct, unsigned char *data, size_t le
  * too many, or no memory. */
 const char *content_name(struct content *ct, int speaker_id, const char *person_id, const char *name,
                          const char *segments, const char *session_id, int64_t now_ms);
+static inline const struct naming *content_newest_naming(const struct content *ct)
+{
+    return &ct->naming[ct->n_namings - 1]; /* there is one that is not stored */
+}
 /* NULL: nobody has said. */
 const struct speaker_name *content_speaker(const struct content *ct, int speaker_id);
 

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "session/speakers.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -107,6 +108,7 @@ static void on_speaker_assigned(struct session *s, yajl_val v)
             if (seg)
                 conversation_segment_name(c, seg, owner ? NULL : person);
         }
+        speakers_named(s, content_newest_naming(&c->content));
         conversation_changed(c);
     }
     buf_free(&known);

@@ -17,6 +17,7 @@
 #include "lane/exec/exec.h"
 #include "session/geolocation.h"
 #include "session/state.h"
+#include "session/sync.h"
 
 #define MODULE "rest"
 #define REST_MAGIC UINT32_C(0x72657374)
@@ -462,5 +463,5 @@ bool sessions_routes_add(struct routes *routes, struct sessions **all)
         if (!routes_add(routes, &r[i]))
             return false;
     }
-    return geolocation_route_add(routes, all);
+    return geolocation_route_add(routes, all) && sync_routes_add(routes, all);
 }

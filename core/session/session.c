@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "host/host.h"
+#include "session/speakers.h"
 #include "session/state.h"
 
 #define MODULE "session"
@@ -117,6 +118,7 @@ void session_destroy(struct session *s)
         stt_feed_free(&s->stream[i].feed); /* one that has failed */
     roster_remove(&s->ss->roster, &s->shown);
     conversation_detach(s);
+    speakers_close(s);
     struct omid_event ev = session_event(s, OMID_EVENT_SESSION_END);
     if (s->begun)
         bus_publish(ss->env.bus, &ev);
@@ -261,6 +263,7 @@ void session_conversation_request(struct session *s)
 
 void session_take_segments(struct session *s, struct segment_list *batch)
 {
+    speakers_segments(s, batch);
     if (s->conversation)
         conversation_add(s->conversation, s, batch);
     for (size_t i = 0; i < batch->n; i++) {
@@ -369,6 +372,7 @@ static void on_check(struct ev_loop *ev, ev_timer *w, int revents)
     CHECK_MAGIC(s, SESSION_MAGIC);
     session_show(s, true);
     session_photos_expire(s);
+    speakers_settle(s);
     uint64_t now = loop_now_ms(s->ss->env.loop);
     uint32_t inactivity = session_conf(s)->listen.inactivity_ms;
     if (inactivity && now - s->last_data_ms >= inactivity)
@@ -487,6 +491,7 @@ static void session_begin(struct session *s)
     bus_publish(s->ss->env.bus, &ev);
     session_conversation_request(s);
     session_last_memory(s);
+    speakers_settle(s);
     session_send_status(s, "in_progress_conversations_processing", "Processing Conversations", NULL);
     session_send_status(s, "stt_initiating", "STT Service Starting", NULL);
     for (unsigned i = 0; i < s->n_streams; i++) {

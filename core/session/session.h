@@ -25,7 +25,7 @@ struct sessions_env {
     struct queue *queue;
     struct exec *exec;
     struct loop *loop;
-    unsigned reactor;
+    unsigned reactor, reactors; /* this one, of so many */
 };
 struct sessions *sessions_new(const struct sessions_env *env);
 /* Once, when plugins and queue have started: what a former run left unfinished is processed, and they are to hear of

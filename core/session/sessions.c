@@ -9,8 +9,11 @@
 #include "host/host.h"
 #include "session/audio_ring.h"
 #include "session/geolocation.h"
+#include "session/samples.h"
 #include "session/state.h"
 #include "session/summary.h"
+#include "session/sync.h"
+#include "session/voices.h"
 
 #define MODULE "session"
 #define SWEEP_MAX 256 /* conversations looked at per sweep */
@@ -246,8 +249,11 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
 {
     struct sessions *ss = container_of(msg, struct sessions, start);
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
-    if (!ss->draining)
-        ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->draining)
+        return;
+    ev_timer_start(loop_ev(loop), &ss->sweep);
+    sync_start(ss->sync);
+    samples_start(ss->samples);
 }
 
 void sessions_start(struct sessions *ss)
@@ -272,11 +278,16 @@ struct sessions *sessions_new(const struct sessions_env *env)
     list_init(&ss->geolocation_patch);
     geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
+    list_init(&ss->calls);
+    ss->samples = samples_new(ss);
+    ss->voices = map_new();
     ss->by_id = map_new();
     ss->conversation = map_new();
     ss->processing = map_new();
     ss->open_of = map_new();
-    if (!ss->by_id || !ss->open_of || !ss->conversation || !ss->processing) {
+    ss->sync = sync_new(ss);
+    if (!ss->sync || !ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation ||
+        !ss->processing) {
         sessions_free(&ss);
         return NULL;
     }
@@ -318,6 +329,8 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     }
     interval_set(ss, &ss->lifecycle, former->listen.lifecycle_check_ms, conf->listen.lifecycle_check_ms);
     interval_set(ss, &ss->sweep, former->store.sweep_ms, conf->store.sweep_ms);
+    sync_configure(ss->sync, former);
+    samples_configure(ss->samples);
     conf_free(&former);
 }
 
@@ -337,7 +350,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0)
+        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -359,6 +372,7 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
         supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
+    sync_drain(ss->sync);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
 
@@ -380,6 +394,9 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    sync_free(&ss->sync);
+    samples_free(&ss->samples);
+    voices_free_all(ss);
     geolocation_free_all(ss);
     struct ev_loop *ev = loop_ev(ss->env.loop);
     ev_timer_stop(ev, &ss->lifecycle);
@@ -389,6 +406,7 @@ void sessions_free(struct sessions **ssp)
     map_free(&ss->conversation);
     map_free(&ss->processing);
     map_free(&ss->open_of);
+    map_free(&ss->voices);
     pcm_free(&ss->scratch);
     pcm_free(&ss->mixed);
     roster_free(&ss->roster);

@@ -39,6 +39,10 @@ struct sessions {
     struct map *open_of;                        /* uid -> its open struct conversation */
     struct list geolocation, geolocation_patch; /* under way */
     struct list rest;                           /* requests of the REST routes under way */
+    struct sync *sync;                          /* recordings made offline */
+    struct list calls;                          /* the same, of call.h */
+    struct map *voices;                         /* uid -> struct voices, of those who speak */
+    struct samples *samples;                    /* of voices, that are to be taken */
     struct map *processing;                     /* id -> struct processing */
     struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;
@@ -129,6 +133,7 @@ struct session {
     bool undecoded_told;               /* that packets do not decode: said once */
     struct conversation *conversation; /* NULL until the store has answered */
     bool begun;                        /* plugins know of it */
+    struct speakers *speakers;         /* NULL: voices are not compared */
     struct photo_parts *photos;        /* pieces that wait for the others; NULL: none has come yet */
     struct segment_list early;         /* transcript before there was a conversation, in seconds of the session */
     struct list early_texts;           /* what the client said of a conversation before there was one */

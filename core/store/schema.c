@@ -89,8 +89,21 @@ static const char v6[] =
     " updated INTEGER NOT NULL) WITHOUT ROWID;"
     "ALTER TABLE conversation ADD COLUMN geolocation TEXT;";
 
-/* Version 7: recordings made offline. */
-static const char v7[] = "SELECT 1;";
+/* Version 7: recordings made offline. status: enum recording_status; stored: nothing is left to be done for it. */
+static const char v7[] =
+    "CREATE TABLE upload(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, created INTEGER NOT NULL);"
+    "CREATE INDEX upload_age ON upload(created);"
+    "CREATE TABLE recording(n INTEGER PRIMARY KEY, file TEXT NOT NULL UNIQUE, uid TEXT NOT NULL, hash TEXT NOT NULL,"
+    " format INTEGER NOT NULL, start INTEGER NOT NULL, language TEXT NOT NULL, created INTEGER NOT NULL,"
+    " status INTEGER NOT NULL, attempts INTEGER NOT NULL, not_before INTEGER NOT NULL, progress REAL NOT NULL,"
+    " seconds REAL NOT NULL, stored INTEGER NOT NULL, error TEXT, conversations TEXT);"
+    "CREATE INDEX recording_due ON recording(not_before) WHERE stored = 0;"
+    "CREATE INDEX recording_of_uid ON recording(uid) WHERE stored = 0;"
+    "CREATE INDEX recording_age ON recording(created);"
+    "CREATE TABLE upload_file(upload INTEGER NOT NULL REFERENCES upload(n) ON DELETE CASCADE, at INTEGER NOT NULL,"
+    " name TEXT NOT NULL, recording INTEGER NOT NULL REFERENCES recording(n), again INTEGER NOT NULL,"
+    " PRIMARY KEY(upload, at)) WITHOUT ROWID;"
+    "CREATE INDEX upload_file_of ON upload_file(recording);";
 
 /* Version 8: what the steps of a conversation's end have made, while it is processed; the days' summaries. In a plan
  * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
@@ -148,6 +161,38 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_DUE_PROCESSING] =
         "SELECT id, uid, status, n FROM conversation WHERE status = 1 AND n > ?1 AND n <= ?2 ORDER BY n"
         " LIMIT ?3",
+    [SS_SEG_SHIFT] = "UPDATE segment SET start = start + ?2, \"end\" = \"end\" + ?2 WHERE conversation = ?1",
+    [SS_CONV_MADE] = "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
+                     " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?5, ?6, ?7)",
+    [SS_CONV_AROUND] = "SELECT n, id, status, started, finished FROM conversation WHERE uid = ?1 AND started > 0"
+                       " AND finished > ?2 AND started < ?3 ORDER BY started LIMIT 1",
+    [SS_UPLOAD_PUT] = "INSERT INTO upload(id, uid, created) VALUES(?1, ?2, ?3)",
+    [SS_UPLOAD_FILE_PUT] = "INSERT INTO upload_file(upload, at, name, recording, again) VALUES(?1, ?2, ?3, ?4, ?5)",
+    [SS_UPLOAD_FIND] = "SELECT n, created FROM upload WHERE id = ?1 AND uid = ?2",
+    [SS_UPLOAD_FILES] =
+        "SELECT f.name, r.hash, r.start, r.status, r.progress, r.seconds, r.error, r.conversations, f.again"
+        " FROM upload_file f JOIN recording r ON r.n = f.recording WHERE f.upload = ?1 ORDER BY f.at",
+    [SS_UPLOADS_FORGET] =
+        "DELETE FROM upload WHERE n IN (SELECT n FROM upload WHERE created < ?1 ORDER BY created LIMIT ?2)",
+    [SS_RECORDING_FIND] = "SELECT n, status FROM recording WHERE file = ?1",
+    [SS_RECORDING_PUT] =
+        "INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts, not_before,"
+        " progress, seconds, stored) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, 0)",
+    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, progress = 0, stored = 0,"
+                           " error = NULL, created = ?2 WHERE n = ?1",
+    [SS_RECORDING_COUNT] = "SELECT count(*) FROM recording WHERE uid = ?1 AND stored = 0",
+    [SS_RECORDINGS_DUE] = "SELECT n, uid, language, file, format, start, status, attempts, conversations FROM recording"
+                          " WHERE stored = 0 AND not_before <= ?1 ORDER BY not_before, n LIMIT ?2",
+    [SS_RECORDINGS_FORGET] =
+        "DELETE FROM recording WHERE n IN (SELECT n FROM recording r WHERE created < ?1 AND stored = 1 AND"
+        " NOT EXISTS(SELECT 1 FROM upload_file WHERE recording = r.n) ORDER BY created LIMIT ?2)",
+    [SS_RECORDING_SET] =
+        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = ?5, seconds = ?6,"
+        " error = ?7, stored = ?8 WHERE n = ?1",
+    [SS_RECORDING_OPEN] = "SELECT 1 FROM recording WHERE n = ?1 AND status <= 1",
+    [SS_RECORDING_DONE] = "UPDATE recording SET status = 2, attempts = 0, not_before = 0, progress = 1, seconds = ?2,"
+                          " conversations = ?3, error = NULL WHERE n = ?1",
+    [SS_RECORDING_WANTS] = "SELECT 1 FROM recording WHERE file = ?1 AND stored = 0",
     [SS_SEG_PUT] =
         "INSERT INTO segment(conversation, id, text, speaker, speaker_id, is_user, person_id, stt_provider, start,"
         " \"end\") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(conversation, id) DO UPDATE SET"

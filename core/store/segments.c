@@ -93,7 +93,7 @@ struct put_call {
     char *text;
 };
 
-static bool segment_put(struct store *s, int64_t row, const struct store_segment *g)
+bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g)
 {
     sqlite3_stmt *st = db_stmt(s->db, SS_SEG_PUT);
     sqlite3_bind_int64(st, 1, row);
@@ -136,7 +136,7 @@ static int put_run(struct store *s, struct store_call *call)
             return OMID_ERR;
     }
     for (size_t i = 0; i < p->n_segments; i++) {
-        if (!segment_put(s, row, &p->segment[i]))
+        if (!store_segment_put(s, row, &p->segment[i]))
             return OMID_ERR;
     }
     if (p->started_ms == 0 && p->finished_ms == 0 && p->timeout_ms == 0)

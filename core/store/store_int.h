@@ -67,6 +67,24 @@ enum store_stmt {
     SS_LIST,
     SS_DUE_TIMEOUT,
     SS_DUE_PROCESSING,
+    SS_SEG_SHIFT,
+    SS_CONV_MADE,
+    SS_CONV_AROUND,
+    SS_UPLOAD_PUT,
+    SS_UPLOAD_FILE_PUT,
+    SS_UPLOAD_FIND,
+    SS_UPLOAD_FILES,
+    SS_UPLOADS_FORGET,
+    SS_RECORDING_FIND,
+    SS_RECORDING_PUT,
+    SS_RECORDING_AGAIN,
+    SS_RECORDING_COUNT,
+    SS_RECORDINGS_DUE,
+    SS_RECORDINGS_FORGET,
+    SS_RECORDING_SET,
+    SS_RECORDING_OPEN,
+    SS_RECORDING_DONE,
+    SS_RECORDING_WANTS,
     SS_SEG_PUT,
     SS_SEG_DELETE,
     SS_SEG_OF,
@@ -154,6 +172,7 @@ int store_conversation_read(struct db *db, const char *id, bool data, struct sto
 int64_t store_status_change(struct store *s, struct store_call *call, const char *id, enum store_status from,
                             enum store_status to, const char *structured, const char *error);
 /* segments.c */
+bool store_segment_put(struct store *s, int64_t row, const struct store_segment *g);
 int store_segments_read(struct db *db, int64_t row, struct store_conversation *c);
 /* content.c: photos, messages of apps, named speakers */
 int store_content_read(struct db *db, int64_t row, bool data, struct store_conversation *c);

@@ -3,6 +3,7 @@
  *
  *   plugin.c   options, counters, the descriptor
  *   stream.c   one stream: a WebSocket of the plugin's lane, from connect to the last result
+ *   recording.c  a recording as a whole: one HTTP request
  *   query.c    models, languages, the URL that is asked for (no state, no host)
  *   results.c  what Deepgram sends (no state, no host)
  *
@@ -49,6 +50,9 @@ struct dg_query {
 /* endpoint + '?' + the query; malloc'ed, NULL: no memory. */
 char *dg_query_url(const char *endpoint, const struct dg_query *q);
 bool dg_language_is_english(const char *language);
+/* The base URL -> where recordings go: "wss://host/x/v1/listen" becomes "https://host/x/v1/listen?..."; endpoint is
+ * dg_endpoint()'s. sample_rate, keyterms of q are not looked at. malloc'ed, NULL: no memory. */
+char *dg_recording_url(const char *endpoint, const struct dg_query *q);
 
 /* ---- results.c ---- */
 
@@ -82,6 +86,9 @@ struct dg_message {
 /* Reads one text message; never fails otherwise than by `kind`. Free with dg_message_free(). */
 void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t max);
 void dg_message_free(struct dg_message *m);
+/* The same of the answer for a recording: DG_RESULTS, DG_ERROR (an answer that says why not), or what is wrong with it.
+ */
+void dg_recording_parse(struct dg_message *m, const char *text, size_t len, size_t max);
 
 /* ---- plugin.c ---- */
 
@@ -111,6 +118,7 @@ struct dg_instance {
     const struct omid_host *host;
     const struct dg_shared *shared;
     size_t streams; /* open()ed and not yet released */
+    struct dg_recording *recordings;
 };
 
 /* ---- stream.c: the role's functions; state is a struct dg_instance ---- */
@@ -121,5 +129,11 @@ void dg_stream_finalize(void *stream);
 void dg_stream_close(void *stream);
 void dg_stream_release(void *stream);
 void dg_stream_stats(void *stream, struct omid_stt_stats *stats);
+
+/* ---- recording.c; state as above ---- */
+
+int dg_recording_transcribe(void *state, const struct omid_stt_params *params, const struct omid_audio *audio,
+                            struct omid_ask *ask);
+void dg_recordings_stop(struct dg_instance *in);
 
 #endif

@@ -257,6 +257,7 @@ static int dg_start(struct omid_instance *inst, const struct omid_host *host, vo
 static void dg_stop(void *state)
 {
     struct dg_instance *in = state;
+    dg_recordings_stop(in);
     if (in->streams > 0) { /* their sessions still point to the instance: rather lost than used after free */
         in->host->log(in->shared->mod, OMID_LOG_ERROR, "stopped with %zu streams that no session has released",
                       in->streams);
@@ -267,7 +268,7 @@ static void dg_stop(void *state)
 
 static int dg_serves(void *state, const char *model, const char *language)
 {
-    struct dg_instance *in = state;
+    const struct dg_instance *in = state;
     enum dg_model m;
     if (!dg_model_find(model, &m))
         return -1;
@@ -283,6 +284,7 @@ static const struct omid_stt_role stt = {
     .close = dg_stream_close,
     .release = dg_stream_release,
     .stats = dg_stream_stats,
+    .transcribe = dg_recording_transcribe,
 };
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {

@@ -197,3 +197,21 @@ char *dg_query_url(const char *endpoint, const struct dg_query *q)
     }
     return t.s;
 }
+
+char *dg_recording_url(const char *endpoint, const struct dg_query *q)
+{
+    struct text t = {0};
+    bool tls = strncmp(endpoint, "wss://", 6) == 0;
+
+    text_adds(&t, tls ? "https://" : "http://");
+    text_adds(&t, endpoint + (tls ? 6 : 5));
+    text_adds(&t, "?model=");
+    text_adds(&t, models[q->model].wire);
+    text_adds(&t, "&smart_format=true&punctuate=true&diarize=true&utterances=true&language=");
+    text_add_encoded(&t, q->language);
+    if (t.failed) {
+        free(t.s);
+        return NULL;
+    }
+    return t.s;
+}

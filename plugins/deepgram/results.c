@@ -232,6 +232,35 @@ static void error_read(struct dg_message *m, yajl_val root)
     }
 }
 
+/* {"err_code", "err_msg"}: how a request is refused. */
+static void error_of_request(struct dg_message *m, yajl_val root)
+{
+    const char *code = member_str(root, "err_code"), *message = member_str(root, "err_msg");
+    m->kind = DG_ERROR;
+    snprintf(m->error, sizeof(m->error), "%.60s%s%.120s", code ? code : "", code && message ? ": " : "",
+             message ? message : "");
+    for (char *p = m->error; *p; p++) {
+        if ((unsigned char)*p < ' ' || (unsigned char)*p >= 0x7f)
+            *p = '?';
+    }
+}
+
+/* NULL: no JSON, or deeper than it may be; *too_big: longer than max. */
+static yajl_val tree_of(const char *text, size_t len, size_t max, bool *too_big)
+{
+    *too_big = len > max;
+    if (*too_big || memchr(text, '\0', len) || !is_shallow_json((const unsigned char *)text, len))
+        return NULL;
+    char *copy = malloc(len + 1); /* yajl's tree wants a NUL at the end */
+    if (!copy)
+        return NULL;
+    memcpy(copy, text, len);
+    copy[len] = '\0';
+    yajl_val root = yajl_tree_parse(copy, NULL, 0);
+    free(copy);
+    return root;
+}
+
 void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t max)
 {
     static const struct {
@@ -246,19 +275,12 @@ void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t
     memset(m, 0, sizeof(*m));
     m->until = -1.0;
     m->kind = DG_MALFORMED;
-    if (len > max) {
-        m->kind = DG_TOO_BIG;
+    bool too_big;
+    yajl_val root = tree_of(text, len, max, &too_big);
+    if (!root) {
+        m->kind = too_big ? DG_TOO_BIG : DG_MALFORMED;
         return;
     }
-    if (memchr(text, '\0', len) || !is_shallow_json((const unsigned char *)text, len))
-        return;
-    char *copy = malloc(len + 1); /* yajl's tree wants a NUL at the end */
-    if (!copy)
-        return;
-    memcpy(copy, text, len);
-    copy[len] = '\0';
-    yajl_val root = yajl_tree_parse(copy, NULL, 0);
-    free(copy);
     const char *type = member_str(root, "type");
     if (YAJL_IS_OBJECT(root))
         m->kind = DG_UNKNOWN;
@@ -270,6 +292,46 @@ void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t
         results_read(m, root);
     else if (type && strcmp(type, "Error") == 0)
         error_read(m, root);
+    yajl_tree_free(root);
+}
+
+/* results.channels[0].alternatives[0].words; none is a recording in which nothing was said. */
+static void recording_read(struct dg_message *m, yajl_val root)
+{
+    yajl_val channels = member(member(root, "results"), "channels");
+    yajl_val first =
+        YAJL_IS_ARRAY(channels) && YAJL_GET_ARRAY(channels)->len > 0 ? YAJL_GET_ARRAY(channels)->values[0] : NULL;
+    yajl_val alternatives = member(first, "alternatives");
+    if (!YAJL_IS_ARRAY(alternatives) || YAJL_GET_ARRAY(alternatives)->len == 0)
+        return; /* malformed */
+    size_t n = 0;
+    yajl_val list = member(YAJL_GET_ARRAY(alternatives)->values[0], "words");
+    if (list && !YAJL_IS_ARRAY(list))
+        return;
+    struct word *words = words_read(list, &n, &m->bad);
+    m->kind = DG_RESULTS;
+    if (words && !segments_make(m, words, n)) { /* no memory */
+        dg_message_free(m);
+        m->kind = DG_MALFORMED;
+    }
+    free(words);
+}
+
+void dg_recording_parse(struct dg_message *m, const char *text, size_t len, size_t max)
+{
+    bool too_big;
+    memset(m, 0, sizeof(*m));
+    m->until = -1.0;
+    m->kind = DG_MALFORMED;
+    yajl_val root = tree_of(text, len, max, &too_big);
+    if (!root) {
+        m->kind = too_big ? DG_TOO_BIG : DG_MALFORMED;
+        return;
+    }
+    if (member(root, "err_msg") || member(root, "err_code"))
+        error_of_request(m, root);
+    else
+        recording_read(m, root);
     yajl_tree_free(root);
 }
 

@@ -278,6 +278,7 @@ static void sphinx_stop(void *state)
 {
     struct sphinx_instance *si = state;
     si->stopped = true;
+    recordings_stop(si);
     if (si->poll != NULL)
         si->host->timer_stop(&si->poll);
     if (si->second != NULL)

@@ -139,7 +139,8 @@ struct sphinx_instance {
     const struct omid_host *host;
     struct omid_module *mod;
     struct sphinx_shared *shared;
-    struct stream *first;      /* all streams */
+    struct stream *first; /* all streams */
+    struct recording *recordings;
     struct omid_timer *poll;   /* runs while streams wait for a turn */
     struct omid_timer *second; /* runs while there are streams: utterances nobody ends */
     unsigned refs;             /* start()'s, one per stream, one for a preload */
@@ -149,6 +150,13 @@ struct sphinx_instance {
 #define SPHINX_INSTANCE_MAGIC UINT32_C(0x53504849)
 
 extern const struct omid_stt_role sphinx_role;
+
+/* --- recording.c: reactor --- */
+int recording_transcribe(void *state, const struct omid_stt_params *params, const struct omid_audio *audio,
+                         struct omid_ask *ask);
+void recordings_stop(struct sphinx_instance *si); /* those that no job has; the host answers for them */
+
+/* --- stream.c --- */
 void instance_unref(struct sphinx_instance *si);
 /* Tells the host, once, when no stream and no preload is left. */
 void instance_check_drained(struct sphinx_instance *si);

@@ -566,4 +566,5 @@ const struct omid_stt_role sphinx_role = {.size = sizeof(struct omid_stt_role),
                                           .audio = role_audio,
                                           .finalize = role_finalize,
                                           .close = role_close,
-                                          .release = role_release};
+                                          .release = role_release,
+                                          .transcribe = recording_transcribe};

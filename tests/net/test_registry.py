@@ -3,11 +3,12 @@ import base64
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.admin import Admin
-from support.daemon import merge
+from support.daemon import merge, program
 from support.wait import until
 
 HOOKER = Path(os.environ.get("OMID_BUILD_TREE") or ".") / "tests/plugins/.libs/hooker.so"
@@ -305,3 +306,76 @@ def test_secrets_end(rig):
     assert seen(admin, "ann")["h"]["secrets"][0] == second
     until(lambda: seen(admin, "ann")["h"]["secrets"] == [second], what="the end of the old one")
     assert first != second and len(admin.call("GET", WHERE + "/h")["secrets"]) == 1
+
+
+# ------------------------------------------------------------------------------ the configuration's blocks
+
+
+def seeds(**more):
+    return merge({"app billing": {"name": "Billing", "uid": "owner", "url": "https://billing.example.com/in",
+                                  "events": ["order.*"], "filter": '{ "order.state": "paid" }', "rate_per_min": 30},
+                  "webhook audio1": {"uid": "ann", "url": "https://h.example.com/a,7", "triggers": ["audio_bytes"],
+                                     "secret": SECRET}}, more)
+
+
+def test_blocks(rig):
+    daemon, admin = rig(seeds())
+    shown = admin.call("GET", "/v1/admin/apps/billing")
+    assert shown["from_configuration"] and shown["filter"] == {"order.state": "paid"} and shown["rate_per_min"] == 30
+    one = seen(admin, "ann")["audio1"]
+    assert (one["url"], one["audio_ms"], one["secrets"]) == ("https://h.example.com/a", 7000, [SECRET])
+    # What the operator changes stays, over a restart and a reload, as long as the block does.
+    admin.call("PATCH", "/v1/admin/apps/billing", {"rate_per_min": 5, "name": "Other"})
+    admin.call("POST", "/v1/admin/apps/billing/enable", {"uid": "ann"})
+    admin.call("POST", "/v1/admin/webhooks/audio1/disable")
+    daemon.stop()
+    daemon.start()
+    assert admin.call("GET", "/v1/admin/apps/billing")["rate_per_min"] == 5 and set(seen(admin, "ann")) == {"billing"}
+    reload(daemon, merge(BASE, seeds()))
+    assert admin.call("GET", "/v1/admin/apps/billing")["name"] == "Other" and set(seen(admin, "ann")) == {"billing"}
+    # A changed block counts, as a whole; its secret is rotated.
+    other = "whsec_" + base64.b64encode(b"x" * 24).decode()
+    now = merge(seeds(), {"app billing": {"rate_per_min": 31}, "webhook audio1": {"secret": other}})
+    reload(daemon, merge(BASE, now))
+    shown = admin.call("GET", "/v1/admin/apps/billing")
+    assert shown["rate_per_min"] == 31 and shown["name"] == "Billing"
+    assert seen(admin, "ann")["audio1"]["secrets"] == [other, SECRET] and "billing" in seen(admin, "ann")
+    # A block that is gone removes nothing; one that was removed otherwise comes back with the next start.
+    reload(daemon, BASE)
+    assert set(seen(admin, "ann")) == {"audio1", "billing"}
+    admin.call("DELETE", "/v1/admin/apps/billing", expect=204)
+    reload(daemon, merge(BASE, now))
+    assert admin.call("GET", "/v1/admin/apps/billing")["rate_per_min"] == 31 and set(seen(admin, "ann")) == {"audio1"}
+    # An id of the other kind, or another user's, is told and left.
+    reload(daemon, merge(BASE, {"webhook billing": dict(HOOK), "webhook audio1": dict(HOOK, uid="bob")}))
+    until(lambda: len(daemon.logged("a block of the configuration is not registered")) == 2, what="both are told")
+    assert not seen(admin, "bob") and SECRET not in daemon.log() and other not in daemon.log()
+
+
+def reload(daemon, settings):
+    before = daemon.metric("omid_reloads_total", result="ok")
+    daemon.rewrite(settings)
+    daemon.process.send_signal(1)
+    until(lambda: daemon.metric("omid_reloads_total", result="ok") == before + 1, what="the reload")
+
+
+NONSENSE = {
+    "url": ('app a {\n  events = { "*" }\n  url = "ftp://x/"\n}\n', 3, "app a: url: expected a URL"),
+    "uid": ('webhook a {\n  uid = "a b"\n  url = "http://x/"\n  triggers = { "audio_bytes" }\n}\n', 2, "webhook a: uid: expected"),
+    "trigger": ('app a {\n  url = "http://x/"\n  triggers = { "memory_created" }\n}\n', 3, "app a: triggers: expected memory_creation"),
+    "nothing to tell": ('\napp a {\n  url = "http://x/"\n}\n', 2, "app a: expected at least one of triggers and events"),
+    "event": ('app a {\n  url = "http://x/"\n\n  events = { "a b" }\n}\n', 4, "app a: events: expected types"),
+    "filter": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  filter = "[1]"\n}\n', 4, "app a: filter: expected a JSON object"),
+    "capability": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  capabilities = { "all" }\n}\n', 4, "app a: capabilities: expected"),
+    "secret": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  secret = "whsec_c2hvcnQ="\n}\n', 4, "app a: secret: expected whsec_"),
+    "setup": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  setup_completed_url = "http://u@x/"\n}\n', 4, "app a: setup_completed_url: expected"),
+}
+
+
+def test_blocks_that_make_no_sense(tmp_path):
+    file = tmp_path / "omi.conf"
+    for what, (text, line, told) in NONSENSE.items():
+        file.write_text(text)
+        run = subprocess.run([str(program("omid")), "-t", "-f", str(file)], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 78 and "%s:%d: %s" % (file, line, told) in run.stderr, (what, run.stderr)
+        assert "c2hvcnQ" not in run.stderr

@@ -115,6 +115,7 @@ class Daemon:
         except (OSError, ValueError):
             return False
         self.address, self.control = ready["addresses"][0], ready["control"]
+        self.uploads = ready["uploads"]
         return ready["pid"] == self.process.pid
 
     def stop(self, deadline=30.0):

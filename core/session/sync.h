@@ -1,0 +1,117 @@
+/*
+ * Recordings made offline: POST /v1/sync-local-files takes them, GET /v1/sync-jobs/{id} tells how far they are.
+ *
+ *   sync_upload.c  the routes: a body becomes files on disk and rows in the store, and only then is it accepted
+ *   sync.c         one reactor's recordings: which are worked on, when, and what became of each
+ *   sync_stt.c     the transcript of one: voice activity, speech-to-text, piece by piece
+ *   sync_audio.c   its audio on the way to the role audio_store
+ *   recording.c    the file itself
+ *
+ * A recording is worked on by the reactor of its user. Everything that was done for it can be done again: what it has
+ * come to is in the store, in one transaction with the conversations that it has made.
+ */
+#ifndef OMID_SESSION_SYNC_H
+#define OMID_SESSION_SYNC_H
+
+#include "host/ask.h"
+#include "session/recording.h"
+#include "session/state.h"
+#include "store/recordings.h"
+
+#define SYNC_MAGIC UINT32_C(0x73796e63)
+#define JOB_MAGIC UINT32_C(0x73796a62)
+
+enum job_state {
+    JOB_NEW,
+    JOB_DECODE,     /* executor: the file becomes samples */
+    JOB_READ,       /* executor: a window of them */
+    JOB_SCAN,       /* where is speech in it? */
+    JOB_TRANSCRIBE, /* what is said in one stretch of it? */
+    JOB_MERGE,      /* the store */
+    JOB_WAIT,       /* a conversation that it belongs to is not over */
+    JOB_FIND,       /* the store: a conversation whose audio is next */
+    JOB_CUT,        /* executor: a piece of that */
+    JOB_KEEP,       /* the audio store takes it */
+    JOB_SETTLE,     /* the store: done, skipped, failed, or another time */
+    JOB_STATES
+};
+
+/* One recording in work. The reactor's, but for `pcm` and `err` while an executor has it (`working`). */
+struct job {
+    uint32_t magic;
+    enum job_state state;
+    struct sync *sync;
+    int64_t n; /* of the recording */
+    char *uid, *language, *file;
+    enum recording_format format;
+    int64_t start_ms;
+    unsigned attempts;
+    bool working;   /* an executor or the store will answer */
+    bool abandoned; /* and then nobody wants it any more */
+    struct host_ask *ask;
+    ev_timer timer;
+    uint64_t samples; /* of all */
+    uint64_t at;      /* the window's first */
+    struct pcm pcm;   /* the window, or the piece */
+    int result;
+    char err[256];
+    /* of the window */
+    struct omid_interval *speech;
+    size_t n_speech, speech_at;
+    bool cut_open;             /* its last stretch may go on behind it: heard again with the next window */
+    unsigned model;            /* of stt.models, that is asked */
+    struct segment_list found; /* seconds of the recording */
+    double found_until;
+    /* of the audio */
+    char (*conversation)[37];
+    size_t n_conversations, conversation_at;
+    uint64_t keep_at, keep_end;       /* samples */
+    struct store_recording_state end; /* JOB_SETTLE */
+};
+
+struct sync {
+    uint32_t magic;
+    struct sessions *ss;
+    struct map *job; /* file -> struct job */
+    ev_timer check;
+    bool asking, again; /* the store has been asked for what is due */
+    bool swept;         /* files that belong to nothing have been looked for */
+    char *dir;
+};
+
+/* ---- sync.c ---- */
+struct sync *sync_new(struct sessions *ss);
+void sync_start(struct sync *y);
+void sync_kick(struct sync *y); /* there is something new */
+void sync_configure(struct sync *y, const struct conf *former);
+/* What is in work stops at its next step and goes on at the next start. */
+void sync_drain(struct sync *y);
+bool sync_idle(const struct sync *y);
+void sync_free(struct sync **y);
+void job_set_state(struct job *j, enum job_state to);
+/* The present step has failed with j->result and j->err: another time, or for good. */
+void job_failed(struct job *j);
+/* Progress is told to the store now and then. */
+void job_progress(struct job *j);
+/* A job on the storage executor: run is given j; done(j) follows on the reactor, unless it was abandoned meanwhile. */
+void job_work(struct job *j, const char *label, void (*run)(void *arg), void (*done)(struct job *j));
+/* What worked for it has come back. false: nobody waits for it, it is gone. */
+bool job_returned(struct job *j);
+void job_transcribed(struct job *j); /* by sync_stt.c: all of it */
+void job_audio_kept(struct job *j);  /* by sync_audio.c: all of it */
+/* dir/file.suffix; malloc()ed. */
+char *job_path(const struct job *j, const char *suffix);
+/* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
+bool job_read(struct job *j, uint64_t at, size_t n);
+
+/* ---- sync_stt.c ---- */
+void job_window(struct job *j); /* begins, or goes on with, the transcript */
+void job_stt_free(struct job *j);
+
+/* ---- sync_audio.c ---- */
+void job_keep(struct job *j); /* the audio of j->conversation */
+
+/* ---- sync_upload.c ---- */
+bool sync_routes_add(struct routes *routes, struct sessions **all);
+
+#endif

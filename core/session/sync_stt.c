@@ -1,0 +1,256 @@
+/*
+ * The transcript of a recording, window by window: where there is speech, and what is said there. Windows bound what is
+ * in memory; speech that goes on behind a window's end is heard again, from its begin, with the next one.
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "session/sync.h"
+
+#define WINDOW ((size_t)300 * RECORDING_RATE)
+#define JOIN_S 3.0       /* speech that is closer belongs together: who speaks is told better over a longer stretch */
+#define PAD_S 0.3        /* before and behind it */
+#define STRETCH_S 120.0  /* the longest that is asked for at once */
+#define OPEN_S 0.5       /* so close to the window's end it may go on */
+#define SCAN_MS 330000   /* the hosted engine has 300 s, and the local one is its fallback */
+#define ANSWER_MS 600000 /* two attempts of 120 s, and the wait for their turn */
+
+void job_stt_free(struct job *j)
+{
+    free(j->speech);
+    j->speech = NULL;
+    j->n_speech = j->speech_at = 0;
+    segment_list_free(&j->found);
+}
+
+static double seconds(size_t samples)
+{
+    return (double)samples / RECORDING_RATE;
+}
+
+/* ---------------------------------------------------------------- what is said */
+
+static void next_stretch(struct job *j);
+
+static struct metric *fallback_metric(const char *from, const char *to, const char *outcome)
+{
+    const struct metric_label l[] = {
+        {"component", "stt"}, {"from_mode", from}, {"to_mode", to}, {"reason", "prerecorded"}, {"outcome", outcome}};
+    return metric_get(METRIC_COUNTER, "omi_fallback_total", "Moves to a fallback, by component and outcome.", l, 5,
+                      NULL, 0);
+}
+
+static bool segments_take(struct job *j, const struct omid_answer *a)
+{
+    const struct conf *conf = j->sync->ss->env.conf;
+    double offset = seconds(j->at) + j->speech[j->speech_at].start;
+    for (size_t i = 0; i < a->n_segments; i++) {
+        const struct omid_stt_segment *g = &a->segments[i];
+        struct segment *s = segment_new(g->text, g->speaker > 0 ? g->speaker : 0, false, offset + g->start,
+                                        offset + g->end, conf->stt.models.item[j->model]);
+        if (s == NULL)
+            return false;
+        if (s->text[0] == '\0') {
+            segment_free(&s);
+        } else if (!segment_list_push(&j->found, s)) {
+            segment_free(&s);
+            return false;
+        }
+    }
+    return true;
+}
+
+static void transcribe(struct job *j);
+
+static void on_transcribed(void *arg, const struct omid_answer *a)
+{
+    struct job *j = arg;
+    const struct conf *conf = j->sync->ss->env.conf;
+    CHECK_MAGIC(j, JOB_MAGIC);
+    j->ask = NULL;
+    if (a->result == OMID_OK && segments_take(j, a)) {
+        j->speech_at++;
+        j->model = 0;
+        next_stretch(j);
+        return;
+    }
+    j->result = OMID_ERR;
+    snprintf(j->err, sizeof(j->err), "%s: %s", conf->stt.models.item[j->model],
+             a->result == OMID_OK      ? "out of memory"
+             : a->text != NULL         ? a->text
+             : a->result == OMID_EFULL ? "no room now"
+                                       : "failed");
+    log_info("sync", "a recording was not transcribed", LS("file", j->file), LS("reason", j->err));
+    j->model++;
+    transcribe(j);
+}
+
+static const struct omid_stt_params *params_of(struct job *j, struct omid_stt_params *p)
+{
+    *p = (struct omid_stt_params){.size = sizeof(*p),
+                                  .uid = j->uid,
+                                  .session_id = "",
+                                  .model = j->sync->ss->env.conf->stt.models.item[j->model],
+                                  .language = j->language,
+                                  .sample_rate = RECORDING_RATE};
+    return p;
+}
+
+/* Of j->model, or of the next one that serves the language. */
+static void transcribe(struct job *j)
+{
+    struct sessions *ss = j->sync->ss;
+    const struct conf_list *models = &ss->env.conf->stt.models;
+    const struct omid_interval *v = &j->speech[j->speech_at];
+    unsigned before = j->model;
+    struct omid_stt_params p;
+    while (j->model < models->n && !host_answers(ss->env.host, ss->env.reactor, HOST_ASK_TRANSCRIBE, params_of(j, &p)))
+        j->model++;
+    if (before > 0)
+        metric_add(fallback_metric(models->item[before - 1], j->model < models->n ? models->item[j->model] : "none",
+                                   j->model < models->n ? "degraded" : "exhausted"),
+                   1);
+    if (j->model >= models->n) {
+        if (before == 0) {
+            j->result = OMID_ERR;
+            snprintf(j->err, sizeof(j->err), "no plugin transcribes recordings in the language %.32s", j->language);
+        }
+        j->model = 0;
+        job_failed(j);
+        return;
+    }
+    size_t from = (size_t)(v->start * RECORDING_RATE), to = (size_t)(v->end * RECORDING_RATE);
+    if (to > j->pcm.n)
+        to = j->pcm.n;
+    const struct omid_audio audio = {
+        .size = sizeof(audio), .pcm = j->pcm.data + from, .samples = to - from, .sample_rate = RECORDING_RATE};
+    const struct host_question q = {.kind = HOST_ASK_TRANSCRIBE, .audio = &audio, .params = params_of(j, &p)};
+    int rc = host_ask(ss->env.host, ss->env.reactor, &q, ANSWER_MS, on_transcribed, j, &j->ask);
+    if (rc != OMID_OK) {
+        j->result = OMID_ERR;
+        snprintf(j->err, sizeof(j->err), "speech-to-text can't be asked");
+        job_failed(j);
+    }
+}
+
+static void next_stretch(struct job *j)
+{
+    if (j->speech_at < j->n_speech) {
+        job_set_state(j, JOB_TRANSCRIBE);
+        transcribe(j);
+        return;
+    }
+    /* The last stretch that goes on is heard again. */
+    j->at += j->cut_open ? (uint64_t)(j->speech[j->n_speech].start * RECORDING_RATE) : j->pcm.n;
+    if (j->at >= j->samples) {
+        job_transcribed(j);
+        return;
+    }
+    job_progress(j);
+    job_window(j);
+}
+
+/* ---------------------------------------------------------------- where speech is */
+
+/* From intervals to stretches: joined, padded, none too long. false: no memory. */
+static bool stretches_make(struct job *j, const struct omid_interval *v, size_t n)
+{
+    double len = seconds(j->pcm.n);
+    free(j->speech);
+    j->n_speech = j->speech_at = 0;
+    /* Each interval makes at most one stretch, and each STRETCH_S of a long one one more. */
+    j->speech = calloc(n + (size_t)(len / STRETCH_S) + 2, sizeof(*j->speech));
+    if (j->speech == NULL)
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        struct omid_interval s = {.start = fmax(0, v[i].start - PAD_S), .end = fmin(len, v[i].end + PAD_S)};
+        struct omid_interval *last = j->n_speech > 0 ? &j->speech[j->n_speech - 1] : NULL;
+        if (s.end <= s.start)
+            continue;
+        if (last != NULL && s.start - last->end < JOIN_S && s.end - last->start <= STRETCH_S) {
+            last->end = fmax(last->end, s.end);
+            continue;
+        }
+        if (last != NULL && s.start < last->end)
+            s.start = last->end;
+        for (; s.end - s.start > STRETCH_S; s.start += STRETCH_S)
+            j->speech[j->n_speech++] = (struct omid_interval){s.start, s.start + STRETCH_S};
+        if (s.end > s.start)
+            j->speech[j->n_speech++] = s;
+    }
+    /* One that touches the end of the window, and is not the window itself, may go on. */
+    const struct omid_interval *last = j->n_speech > 0 ? &j->speech[j->n_speech - 1] : NULL;
+    j->cut_open = last != NULL && j->at + j->pcm.n < j->samples && len - last->end < OPEN_S && last->start > len / 4;
+    if (j->cut_open)
+        j->n_speech--;
+    return true;
+}
+
+static void scanned(struct job *j, const struct omid_interval *v, size_t n)
+{
+    if (stretches_make(j, v, n)) {
+        next_stretch(j);
+        return;
+    }
+    j->result = OMID_ERR;
+    snprintf(j->err, sizeof(j->err), "out of memory");
+    job_failed(j);
+}
+
+static void on_scanned(void *arg, const struct omid_answer *a)
+{
+    struct job *j = arg;
+    CHECK_MAGIC(j, JOB_MAGIC);
+    j->ask = NULL;
+    if (a->result == OMID_OK) {
+        scanned(j, a->intervals, a->n_intervals);
+        return;
+    }
+    j->result = a->result == OMID_EINVAL ? OMID_EINVAL : OMID_ERR;
+    snprintf(j->err, sizeof(j->err), "voice activity: %s", a->text != NULL ? a->text : "failed");
+    job_failed(j);
+}
+
+static void window_read(struct job *j)
+{
+    struct sessions *ss = j->sync->ss;
+    if (j->result != OMID_OK) {
+        job_failed(j);
+        return;
+    }
+    job_set_state(j, JOB_SCAN);
+    const struct omid_audio audio = {
+        .size = sizeof(audio), .pcm = j->pcm.data, .samples = j->pcm.n, .sample_rate = RECORDING_RATE};
+    const struct host_question q = {.kind = HOST_ASK_SCAN, .audio = &audio};
+    int rc = host_ask(ss->env.host, ss->env.reactor, &q, SCAN_MS, on_scanned, j, &j->ask);
+    if (rc == OMID_ENOTSUP) { /* nobody knows: all of it may be */
+        const struct omid_interval all = {0, seconds(j->pcm.n)};
+        scanned(j, &all, 1);
+    } else if (rc != OMID_OK) {
+        j->result = OMID_ERR;
+        snprintf(j->err, sizeof(j->err), "voice activity can't be asked");
+        job_failed(j);
+    }
+}
+
+static void window_run(void *arg)
+{
+    struct job *j = arg;
+    uint64_t left = j->samples - j->at;
+    (void)job_read(j, j->at, left < WINDOW ? (size_t)left : WINDOW);
+}
+
+void job_window(struct job *j)
+{
+    if (j->samples == 0) {
+        j->result = OMID_ENOTSUP;
+        snprintf(j->err, sizeof(j->err), "it holds no audio");
+        job_failed(j);
+        return;
+    }
+    job_set_state(j, JOB_READ);
+    job_work(j, "sync_read", window_run, window_read);
+}

@@ -1,0 +1,461 @@
+/*
+ * POST /v1/sync-local-files and GET /v1/sync-jobs/{id}. An upload is taken apart, hashed and written on the storage
+ * executor; the answer comes when its files and its rows are on disk.
+ *
+ * The channel holds the body, so that it is kept until the executor has done with it, also when the client has left.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/id.h"
+#include "base/log.h"
+#include "base/multipart.h"
+#include "base/query.h"
+#include "lane/exec/exec.h"
+#include "session/sync.h"
+
+#define MODULE "sync"
+#define UPLOAD_MAGIC UINT32_C(0x75706c64)
+#define PARTS_MAX (3 * RECORDING_FILES_MAX) /* a file, its start, and one more field each */
+#define EARLIEST_MS INT64_C(946684800000)   /* 2000: a start before it is a clock that was never set */
+#define AHEAD_MS INT64_C(86400000)
+
+struct upload {
+    uint32_t magic;
+    struct sessions *ss;
+    struct channel *ch;
+    bool left; /* the client has */
+    char id[37];
+    char *uid, *language, *dir;
+    unsigned max_files;
+    /* of the executor */
+    int status; /* HTTP's; 0: go on */
+    char err[320];
+    struct multipart_part *part;
+    struct store_upload_file *file;
+    char (*hash)[RECORDING_HASH + 1];
+    char (*path)[2 * RECORDING_HASH]; /* names within dir */
+    bool again[RECORDING_FILES_MAX];  /* known before */
+    size_t n;
+    struct buf body;
+    int result;
+};
+
+/* ---------------------------------------------------------------- a request's life */
+
+static void upload_free(struct upload *u)
+{
+    CHECK_MAGIC(u, UPLOAD_MAGIC);
+    if (u->ch != NULL)
+        channel_drop(&u->ch);
+    buf_free(&u->body);
+    free(u->part);
+    free(u->file);
+    free(u->hash);
+    free(u->path);
+    free(u->uid);
+    free(u->language);
+    free(u->dir);
+    u->magic = OMID_MAGIC_DEAD;
+    free(u);
+}
+
+static void upload_answer(struct upload *u, int status, const char *body, size_t len)
+{
+    if (!u->left)
+        (void)channel_down_response(u->ch, status, NULL, body, len);
+    upload_free(u);
+}
+
+static void upload_refuse(struct upload *u, int status, const char *why)
+{
+    struct buf b = BUF_INIT(4096);
+    struct json_w w;
+    json_w_start(&w, &b);
+    json_w_open(&w, '{');
+    json_w_kstr(&w, "error", why);
+    json_w_close(&w, '}');
+    bool ok = json_w_end(&w);
+    upload_answer(u, status, ok ? b.data : "", ok ? b.len : 0);
+    buf_free(&b);
+}
+
+static void upload_closed(struct channel *ch, uint16_t code)
+{
+    struct upload *u = channel_user(ch);
+    (void)code;
+    CHECK_MAGIC(u, UPLOAD_MAGIC);
+    u->left = true; /* what works for it answers, and frees it */
+}
+
+/* NULL: answered already. */
+static struct upload *upload_begin(struct channel *ch)
+{
+    struct sessions *ss = sessions_of_channel(ch);
+    struct upload *u = calloc(1, sizeof(*u));
+    if (u != NULL) {
+        u->magic = UPLOAD_MAGIC;
+        u->uid = strdup(channel_request(ch)->uid);
+        u->dir = strdup(ss->sync->dir);
+    }
+    if (u == NULL || u->uid == NULL || u->dir == NULL) {
+        static const char text[] = "{\"error\":\"out of memory\"}";
+        if (u != NULL)
+            upload_free(u);
+        (void)channel_down_response(ch, 503, NULL, text, sizeof(text) - 1);
+        channel_drop(&ch);
+        return NULL;
+    }
+    u->ss = ss;
+    u->ch = ch;
+    u->max_files = ss->env.conf->sync.max_files;
+    channel_set_user(ch, u);
+    return u;
+}
+
+static void upload_work(struct upload *u, const char *label, void (*run)(void *arg), void (*done)(void *arg, bool ran))
+{
+    const struct omid_work work = {
+        .size = sizeof(work), .pool = OMID_POOL_STORAGE, .label = label, .run = run, .done = done, .arg = u};
+    if (exec_submit(u->ss->env.exec, exec_core, u->ss->env.loop, &work) != OMID_OK)
+        upload_refuse(u, 503, "overloaded, try again later");
+}
+
+/* ---------------------------------------------------------------- reading a job */
+
+static void job_read_run(void *arg)
+{
+    struct upload *u = arg;
+    u->result = store_upload_read_json(u->ss->env.store, u->uid, u->id, &u->body, u->err, sizeof(u->err));
+}
+
+static void job_answer(struct upload *u, bool ran, int status)
+{
+    if (!ran)
+        upload_refuse(u, 503, "going away");
+    else if (u->result == OMID_OK)
+        upload_answer(u, status, u->body.data, u->body.len);
+    else if (u->result == OMID_ENOTSUP)
+        upload_refuse(u, 404, "id: there is no such job");
+    else
+        upload_refuse(u, 500, "the store failed");
+}
+
+static void on_job_read(void *arg, bool ran)
+{
+    job_answer(arg, ran, 200);
+}
+
+/* What was known, and is done with, needs its file no more. */
+static void taken_read_run(void *arg)
+{
+    struct upload *u = arg;
+    char path[4400], err[128];
+    for (size_t i = 0; i < u->n; i++) {
+        if (!u->again[i] || store_recording_wants(u->ss->env.store, u->file[i].file, err, sizeof(err)) != 0)
+            continue;
+        snprintf(path, sizeof(path), "%s/%s", u->dir, u->file[i].file);
+        unlink(path);
+    }
+    job_read_run(arg);
+}
+
+static void on_taken_read(void *arg, bool ran)
+{
+    job_answer(arg, ran, 202);
+}
+
+static void job_opened(struct channel *ch)
+{
+    struct upload *u = upload_begin(ch);
+    if (u == NULL)
+        return;
+    const char *id = channel_request(ch)->params[0];
+    if (id == NULL || !id_is_uuid(id)) {
+        upload_refuse(u, 404, "id: there is no such job");
+        return;
+    }
+    snprintf(u->id, sizeof(u->id), "%s", id);
+    upload_work(u, "sync_job", job_read_run, on_job_read);
+}
+
+/* ---------------------------------------------------------------- an upload, taken apart */
+
+static void refuse_part(struct upload *u, size_t part, const char *name, const char *why)
+{
+    u->status = 400;
+    snprintf(u->err, sizeof(u->err), "part %zu (%.80s): %s", part + 1, name, why);
+}
+
+static void hex(const unsigned char *bytes, size_t n, char *out)
+{
+    for (size_t i = 0; i < n; i++)
+        snprintf(out + 2 * i, 3, "%02x", bytes[i]);
+}
+
+static bool sha256(const void *data, size_t len, char out[65])
+{
+    unsigned char digest[EVP_MAX_MD_SIZE];
+    unsigned n = 0;
+    bool ok = EVP_Digest(data, len, digest, &n, EVP_sha256(), NULL) == 1 && n == 32;
+    if (ok)
+        hex(digest, n, out);
+    return ok;
+}
+
+/* Unix seconds, with or without a fraction, or milliseconds. 0: neither. */
+static int64_t time_parse(const unsigned char *data, size_t len)
+{
+    char text[32], *end;
+    if (len == 0 || len >= sizeof(text))
+        return 0;
+    memcpy(text, data, len);
+    text[len] = '\0';
+    if (strspn(text, "0123456789.") != len)
+        return 0;
+    double v = strtod(text, &end);
+    if (*end != '\0' || !(v > 0) || v > 1e14)
+        return 0;
+    return (int64_t)(v >= 1e11 ? v : v * 1000.);
+}
+
+/* The start of file number `at` (of those with a file name): the field `start` number `at`, else the file's name. */
+static int64_t start_of(const struct upload *u, size_t parts, size_t at, const char *filename)
+{
+    for (size_t i = 0, n = 0; i < parts; i++) {
+        const struct multipart_part *p = &u->part[i];
+        if (p->filename[0] == '\0' && strcmp(p->name, "start") == 0 && n++ == at)
+            return time_parse(p->data, p->len);
+    }
+    return recording_name_time(filename);
+}
+
+static bool file_take(struct upload *u, size_t parts, size_t i)
+{
+    const struct multipart_part *p = &u->part[i];
+    struct store_upload_file *f = &u->file[u->n];
+    int64_t now = clock_wall_ms();
+    char uid[65];
+    if (p->len == 0) {
+        refuse_part(u, i, p->filename, "it is empty");
+        return false;
+    }
+    f->format = (int)recording_sniff(p->data, p->len, p->filename);
+    if (f->format == RECORDING_UNKNOWN) {
+        refuse_part(u, i, p->filename, "it is neither WAV nor Opus (in Ogg, or *.bin)");
+        return false;
+    }
+    f->start_ms = start_of(u, parts, u->n, p->filename);
+    if (f->start_ms < EARLIEST_MS || f->start_ms > now + AHEAD_MS) {
+        refuse_part(
+            u, i, p->filename,
+            "expected its start, in Unix seconds after 2000 and not in the future, in a field \"start\" or its name");
+        return false;
+    }
+    if (!sha256(p->data, p->len, u->hash[u->n]) || !sha256(u->uid, strlen(u->uid), uid)) {
+        u->status = 500;
+        snprintf(u->err, sizeof(u->err), "SHA-256 is not available");
+        return false;
+    }
+    snprintf(u->path[u->n], sizeof(u->path[u->n]), "%.16s-%s", uid, u->hash[u->n]);
+    f->hash = u->hash[u->n];
+    f->file = u->path[u->n];
+    f->name = p->filename;
+    u->n++;
+    return true;
+}
+
+static bool parse(struct upload *u, const struct channel_request *req, const unsigned char *data[])
+{
+    char boundary[MULTIPART_MAX_BOUNDARY + 1];
+    size_t parts = 0;
+    u->status = 400;
+    if (!multipart_boundary(req->content_type, boundary, u->err, sizeof(u->err)))
+        return false;
+    u->part = calloc(PARTS_MAX, sizeof(*u->part));
+    u->file = calloc(RECORDING_FILES_MAX, sizeof(*u->file));
+    u->hash = calloc(RECORDING_FILES_MAX, sizeof(*u->hash));
+    u->path = calloc(RECORDING_FILES_MAX, sizeof(*u->path));
+    if (u->part == NULL || u->file == NULL || u->hash == NULL || u->path == NULL) {
+        u->status = 503;
+        snprintf(u->err, sizeof(u->err), "out of memory");
+        return false;
+    }
+    if (!multipart_parse(boundary, req->body, req->body_len, u->part, PARTS_MAX, &parts, u->err, sizeof(u->err)))
+        return false;
+    u->status = 0;
+    for (size_t i = 0; i < parts; i++) {
+        if (u->part[i].filename[0] == '\0')
+            continue;
+        if (u->n == u->max_files) {
+            refuse_part(u, i, u->part[i].filename, "there are more files than one upload may have (sync.max_files)");
+            return false;
+        }
+        data[u->n] = u->part[i].data;
+        if (!file_take(u, parts, i))
+            return false;
+    }
+    if (u->n == 0) {
+        u->status = 400;
+        snprintf(u->err, sizeof(u->err), "expected at least one part with a file name");
+        return false;
+    }
+    return true;
+}
+
+/* ---------------------------------------------------------------- to disk */
+
+static bool write_all(int fd, const unsigned char *data, size_t len)
+{
+    while (len > 0) {
+        ssize_t n = write(fd, data, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return false;
+        data += n;
+        len -= (size_t)n;
+    }
+    return true;
+}
+
+/* Whole under its name, or not at all. */
+static bool file_write(const struct upload *u, const char *name, const unsigned char *data, size_t len)
+{
+    char part[4400], whole[4400];
+    snprintf(whole, sizeof(whole), "%s/%s", u->dir, name);
+    snprintf(part, sizeof(part), "%s/%s.%s", u->dir, name, u->id);
+    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640);
+    if (fd < 0)
+        return false;
+    bool ok = write_all(fd, data, len) && fsync(fd) == 0;
+    ok = close(fd) == 0 && ok;
+    ok = ok && rename(part, whole) == 0;
+    int saved = errno;
+    if (!ok)
+        unlink(part);
+    errno = saved;
+    return ok;
+}
+
+static bool dir_sync(const char *dir)
+{
+    int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    bool ok = fd >= 0 && fsync(fd) == 0;
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
+static void take_run(void *arg)
+{
+    struct upload *u = arg;
+    const struct channel_request *req = channel_request(u->ch);
+    const unsigned char *data[RECORDING_FILES_MAX];
+    if (!parse(u, req, data))
+        return;
+    bool ok = mkdir(u->dir, 0750) == 0 || errno == EEXIST;
+    for (size_t i = 0, k = 0; ok && i < u->n; i++, k++) {
+        while (u->part[k].data != data[i])
+            k++;
+        ok = file_write(u, u->file[i].file, data[i], u->part[k].len);
+    }
+    if (ok && dir_sync(u->dir))
+        return;
+    u->status = 507;
+    snprintf(u->err, sizeof(u->err), "the upload can't be kept: %s", strerror(errno));
+    log_error(MODULE, "an upload can't be kept", LS("dir", u->dir), LS("reason", strerror(errno)));
+}
+
+/* ---------------------------------------------------------------- into the store */
+
+static void on_put(void *arg, int result, const bool *again)
+{
+    struct upload *u = arg;
+    CHECK_MAGIC(u, UPLOAD_MAGIC);
+    if (result == OMID_ENOTSUP) {
+        upload_refuse(u, 429, "too many of this user's recordings wait, try again later");
+        return;
+    }
+    if (result != OMID_OK) {
+        upload_refuse(u, 503, "the store failed, try again later");
+        return;
+    }
+    size_t known = 0;
+    for (size_t i = 0; i < u->n; i++)
+        known += u->again[i] = again[i];
+    log_info(MODULE, "an upload is taken", LS("job", u->id), LU("files", u->n), LU("known", known));
+    sync_kick(u->ss->sync);
+    upload_work(u, "sync_job", taken_read_run, on_taken_read);
+}
+
+static void on_taken(void *arg, bool ran)
+{
+    struct upload *u = arg;
+    CHECK_MAGIC(u, UPLOAD_MAGIC);
+    if (!ran || u->ss->draining) {
+        upload_refuse(u, 503, "going away");
+        return;
+    }
+    if (u->status != 0) {
+        upload_refuse(u, u->status, u->err);
+        return;
+    }
+    const struct store_upload put = {
+        .id = u->id, .uid = u->uid, .language = u->language, .now_ms = clock_wall_ms(), .file = u->file, .n = u->n};
+    int rc = store_upload_put(u->ss->env.store, &put, u->ss->env.loop, on_put, u);
+    if (rc != OMID_OK)
+        upload_refuse(u, 503, "overloaded, try again later");
+}
+
+static bool language_take(struct upload *u, const char *text, char *err, size_t errlen)
+{
+    struct query q;
+    if (!query_parse(&q, text, strlen(text), err, errlen))
+        return false;
+    const char *language = query_get(&q, "language");
+    if (language == NULL)
+        language = "multi";
+    size_t len = strlen(language);
+    bool ok = len > 0 && len <= 35 &&
+              strspn(language, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-") == len;
+    if (ok)
+        u->language = strdup(language);
+    else
+        snprintf(err, errlen, "language: expected a code such as \"de\" or \"pt-BR\", found \"%.35s\"", language);
+    query_free(&q);
+    return ok && u->language != NULL;
+}
+
+static void upload_opened(struct channel *ch)
+{
+    struct upload *u = upload_begin(ch);
+    char err[160] = "out of memory";
+    if (u == NULL)
+        return;
+    id_uuid4(u->id);
+    if (u->ss->draining)
+        upload_refuse(u, 503, "going away");
+    else if (!language_take(u, channel_request(ch)->query, err, sizeof(err)))
+        upload_refuse(u, 400, err);
+    else
+        upload_work(u, "sync_upload", take_run, on_taken);
+}
+
+bool sync_routes_add(struct routes *routes, struct sessions **all)
+{
+    static const struct channel_handler post = {.opened = upload_opened, .closed = upload_closed},
+                                        get = {.opened = job_opened, .closed = upload_closed};
+    const struct route r[] = {
+        {.path = "/v1/sync-local-files", .method = "POST", .auth = ROUTE_TOKEN, .handler = &post, .arg = all},
+        {.path = "/v1/sync-jobs/{id}", .method = "GET", .auth = ROUTE_TOKEN, .handler = &get, .arg = all},
+    };
+    return routes_add(routes, &r[0]) && routes_add(routes, &r[1]);
+}

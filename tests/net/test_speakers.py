@@ -1,0 +1,347 @@
+"""Who speaks, by the voice: recognised live, named by the user and sampled, with an embedding service that may misbehave."""
+import http.client
+import json
+import sqlite3
+import subprocess
+import wave
+
+import pytest
+
+from support.daemon import merge
+from support.embedder import Embedder, angle, apart, constant, distance
+from support.phone import Phone
+from support.wait import SLOW, holds, until
+
+RATE = 16000
+LONG = 14400
+BEN, CID, OWNER, STRANGER = 2000, 5500, 9500, -5000  # voices far from each other
+
+
+class Talker(Phone):
+    """Does speech-to-text itself: says who said what when, of the audio it sends."""
+
+    def __init__(self, daemon, uid, **query):
+        query = dict({"custom_stt": "enabled", "sample_rate": RATE, "conversation_timeout": LONG}, **query)
+        super().__init__(daemon, uid, **query)
+        self.at = 0.0
+        self.words = 0
+
+    def utter(self, voice, seconds=3.0, speaker=0):
+        """Audio of a voice (a value, or s16le bytes) and the segment that goes with it; the segment as it came back."""
+        pcm = constant(voice, seconds, self.rate) if isinstance(voice, int) else voice
+        length = len(pcm) / 2.0 / self.rate
+        self.play(pcm, speed=1000)
+        self.words += 1
+        text = "Words number %d." % self.words
+        self.send({"type": "suggested_transcript", "segments": [
+            {"text": text, "speaker": "SPEAKER_%02d" % speaker, "start": self.at, "end": self.at + length}]})
+        self.at += length + 10  # too far apart to be combined
+        self.play(bytes(int(10 * self.rate) * 2), speed=1000)
+        until(lambda: self.saying(text) or self.closed, 5,
+              what=lambda: "%r; told: %s" % (text, self.text()))
+        return self.saying(text)
+
+    def saying(self, text):
+        return next((s for s in self.segments.values() if s["text"] == text), None)
+
+    def current(self, segment):
+        return self.segments[segment["id"]]
+
+    def suggestions(self):
+        return self.of_type("speaker_label_suggestion")
+
+    def suggested(self, number=1):
+        until(lambda: len(self.suggestions()) >= number, what=lambda: "suggestion %d; told: %s" % (
+            number, self.messages[-5:]))
+        return self.suggestions()[number - 1]
+
+    def assign(self, segment, person, name=""):
+        self.send({"type": "speaker_assigned", "speaker_id": segment["speaker_id"], "person_id": person,
+                   "person_name": name, "segment_ids": [segment["id"]]})
+
+
+@pytest.fixture
+def embedder():
+    peer = Embedder()
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+def talker():
+    talkers = []
+
+    def connect(daemon, uid, **query):
+        t = Talker(daemon, uid, **query)
+        talkers.append(t)
+        t.connect()
+        t.wait_ready()
+        until(lambda: t.of_type("conversation_session"), what="a conversation")
+        return t
+
+    yield connect
+    for t in talkers:
+        if t.ws and not t.closed:
+            t.hang_up()
+
+
+QUICK = {"sample_age": "0s", "sample_check": "50ms", "sample_retry": "50ms", "sample_drain": "3s"}
+
+
+def with_speakers(peer, speakers=None, **plugin):
+    return {"listen": {"ping": "200ms"}, "speakers": dict(QUICK, **(speakers or {})),
+            "plugin diarizer": merge({"url": peer.url + "/base", "breaker": {"failures": 1000, "error_rate": 1}}, plugin)}
+
+
+def rows(daemon, sql, *args):
+    db = sqlite3.connect("file:%s?mode=ro" % (daemon.dir / "state" / "store.db"), uri=True, timeout=5)
+    try:
+        return db.execute(sql, args).fetchall()
+    finally:
+        db.close()
+
+
+def voices(daemon, uid):
+    return rows(daemon, "SELECT person_id, kind FROM voice WHERE uid = ? ORDER BY n", uid)
+
+
+def questions(daemon, result):
+    return daemon.metric("omid_speaker_questions_total", result=result)
+
+
+def samples(daemon, result):
+    return daemon.metric("omid_speaker_samples_total", result=result)
+
+
+def introduce(daemon, talker, uid, *people):
+    """The user names people by their voices; their samples are taken."""
+    before = len(voices(daemon, uid))
+    t = talker(daemon, uid)
+    t.utter(0, 0.5, speaker=99)  # a speaker without a name: from now on audio is kept
+    for number, (voice, person, name) in enumerate(people):
+        t.assign(t.utter(voice, speaker=10 + number), person, name)
+    until(lambda: len(voices(daemon, uid)) == before + len(people), what=lambda: "samples of voices: %s, %s" % (
+        voices(daemon, uid), rows(daemon, "SELECT status, attempts, error FROM speaker_sample")))
+    leave(daemon, t)
+
+
+def request(daemon, method, path, uid, body=None, content_type="application/json"):
+    """(status, what the JSON of the answer says, or None)"""
+    host, port = daemon.address.rsplit(":", 1)
+    c = http.client.HTTPConnection(host, int(port), timeout=60 * SLOW)
+    try:
+        c.request(method, path, body, {"Authorization": "Bearer " + daemon.admin_key + uid, "Content-Type": content_type})
+        response = c.getresponse()
+        text = response.read()
+        return response.status, json.loads(text) if text else None
+    finally:
+        c.close()
+
+
+def leave(daemon, t):
+    """The conversation ends, so that the next session begins one of its own."""
+    before = daemon.sessions()
+    status, said = request(daemon, "POST", "/v1/conversations", t.uid)
+    assert status == 201, said
+    t.close()
+    until(lambda: daemon.sessions() == before - 1, what="the end of the session")
+
+
+# ---------------------------------------------------------------------- who is who
+
+
+def test_recognised(start_daemon, embedder, talker):
+    daemon = start_daemon(with_speakers(embedder))
+    until(lambda: daemon.metric("omid_plugin_diarizer_health_total", result="ok") == 1, what="the health")
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"), (CID, "p-cid", "Cid"), (OWNER, "user", ""))
+    assert sorted(voices(daemon, "ann")) == [("p-ben", 0), ("p-cid", 0), ("user", 0)]
+
+    # Two sessions at once, of two users: what one knows the other does not.
+    ann, eve = talker(daemon, "ann"), talker(daemon, "eve")
+    first = ann.utter(BEN + apart(0.05), speaker=3)
+    said = ann.suggested()
+    assert said == {"type": "speaker_label_suggestion", "speaker_id": 3, "person_id": "", "person_name": "Ben",
+                    "segment_id": first["id"]}
+    until(lambda: ann.current(first)["person_id"] == "p-ben", what="the name on the segment")
+    assert ann.utter(CID, speaker=3)["person_id"] == "p-ben", "of a known speaker nothing is asked"
+    assert ann.utter(BEN, 1.0, speaker=3)["person_id"] == "p-ben"
+    mine = ann.utter(OWNER - 300, speaker=4)
+    assert ann.suggested(2)["person_name"] == "User"
+    until(lambda: ann.current(mine)["is_user"], what="the owner")
+    assert ann.current(mine)["person_id"] is None
+    later = ann.utter(OWNER, speaker=4)
+    assert later["is_user"] and later["person_id"] is None
+    eve.utter(BEN, speaker=3)
+    ann.utter(BEN, 1.9, speaker=5)  # too short to be compared
+    ann.utter(STRANGER, speaker=5)  # nobody's
+    until(lambda: questions(daemon, "nobody") == 1, what="a voice that is nobody's")
+    assert (questions(daemon, "person"), questions(daemon, "owner")) == (1, 1)
+    assert len(ann.suggestions()) == 2 and not eve.suggestions()
+    assert len(embedder.asked) == 6 and not [a.fault for a in embedder.asked if a.fault]
+
+    # The conversation is stored so.
+    until(lambda: set(rows(daemon, "SELECT speaker_id, person_id, is_user FROM segment WHERE speaker_id IN (3, 4)"
+                                   " AND conversation IN (SELECT n FROM conversation WHERE uid = 'ann')")) ==
+          {(3, "p-ben", 0), (4, None, 1)}, what="the names on disk")
+
+
+def test_how_it_is_told(start_daemon, embedder, talker):
+    """speaker_auto_assign, include_speech_profile, the user's own word, other rates, a person that is deleted."""
+    daemon = start_daemon(with_speakers(embedder))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"), (OWNER, "user", ""))
+    t = talker(daemon, "ann", speaker_auto_assign="enabled")
+    t.utter(BEN, speaker=1)
+    assert t.suggested()["person_id"] == "p-ben"
+    t.utter(OWNER, speaker=2)
+    assert t.suggested(2)["person_id"] == "user"
+    leave(daemon, t)
+
+    t = talker(daemon, "ann", include_speech_profile="false", sample_rate=8000)
+    t.utter(OWNER, speaker=5)
+    until(lambda: questions(daemon, "nobody") == 1, what="the owner is not looked for")
+    t.utter(BEN, speaker=6)
+    assert t.suggested()["speaker_id"] == 6
+    assert embedder.asked[-1].rate == RATE and abs(embedder.asked[-1].seconds - 3) < 0.01
+    # The user knows better, and is not asked again.
+    one = t.utter(CID, speaker=7)
+    until(lambda: questions(daemon, "nobody") == 2, what="a new voice")
+    t.assign(one, "p-cid", "Cid")
+    until(lambda: t.current(one)["person_id"] == "p-cid", what="the user's name")
+    asked = len(embedder.asked)
+    until(lambda: len(voices(daemon, "ann")) == 3, what="its sample")
+    assert t.utter(BEN, speaker=7)["person_id"] == "p-cid"
+    assert len(embedder.asked) == asked + 1  # the sample alone
+    leave(daemon, t)
+
+    # Of a long segment the middle.
+    t = talker(daemon, "ann")
+    t.utter(constant(CID, 6) + constant(BEN, 10) + constant(CID, 6), speaker=1)
+    assert t.suggested()["person_name"] == "Ben"
+    assert abs(embedder.asked[-1].seconds - 10) < 0.01
+
+
+@pytest.mark.parametrize("speakers", [{}, {"threshold": 1.2}], ids=["default", "setting"])
+def test_threshold(start_daemon, embedder, talker, speakers):
+    limit = speakers.get("threshold", 0.45)
+    daemon = start_daemon(with_speakers(embedder, speakers))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    t = talker(daemon, "ann")
+    below, above = BEN + apart(limit - 0.01), BEN + apart(limit + 0.01)
+    assert distance(BEN, below) < limit < distance(BEN, above)
+    t.utter(above, speaker=1)
+    until(lambda: questions(daemon, "nobody") == 1, what="one that is too far")
+    t.utter(below, speaker=2)
+    t.suggested()
+    assert [s["speaker_id"] for s in t.suggestions()] == [2]
+    leave(daemon, t)
+    # The nearest wins; a vector of another length is as far as can be.
+    near = BEN + apart(0.2)
+    introduce(daemon, talker, "ann", (near, "p-dan", "Dan"))
+    t = talker(daemon, "ann")
+    t.utter(near - 50, speaker=1)
+    assert t.suggested()["person_name"] == "Dan"
+    embedder.on("shorter")
+    t.utter(BEN, speaker=2)
+    until(lambda: questions(daemon, "nobody") == 2, what="another dimension")
+    assert angle(BEN) > 0  # a vector that would match were it not for its length
+
+
+def recording(name):
+    listing = subprocess.run(["dpkg", "-L", "pocketsphinx-testdata"], capture_output=True, text=True).stdout
+    path = next((line for line in listing.splitlines() if line.endswith(name)), None)
+    if path is None:
+        pytest.skip("needs the Debian package pocketsphinx-testdata")
+    if path.endswith(".raw"):
+        with open(path, "rb") as f:
+            return f.read()
+    with wave.open(path) as w:
+        return w.readframes(w.getnframes())
+
+
+def test_recordings_of_people(start_daemon, embedder, talker):
+    daemon = start_daemon(with_speakers(embedder, {"max_speech": "10s"}))
+    introduce(daemon, talker, "ann", (recording("goforward.raw"), "p-man", "Man"),
+              (recording("-0920.wav"), "p-woman", "Woman"))
+    t = talker(daemon, "ann")
+    for number, (name, person) in enumerate((("something.raw", "Man"), ("-0930.wav", "Woman"), ("numbers.raw", "Man"),
+                                             ("-0890.wav", "Woman"))):
+        t.utter(recording(name), speaker=number)
+        assert t.suggested(number + 1)["person_name"] == person, name
+
+
+# ----------------------------------------------------------------------- bad answers
+
+ANSWERS = [500, 503, 429, 401, 404, 422, "reset", b"<html><body>Bad gateway</body></html>", b"[1, NaN, 2]", b"[0, 0, 0]",
+           b"[]", b"[1]", b'{"embedding": "none"}', b'{"embedding": [1, null]}', b"{}", b"", b"null",
+           b"[" + b"1," * 999999 + b"1]", b"[" * 100000, b"[1e99, 1]", b"[\"1\", \"2\"]", b"[1, 2"]
+
+
+def test_answers_that_are_none(start_daemon, embedder, talker):
+    daemon = start_daemon(with_speakers(embedder, {"attempts": 1}))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    t = talker(daemon, "ann")
+    for number, what in enumerate(ANSWERS):
+        embedder.on(what)
+        t.utter(BEN, speaker=number)
+        until(lambda: questions(daemon, "failed") == number + 1, what=lambda: "the answer %r is none" % (what,))
+    assert not t.suggestions() and not t.closed
+    embedder.on("array")
+    t.utter(BEN, speaker=len(ANSWERS))
+    t.suggested()
+
+
+def test_attempts_are_bounded(start_daemon, embedder, talker):
+    daemon = start_daemon(with_speakers(embedder))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    embedder.on(500)
+    t = talker(daemon, "ann")
+    for _ in range(3):
+        failed = questions(daemon, "failed")
+        t.utter(BEN, speaker=1)
+        until(lambda: questions(daemon, "failed") == failed + 1, what="an attempt")
+    embedder.on("ok")
+    asked = len(embedder.asked)
+    t.utter(BEN, speaker=1)
+    t.utter(BEN, speaker=2)
+    t.suggested()
+    assert len(embedder.asked) == asked + 1, "of speaker 1 nothing is asked any more"
+
+
+@pytest.mark.parametrize("how", ["hang", "drip"])
+def test_a_service_that_does_not_end(start_daemon, embedder, talker, how):
+    daemon = start_daemon(with_speakers(embedder, {"timeout": "1s"}))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    embedder.on(how)
+    t = talker(daemon, "ann")
+    t.utter(BEN, speaker=1)
+    until(lambda: embedder.asked[1:], what="the question")
+    t.utter(BEN, speaker=1)  # one question per speaker at a time
+    assert len(embedder.asked) == 2
+    until(lambda: questions(daemon, "late") == 1, what="the end of the wait")
+    t.utter(BEN, speaker=1)
+    until(lambda: len(embedder.asked) == 3, what="the next question")
+    t.close()
+    until(lambda: daemon.sessions() == 0 and daemon.status()["sessions"]["live"] == 0, 2, "the session's end")
+    until(lambda: not [s for s in json.loads(daemon.get_control("/v1/admin/sessions")[1])["sessions"]],
+          2, "no session is kept by a question")
+
+
+def test_memory_is_bounded_and_given_back(start_daemon, embedder, talker):
+    daemon = start_daemon(with_speakers(embedder, {"memory": "5MiB", "ring": "60s"}))
+    bytes_ = lambda: daemon.metric("omid_memory_voices_bytes")
+    eve = talker(daemon, "eve")
+    eve.play(constant(BEN, 3), speed=1000)
+    holds(lambda: bytes_() == 0, 1.5, "nobody to compare with, no speaker without a name: nothing is kept")
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    until(lambda: bytes_() == 0, what="the session's audio is given back")
+    many = [talker(daemon, "ann", source="number%d" % n) for n in range(4)]
+    for t in many:
+        for _ in range(7):
+            t.utter(constant(STRANGER, 1.0), speaker=1)
+    assert 4 << 20 <= bytes_() <= 5 << 20
+    assert daemon.metric("omid_speaker_no_room_total") >= 1
+    many[0].utter(BEN, speaker=2)
+    many[0].suggested()
+    for t in many + [eve]:
+        t.close()
+    until(lambda: bytes_() == 0, what=lambda: "all is given back: %s" % bytes_())
