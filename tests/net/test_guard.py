@@ -5,14 +5,18 @@ that it is the guard that keeps them, not the test's mistake.
 """
 import ipaddress
 import json
+import re
 import subprocess
 
 import pytest
 
 from support import caller
 from support.caller import BLOCKED, OK, call, needs_caller
-from support.daemon import Daemon, program
+from support.caller import lane as lane_of
+from support.admin import Admin
+from support.daemon import ADMIN_KEY, Daemon, program
 from support.island import Names, Shore, island_or_skip
+from support.wait import until
 
 pytestmark = needs_caller
 
@@ -204,6 +208,38 @@ def reload(daemon, status=0):
                           timeout=60, check=False)
     assert (done.returncode == 0) == (status == 0), done.stdout + done.stderr
     return done.stdout + done.stderr
+
+
+def test_registered_urls(coast, shore, tmp_path, reactors):
+    """The whole way: what users register is tested, delivered to and asked whether it is set up, all of it guarded."""
+    bad = ["http://127.0.0.1/", "http://2130706433/", "http://[::ffff:10.0.0.1]/", "http://private.test/",
+           "http://six.test/", "http://169.254.169.254/latest/meta-data/", "http://localhost:8080/",
+           "http://[fe80::1%25lo]/", "http://0/", "http://alias3.test/", "https://ula.test/"]
+    led, good = "http://%s/to/307/http://127.0.0.1/" % PUBLIC4, "http://public.test/hook"
+    daemon = Daemon(tmp_path, reactors, {"plugin webhooks": {"timeout": "5s"}}, PROXIES)
+    daemon.prefix = coast.prefix
+    try:
+        admin = Admin(daemon.start(), coast.connect)
+        for i, url in enumerate(bad + [led, good]):
+            made = admin.call("POST", "/v1/admin/webhooks", {"uid": "ann", "url": url, "events": ["x.y"]}, 201)
+            tested = admin.call("POST", "/v1/admin/webhooks/%s/test" % made["id"], {})
+            if url in bad:
+                assert tested["status"] == 0 and re.search("not allowed|must not", tested["error"]), tested
+            else:
+                assert tested["status"] == (200 if url == good else 307), tested
+            app = {"id": "app%d" % i, "name": "app", "url": good, "setup_completed_url": url,
+                   "triggers": ["memory_creation"]}
+            admin.call("POST", "/v1/admin/apps", app, 201)
+            admin.call("POST", "/v1/admin/apps/%s/enable" % app["id"], {"uid": "ann"}, 502)
+        shore.clear()
+        before = lane_of(daemon, "webhooks")["done"]
+        status, said = admin.raw("POST", "/v1/events/x.y", {"n": 1}, ADMIN_KEY + "ann")
+        assert status == 202 and json.loads(said)["endpoints"] == len(bad) + 2, said
+        until(lambda: lane_of(daemon, "webhooks")["done"] >= before + len(bad) + 2, what="every endpoint's attempt")
+        assert shore.served == [(PUBLIC4, 80)] * 2 and shore.hits == []
+        daemon.stop()
+    finally:
+        daemon.remove()
 
 
 def test_allow_private_opens_what_it_names(daemon, shore):
