@@ -69,6 +69,11 @@ bool daemon_registry_open(struct daemon *d);
 void daemon_registry_configure(struct daemon *d, const struct conf *c);
 /* Every now and then: counted failures go to disk. Milliseconds until it is due again. */
 uint64_t daemon_registry_tick(struct daemon *d, uint64_t now_ms);
+/* ---- seed.c: the app and webhook blocks ---- */
+bool daemon_blocks_check(const struct conf *c, struct conf_faults *faults); /* false: told */
+/* Registers what is new or has changed, and waits for the disk, within bounds. Loops running. */
+void daemon_blocks_seed(struct daemon *d, const struct conf *c);
+
 struct routes;
 bool daemon_registry_routes(struct daemon *d, struct routes *routes); /* false: no memory */
 /* Of struct host_services. */

@@ -36,7 +36,7 @@ static bool configure(struct daemon *d)
     struct conf_faults faults = {.text = BUF_INIT(1u << 20)};
     struct conf_source source = loader_source(d->loader);
     d->conf = conf_load(d->file, &source, &faults);
-    bool ok = d->conf != NULL;
+    bool ok = d->conf != NULL && daemon_blocks_check(d->conf, &faults);
     if (ok && d->test) {
         struct host_env env = daemon_host_env(d);
         d->host = host_new(&env);

@@ -48,6 +48,8 @@ static struct conf *reload_conf(struct daemon *d, struct conf_faults *faults)
                    "a running daemon can't take a configuration with a plugin left out");
         conf_free(&next);
     }
+    if (next && !daemon_blocks_check(next, faults))
+        conf_free(&next);
     if (next)
         conf_carry(next, d->conf, faults);
     return next;
@@ -84,6 +86,7 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
     ingress_configure(d->ingress, next, routes, tls);
     admin_configure(d->admin, next);
     daemon_registry_configure(d, next);
+    daemon_blocks_seed(d, next);
     budget_setup(next->memory.sessions);
     plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     daemon_log_configure(next);

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/queue.h"
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/magic.h"
@@ -278,9 +279,9 @@ struct routes *daemon_routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes &&
-        (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
-         !daemon_registry_routes(d, routes) || !plugin_routes_add(d->host, routes)))
+    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
+                   !sessions_routes_add(routes, d->sessions) || !daemon_registry_routes(d, routes) ||
+                   !queue_routes_add(routes, d->queue) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }
@@ -417,6 +418,7 @@ bool daemon_start(struct daemon *d)
         }
     }
     watch(d);
+    daemon_blocks_seed(d, d->conf);
     d->host_started = true;
     if (!host_start(d->host) || !queue_start(d->queue, host_job_dispatch, d->host))
         return false;

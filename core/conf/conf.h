@@ -24,6 +24,7 @@ struct conf_list {
 };
 
 struct conf_plugin; /* one `plugin` block; see below */
+struct conf_block;  /* one `app` or `webhook` block */
 
 struct conf {
     uint32_t magic;
@@ -168,6 +169,8 @@ struct conf {
     } exec;
     struct conf_plugin *plugin;
     size_t n_plugins;
+    struct conf_block *block; /* in the order of the file */
+    size_t n_blocks;
     char *file; /* the main file; "(embedded)" for the built-in one */
 };
 #define CONF_MAGIC UINT32_C(0x636f6e66)
@@ -199,6 +202,15 @@ struct conf_plugin {
     size_t n_values;
 };
 
+/* Its values are of their types; whether they make sense as a whole, whoever uses it knows. */
+struct conf_block {
+    bool app; /* else a webhook */
+    char *id;
+    const char *file;
+    int line;
+    struct conf_value *value; /* one per line of the table */
+    size_t n_values;
+};
 /* One fault. Formatted "omi.conf:12: plugin deepgram: semaphore: expected a number from 1 to 4096, found "x"". */
 struct conf_faults {
     struct buf text; /* one line each */
@@ -207,6 +219,12 @@ struct conf_faults {
 void conf_fault(struct conf_faults *f, bool warning, const char *file, int line, const char *key, const char *fmt, ...)
     __attribute__((format(printf, 6, 7)));
 void conf_faults_free(struct conf_faults *f);
+
+/* NULL: there is no such key in the block. */
+const struct conf_value *conf_block_value(const struct conf_block *b, const char *key);
+/* A fault of a key (NULL: of the block) of this block, at its line. */
+void conf_block_fault(struct conf_faults *f, const struct conf_block *b, const char *key, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
 
 /*
  * How conf learns a plugin's options (the host's loader). On success *plugin is valid until conf_source.done(arg).

@@ -98,6 +98,22 @@ static bool title_is_valid(const char *title)
            strspn(title, "abcdefghijklmnopqrstuvwxyz0123456789_-") == n;
 }
 
+static bool id_is_valid(const char *id)
+{
+    size_t n = strlen(id);
+    return n > 0 && n <= 64 && strspn(id, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
+}
+
+/* The first block of this name. Apps and webhooks share their names. */
+static const struct outline_item *block_find(const struct load *l, const char *path, const char *title)
+{
+    const struct outline_item *found = find_section(l, path, title);
+    if (strcmp(path, "plugin") == 0)
+        return found;
+    const struct outline_item *other = find_section(l, strcmp(path, "app") == 0 ? "webhook" : "app", title);
+    return other && (!found || other < found) ? other : found;
+}
+
 /* A value where the table has a section: `tls = 1`, `breaker = { ... }`. */
 static bool key_is_section(const struct outline_item *it)
 {
@@ -124,15 +140,17 @@ static void check_section(struct load *l, struct outline_item *it)
             load_item_fault(l, it, false, "expected '=' and a value, found a section");
         else
             load_item_fault(l, it, false, "unknown section");
+    } else if (it->title && conf_is_block(it->path) && strcmp(it->path, "plugin") != 0 && !id_is_valid(it->title)) {
+        load_item_fault(l, it, false, "expected an id, 1 to 64 of a-z, A-Z, 0-9, _ and -, found \"%.80s\"", it->title);
     } else if (it->title && strcmp(it->path, "plugin") == 0 && !title_is_valid(it->title)) {
         load_item_fault(l, it, false,
                         "expected a plugin's name (a letter a-z, then a-z, 0-9, _ and -), found \"%.40s\"", it->title);
     } else {
         if (strcmp(it->path, "plugin.target") == 0 && !load_check_prefix(l, it))
             return;
-        if (!it->title || strcmp(it->path, "plugin") != 0)
+        if (!it->title || !conf_is_block(it->path))
             return;
-        const struct outline_item *first = find_section(l, "plugin", it->title);
+        const struct outline_item *first = block_find(l, it->path, it->title);
         if (first == it)
             return;
         load_item_fault(l, it, false, "there is a block of this name already (%s:%d)", first->file, first->line);
@@ -224,7 +242,7 @@ static void load_core(struct load *l)
     const struct conf_field *f = conf_fields();
     for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
         struct conf_value v;
-        if (strncmp(e->section, "plugin", 6) == 0)
+        if (conf_in_block(e->section))
             continue;
         if (load_value(l, e->section, NULL, &e->option, &v))
             field_set(l->c, f, &v);
@@ -251,6 +269,7 @@ static struct conf *load_outline(struct load *l, const char *name)
         if (l->source && l->source->core_read)
             l->source->core_read(l->source->arg, l->c);
         load_plugins(l);
+        load_blocks(l);
         load_check_whole(l);
     }
     /* Places outlive the outline: the configuration takes the names they point at. */
@@ -317,7 +336,7 @@ void conf_free(struct conf **c)
     }
     const struct conf_field *f = conf_fields();
     for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
-        if (strncmp(e->section, "plugin", 6) == 0)
+        if (conf_in_block(e->section))
             continue;
         char **s = field_of(*c, f);
         if (f->type == FIELD_LIST)
@@ -330,6 +349,7 @@ void conf_free(struct conf **c)
     }
     for (size_t i = 0; i < own->c.n_plugins; i++)
         plugin_free(&own->c.plugin[i]);
+    blocks_free(&own->c);
     for (size_t i = 0; i < own->n_files; i++)
         free(own->file[i]);
     free(own->file);

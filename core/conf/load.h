@@ -63,6 +63,9 @@ bool load_lane_numbers(struct load *l, const char *title, const char *path, cons
                        struct conf_lane *lane);
 /* The plugin blocks, after the core's sections. */
 void load_plugins(struct load *l);
+/* block.c: the app and webhook blocks, likewise. */
+void load_blocks(struct load *l);
+void blocks_free(struct conf *c);
 /* Certificate and key of the listeners: read, fit together, not expired (a warning). */
 void load_check_ingress_tls(struct load *l, const char *certificate, const char *key);
 /* What one value alone can't tell: addresses, pairs that go together, limits of one another. */

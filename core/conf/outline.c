@@ -42,7 +42,8 @@ void outline_key_name(char *out, size_t len, const char *path, const char *title
         inner++;
     if (title && target && inner)
         inner = strchr(inner, '.') ? strchr(inner, '.') + 1 : NULL;
-    snprintf(out, len, "%s%s%s%s%s%s%s%s", title ? "plugin " : "", title ? title : "",
+    int block = title ? (int)strcspn(path, ".") : 0;
+    snprintf(out, len, "%.*s%s%s%s%s%s%s%s%s", block, path, title ? " " : "", title ? title : "",
              title && target ? ": target " : "", title && target ? shown : "", title && (inner || name) ? ": " : "",
              inner ? inner : "", inner && name ? "." : "", name ? name : "");
 }
@@ -265,8 +266,8 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
     struct outline_item *it = &r->o->item[index];
     it->section = true;
     int n = snprintf(inner, sizeof(inner), "%s%s%s", path, *path ? "." : "", it->name);
-    bool is_plugin = strcmp(inner, "plugin") == 0, is_target = strcmp(inner, "plugin.target") == 0;
-    bool takes_title = is_plugin || is_target;
+    bool is_block = conf_is_block(inner), is_target = strcmp(inner, "plugin.target") == 0;
+    bool takes_title = is_block || is_target;
     const char *outer = r->target;
     char *own = label ? word_of(r, label) : NULL;
     if (n >= (int)sizeof(inner) || ++r->depth > OUTLINE_MAX_DEPTH) {
@@ -275,9 +276,12 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
         it->dropped = true;
     } else {
         if (takes_title && !own) {
-            outline_fault(r, it->line, path, title, it->name,
-                          is_plugin ? "expected a name: plugin NAME { ... }"
-                                    : "expected the beginning of a URL: target \"https://api.example.com/\" { ... }");
+            char text[160];
+            snprintf(text, sizeof(text),
+                     is_block ? "expected a name: %s NAME { ... }"
+                              : "expected the beginning of a URL: %s \"https://api.example.com/\" { ... }",
+                     it->name);
+            outline_fault(r, it->line, path, title, it->name, text);
             it->dropped = true;
         } else if (own && !takes_title) {
             char text[160];
@@ -287,14 +291,14 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
         }
         free(it->path);
         it->path = text_copy(inner);
-        char **to = is_plugin ? &it->title : &it->target;
+        char **to = is_block ? &it->title : &it->target;
         if (takes_title && own) {
             free(*to);
             *to = text_copy(own);
         }
         if (is_target)
             r->target = own;
-        bool closed = read_items(r, inner, is_plugin ? own : title, name->line);
+        bool closed = read_items(r, inner, is_block ? own : title, name->line);
         r->target = outer;
         it = &r->o->item[index];
         it->dropped = it->dropped || !closed;

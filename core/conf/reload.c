@@ -74,8 +74,7 @@ void conf_carry(struct conf *next, const struct conf *now, struct conf_faults *f
     CHECK_MAGIC(now, CONF_MAGIC);
     const struct conf_field *f = conf_fields();
     for (const struct conf_entry *e = conf_table(); e->section; e++, f++) {
-        if (strncmp(e->section, "plugin", 6) == 0 || f->type == FIELD_NONE ||
-            (e->option.flags & OMID_OPT_RELOADABLE) != 0)
+        if (conf_in_block(e->section) || f->type == FIELD_NONE || (e->option.flags & OMID_OPT_RELOADABLE) != 0)
             continue;
         if (!field_carry((char *)next + f->offset, (const char *)now + f->offset, f->type))
             continue;

@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "base/magic.h"
+
 #define SEC *1000.0
 #define MIN *60000.0
 #define HOUR *3600000.0
@@ -344,6 +346,52 @@
       "the default, each with a warning.") \
     R("exec", "queue", INT, "1024", 4, 1000000, NULL, 0, exec.queue, \
       "Jobs that wait, per pool; one plugin may fill a quarter of it.") \
+    N("app", "name", STRING, NULL, 1, 128, NULL, RELOAD, \
+      "What users know it by.") \
+    N("app", "uid", STRING, NULL, 1, 128, NULL, RELOAD, \
+      "Its owner, who is told when it is disabled.") \
+    N("app", "url", STRING, NULL, 1, 2048, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "Where deliveries go, http or https.") \
+    N("app", "setup_completed_url", STRING, NULL, 1, 2048, NULL, RELOAD, \
+      "What is asked before it is enabled for a user whether it is set up for them.") \
+    N("app", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What it is told about: memory_creation, transcript_processed, audio_bytes.") \
+    N("app", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
+      "Types of custom events it is told about: order.paid, order.*, or * for all.") \
+    N("app", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
+      "JSON object of paths and wanted values that a custom event must have.") \
+    N("app", "capabilities", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What its answers may do: proactive_notification.") \
+    N("app", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
+      "How much audio is sent at once, in whole seconds.") \
+    N("app", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
+      "Whether durable deliveries keep their order; one that fails then holds back those behind it.") \
+    N("app", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
+      "Durable deliveries begun a minute; 0: no bound.") \
+    N("app", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
+      "Whether it is enabled as a whole. For which users it is says the admin API.") \
+    N("app", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \
+      "What deliveries are signed with: whsec_ and the base64 of 24 to 64 bytes. None: one is made.") \
+    N("webhook", "uid", STRING, NULL, 1, 128, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "The user whose events are delivered.") \
+    N("webhook", "url", STRING, NULL, 1, 2048, NULL, RELOAD | OMID_OPT_REQUIRED, \
+      "Where deliveries go, http or https.") \
+    N("webhook", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
+      "What it is told about: realtime_transcript, audio_bytes, memory_created, day_summary.") \
+    N("webhook", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
+      "How much audio is sent at once, in whole seconds.") \
+    N("webhook", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
+      "As in the app block.") \
+    N("webhook", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
+      "Whether it is enabled.") \
+    N("webhook", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \
+      "As in the app block.") \
     N("plugin", "path", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "The shared object; without a slash it lies in daemon.plugin_dir. Default: plugin_dir/NAME.so.") \
     N("plugin", "required", BOOL, "false", 0, 0, NULL, RELOAD, \
@@ -465,6 +513,23 @@ bool conf_is_section(const char *path)
             return true;
     }
     return false;
+}
+
+static const char *const blocks[] = {"plugin", "app", "webhook"};
+
+bool conf_in_block(const char *path)
+{
+    size_t n = strcspn(path, ".");
+    for (size_t i = 0; i < ARRAY_LEN(blocks); i++) {
+        if (strlen(blocks[i]) == n && strncmp(blocks[i], path, n) == 0)
+            return true;
+    }
+    return false;
+}
+
+bool conf_is_block(const char *path)
+{
+    return strchr(path, '.') == NULL && conf_in_block(path);
 }
 
 bool option_named(const struct omid_option *option, const char *key)

@@ -14,6 +14,9 @@ struct conf_field {
 const struct conf_field *conf_fields(void);
 
 bool conf_is_section(const char *path);
+/* Sections of which there are many, each with a name of its own: "plugin", "app", "webhook". */
+bool conf_is_block(const char *path);
+bool conf_in_block(const char *path); /* the same for what lies in them, too: "plugin.breaker" */
 /* The line of this key; a secret is found under KEY_file too. NULL: unknown. */
 const struct conf_entry *conf_entry_find(const char *path, const char *key);
 bool option_named(const struct omid_option *option, const char *key);

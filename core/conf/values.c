@@ -8,6 +8,7 @@
 
 #include "base/magic.h"
 #include "conf/outline.h"
+#include "conf/table.h"
 
 /* libConfuse hands its error function no argument of ours, and its scanner is one per process anyway: main thread. */
 static struct {
@@ -77,7 +78,7 @@ static cfg_opt_t *options_build(const struct outline *o, const char *path)
         if (known)
             continue;
         cfg_opt_t key = CFG_STR_LIST(it->name, NULL, CFGF_NODEFAULT);
-        bool titled = it->section && (strcmp(it->path, "plugin") == 0 || strcmp(it->path, "plugin.target") == 0);
+        bool titled = it->section && (conf_is_block(it->path) || strcmp(it->path, "plugin.target") == 0);
         cfg_opt_t section = CFG_SEC(it->name, NULL, titled ? CFGF_MULTI | CFGF_TITLE : CFGF_NONE);
         if (it->section)
             section.subopts = options_build(o, it->path);

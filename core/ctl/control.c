@@ -7,6 +7,7 @@
 
 #define MAX_ANSWER (16u << 20)
 #define TIMEOUT_S 10L
+#define TIMEOUT_CHANGE_S 60L
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
@@ -26,7 +27,7 @@ static void told(const char *path, long status, const struct buf *body)
     json_free(&v);
 }
 
-static bool request(const struct ctl *ctl, const char *path, bool post, struct buf *body)
+bool ctl_request(const struct ctl *ctl, const char *method, const char *path, const char *json, struct buf *body)
 {
     char why[CURL_ERROR_SIZE] = "";
     long status = 0;
@@ -39,14 +40,19 @@ static bool request(const struct ctl *ctl, const char *path, bool post, struct b
     if (!c)
         return false;
     curl_easy_setopt(c, CURLOPT_UNIX_SOCKET_PATH, ctl->socket);
-    if (post) {
-        curl_easy_setopt(c, CURLOPT_POSTFIELDS, "");
-        curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, 0L);
+    struct curl_slist *headers = NULL;
+    if (strcmp(method, "GET") != 0) {
+        curl_easy_setopt(c, CURLOPT_POSTFIELDS, json ? json : "");
+        curl_easy_setopt(c, CURLOPT_POSTFIELDSIZE, json ? (long)strlen(json) : 0L);
+        curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, method);
+        headers = curl_slist_append(NULL, json ? "Content-Type: application/json" : "Content-Type:");
+        curl_easy_setopt(c, CURLOPT_HTTPHEADER, headers);
     }
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, body);
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
-    curl_easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_S);
+    /* What may wait for a partner is asked for otherwise than by GET. */
+    curl_easy_setopt(c, CURLOPT_TIMEOUT, strcmp(method, "GET") == 0 ? TIMEOUT_S : TIMEOUT_CHANGE_S);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_PROXY, ""); /* the environment's is for the network */
     long error = 0;
@@ -54,7 +60,8 @@ static bool request(const struct ctl *ctl, const char *path, bool post, struct b
     curl_easy_getinfo(c, CURLINFO_OS_ERRNO, &error);
     curl_easy_getinfo(c, CURLINFO_RESPONSE_CODE, &status);
     curl_easy_cleanup(c);
-    if (rc == CURLE_OK && (status == 200 || status == 202) && body->len > 0)
+    curl_slist_free_all(headers);
+    if (rc == CURLE_OK && (status == 204 || (status >= 200 && status < 300 && body->len > 0)))
         return true;
     if (rc != CURLE_OK)
         fprintf(stderr, "omictl: %s: %s (is omid running? --socket names its control socket)\n", ctl->socket,
@@ -69,10 +76,10 @@ static bool request(const struct ctl *ctl, const char *path, bool post, struct b
 
 bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body)
 {
-    return request(ctl, path, false, body);
+    return ctl_request(ctl, "GET", path, NULL, body);
 }
 
 bool ctl_post(const struct ctl *ctl, const char *path, struct buf *body)
 {
-    return request(ctl, path, true, body);
+    return ctl_request(ctl, "POST", path, NULL, body);
 }

@@ -36,10 +36,14 @@ int ctl_breakers(const struct ctl *ctl, int argc, char **argv);
 int ctl_breaker(const struct ctl *ctl, int argc, char **argv);
 int ctl_sessions(const struct ctl *ctl, int argc, char **argv);
 int ctl_session(const struct ctl *ctl, int argc, char **argv);
+int ctl_apps(const struct ctl *ctl, int argc, char **argv);
+int ctl_webhooks(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
 int ctl_lint(const struct ctl *ctl, int argc, char **argv);
 int ctl_reload(const struct ctl *ctl, int argc, char **argv);
 int ctl_listen(const struct ctl *ctl, int argc, char **argv);
+int ctl_dead(const struct ctl *ctl, int argc, char **argv);
+int ctl_deliveries(const struct ctl *ctl, int argc, char **argv);
 int ctl_receive(const struct ctl *ctl, int argc, char **argv);
 
 /* "omictl NAME: message", to stderr; returns CTL_USAGE. */
@@ -52,6 +56,8 @@ bool ctl_help_asked(const char *command, int argc, char **argv);
 
 /* GET path from the control socket. The body (NUL-terminated, caller frees by buf_free), or false having told why. */
 bool ctl_get(const struct ctl *ctl, const char *path, struct buf *body);
+/* Any method; json: the request's body, or NULL. After 204 the answer is empty. */
+bool ctl_request(const struct ctl *ctl, const char *method, const char *path, const char *json, struct buf *body);
 /* The same with POST and without a body of ours. */
 bool ctl_post(const struct ctl *ctl, const char *path, struct buf *body);
 

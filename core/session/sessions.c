@@ -8,8 +8,10 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
+#include "session/call.h"
 #include "session/geolocation.h"
 #include "session/samples.h"
+#include "session/speakers.h"
 #include "session/state.h"
 #include "session/summary.h"
 #include "session/sync.h"
@@ -121,6 +123,12 @@ void sessions_status(struct json_w *w)
     json_w_kint(w, "segments", metric_value(session_metrics()->segments));
     json_w_kint(w, "conversations_completed", metric_value(session_metrics()->processed));
     json_w_kint(w, "memory_bytes", (int64_t)budget_used());
+    json_w_key(w, "speaker_samples");
+    json_w_open(w, '{');
+    json_w_kint(w, "waiting", metric_value(speakers_metrics()->waiting));
+    json_w_kint(w, "kept", metric_value(speakers_metrics()->kept));
+    json_w_kint(w, "given_up", metric_value(speakers_metrics()->given_up));
+    json_w_close(w, '}');
     json_w_close(w, '}');
 }
 
@@ -394,6 +402,7 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     rest_free_all(ss);
+    calls_free_all(ss);
     sync_free(&ss->sync);
     samples_free(&ss->samples);
     voices_free_all(ss);

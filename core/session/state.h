@@ -43,6 +43,7 @@ struct sessions {
     struct list calls;                          /* the same, of call.h */
     struct map *voices;                         /* uid -> struct voices, of those who speak */
     struct samples *samples;                    /* of voices, that are to be taken */
+    unsigned uploads;                           /* of voice profiles, under way */
     struct map *processing;                     /* id -> struct processing */
     struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;

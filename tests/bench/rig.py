@@ -155,10 +155,9 @@ class Daemon:
     """omid as it runs in production (TLS aside), with these settings and plugins."""
 
     def __init__(self, settings, reactors=1, pin=True, addresses=("127.0.0.1:0",), ingress=""):
-        self.dir = Path(tempfile.mkdtemp(prefix="omid-bench-"))
+        self.dir, self.pin = Path(tempfile.mkdtemp(prefix="omid-bench-")), pin
         (self.dir / "state").mkdir()
-        conf, ready = self.dir / "omi.conf", self.dir / "ready.json"
-        conf.write_text("""
+        (self.dir / "omi.conf").write_text("""
 log { level = notice }
 daemon { state_dir = "%s/state" run_dir = "%s" reactors = %d drain = 5s }
 ingress { address = { %s } max_connections_per_address = 10000 %s }
@@ -166,10 +165,15 @@ limits { sessions_per_address = 100000 upgrades_per_address = 1000000 unauthenti
 auth { admin_key = "%s" }
 %s
 """ % (self.dir, self.dir, reactors, ", ".join('"%s"' % a for a in addresses), ingress, ADMIN_KEY, settings))
-        with open(self.dir / "log", "wb") as log:
+        self.start()
+
+    def start(self):
+        conf, ready = self.dir / "omi.conf", self.dir / "ready.json"
+        ready.unlink(missing_ok=True)
+        with open(self.dir / "log", "ab") as log:
             self.process = subprocess.Popen([TREE / "omid", "-f", conf, "--ready-file", ready], stdout=log, stderr=log,
                                             stdin=subprocess.DEVNULL,
-                                            preexec_fn=pinned(CLIENT_CPU) if pin else None)
+                                            preexec_fn=pinned(CLIENT_CPU) if self.pin else None)
         atexit.register(self.process.kill)  # nothing is left running, whatever ends the benchmark
         deadline = time.monotonic() + 20
         while True:
@@ -182,13 +186,18 @@ auth { admin_key = "%s" }
                     sys.exit("omid did not start:\n" + (self.dir / "log").read_text())
                 time.sleep(0.02)
 
-    def request(self, method, path, body=None):
+    def kill(self):
+        """As a crash."""
+        self.process.kill()
+        self.process.wait()
+
+    def request(self, method, path, body=None, headers=None, statuses=(200,)):
         connection = http.client.HTTPConnection(self.address, timeout=90)
-        connection.request(method, path, body)
+        connection.request(method, path, body, headers or {})
         response = connection.getresponse()
         text = response.read().decode()
         connection.close()
-        assert response.status == 200, "%s: %d %s" % (path, response.status, text)
+        assert response.status in statuses, "%s: %d %s" % (path, response.status, text)
         return text
 
     def bench(self, targets, **query):
@@ -197,14 +206,17 @@ auth { admin_key = "%s" }
         text = self.request("POST", "/bench?" + "&".join("%s=%d" % q for q in query.items()), "\n".join(targets))
         return json.loads(text), cpu_s(self.process.pid) - before
 
-    def metric(self, name):
-        """The sum of a family's samples; None where there is no such family."""
+    def metric(self, name, label=""):
+        """The sum of a family's samples, of those with this text among their labels; None where there is none."""
         found = [float(line.rsplit(" ", 1)[1]) for line in self.request("GET", "/metrics").splitlines()
-                 if line.split("{")[0].split(" ")[0] == name]
+                 if line.split("{")[0].split(" ")[0] == name and label in line]
         return sum(found) if found else None
 
     def rss_kb(self):
         return rss_kb(self.process.pid)
+
+    def log(self):
+        return (self.dir / "log").read_text()[-4000:]
 
     def lag(self):
         """The loops' lag: {loop: [(bound in seconds, count up to it)]}."""

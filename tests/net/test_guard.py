@@ -1,18 +1,22 @@
 """
-Where URLs of users lead. On an island where every address is the test's own, each of some hundred ways to write, name or
-redirect to an address that is not public is tried: none arrives. The same ones arrive when the operator asks, so that
-it is the guard that keeps them, not the test's mistake.
+Where URLs of users lead. On an island where every address is the test's own, each of some hundred ways to write, name
+or redirect to an address that is not public is tried: none arrives. The same ones arrive when the operator asks, so
+that it is the guard that keeps them, not the test's mistake.
 """
 import ipaddress
 import json
+import re
 import subprocess
 
 import pytest
 
 from support import caller
 from support.caller import BLOCKED, OK, call, needs_caller
-from support.daemon import Daemon, program
+from support.caller import lane as lane_of
+from support.admin import Admin
+from support.daemon import ADMIN_KEY, Daemon, program
 from support.island import Names, Shore, island_or_skip
+from support.wait import until
 
 pytestmark = needs_caller
 
@@ -52,7 +56,8 @@ def urls():
     out += ["http://1\uff12\u2466.0.0.1/".replace("\u2466", "7"), "http://\u2460\u2461\u2466.\u24ea.\u24ea.\u2460/",
             "http://127.1/", "http://127.0.1/", "http://0/", "http://0x0/", "http://00/", "http://0x7f.1/",
             "http://0177.1/", "http://127.0.0.1../", "http://[::ffff:7f00:0001]/", "http://[::ffff:0:127.0.0.1]/",
-            "http://[fe80::1%25lo]/", "http://[::1%25lo]/", "http://[::1%25]/", "http://[::1%lo]/", "http://[fe80::1%251]/",
+            "http://[fe80::1%25lo]/", "http://[::1%25lo]/", "http://[::1%25]/", "http://[::1%lo]/",
+            "http://[fe80::1%251]/",
             "http://[fd00::1%25lo]/", "http://localhost/", "http://LOCALHOST/", "http://localhost./",
             "http://foo.localhost/", "http://\uff2c\uff4f\uff43\uff41\uff4c\uff48\uff4f\uff53\uff54/"]
     out += ["http://%s/" % n for n in NAMES]
@@ -61,10 +66,13 @@ def urls():
 
 # Names that lead to what is not public, straight and by aliases.
 NAMES = {
-    "private.test": ["127.0.0.1"], "private.test.": ["127.0.0.1"], "six.test": ["::1"], "both.test": ["127.0.0.1", "::1"],
-    "metadata.test": ["169.254.169.254"], "lan.test": ["192.168.0.7"], "ula.test": ["fd00::7"], "zero.test": ["0.0.0.0"],
+    "private.test": ["127.0.0.1"], "private.test.": ["127.0.0.1"], "six.test": ["::1"], "both.test": ["127.0.0.1",
+    "::1"],
+    "metadata.test": ["169.254.169.254"], "lan.test": ["192.168.0.7"], "ula.test": ["fd00::7"],
+    "zero.test": ["0.0.0.0"],
     "mapped.test": ["::ffff:127.0.0.1"], "nat64.test": ["64:ff9b::7f00:1"], "sixtofour.test": ["2002:7f00:1::1"],
-    "isatap.test": ["2606:4700::5efe:7f00:1"], "cgnat.test": ["100.64.3.4"], "many.test": ["10.0.0.%d" % i for i in range(1, 20)],
+    "isatap.test": ["2606:4700::5efe:7f00:1"], "cgnat.test": ["100.64.3.4"],
+    "many.test": ["10.0.0.%d" % i for i in range(1, 20)],
     "alias.test": ["private.test"], "alias2.test": ["alias.test"], "alias3.test": ["alias2.test"],
     "tolocalhost.test": ["localhost"], "alias6.test": ["six.test"], "cloud.test": ["metadata.test"],
     "127.0.0.1.nip.test": ["127.0.0.1"], "8.8.8.8.test": ["10.0.0.1"], "loop.test": ["loop2.test"],
@@ -72,16 +80,19 @@ NAMES = {
 }
 OTHER_SCHEMES = ["file:///etc/passwd", "gopher://127.0.0.1:80/_x", "ftp://127.0.0.1:80/", "dict://127.0.0.1:80/x",
                  "ldap://127.0.0.1:80/", "telnet://127.0.0.1:80/", "tftp://127.0.0.1:80/x", "smb://127.0.0.1/x",
-                 "ws://127.0.0.1/", "wss://127.0.0.1/", "http:127.0.0.1", "http:/127.0.0.1/", "//127.0.0.1/", "127.0.0.1",
+                 "ws://127.0.0.1/", "wss://127.0.0.1/", "http:127.0.0.1", "http:/127.0.0.1/", "//127.0.0.1/",
+                 "127.0.0.1",
                  "httpx://127.0.0.1/", "http+unix://%2fvar/", "javascript:alert(1)", "http://", "http:///127.0.0.1/",
-                 "http://8.8.8.8\\@127.0.0.1/", "http://127.0.0.1\t/", "unix:///tmp/x", "jar:http://127.0.0.1!/", "imap://127.0.0.1:80/"]
+                 "http://8.8.8.8\\@127.0.0.1/", "http://127.0.0.1\t/", "unix:///tmp/x", "jar:http://127.0.0.1!/",
+                 "imap://127.0.0.1:80/"]
 
 
 def redirects():
     """Each begins at a public address."""
     ends = ["http://127.0.0.1/", "http://[::1]/", "//10.0.0.1/x", "http://2130706433/", "http://0x7f.1:8080/",
             "http://private.test/", "http://alias3.test/", "http://169.254.169.254/latest/", "https://127.0.0.1/",
-            "http://[::ffff:10.0.0.1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "http://u:p@127.0.0.1/",
+            "http://[::ffff:10.0.0.1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/",
+            "http://u:p@127.0.0.1/",
             "http://[fe80::1%25lo]/", "http://localhost:8080/", "file:///etc/passwd", "gopher://127.0.0.1:80/_x",
             "ftp://127.0.0.1:80/", "HTTP://127.1/", "http://\\127.0.0.1/", "///127.0.0.1/", "http://100.64.0.1/",
             "http://%31%32%37.0.0.1/", "http://0/"]
@@ -99,12 +110,14 @@ def turning(count):
 
 REBINDING = {"turn%d.test" % i: turning for i in range(8)}
 MIXED = {"mixed%d.test" % i: answers for i, answers in enumerate([
-    ["127.0.0.1", PUBLIC4], [PUBLIC4, "127.0.0.1"], ["::1", PUBLIC4], [PUBLIC6, "10.0.0.1"], ["10.0.0.1", "10.0.0.2", PUBLIC4],
+    ["127.0.0.1", PUBLIC4], [PUBLIC4, "127.0.0.1"], ["::1", PUBLIC4], [PUBLIC6, "10.0.0.1"], ["10.0.0.1", "10.0.0.2",
+    PUBLIC4],
     ["fd00::1", "fd00::2", PUBLIC6], ["::ffff:127.0.0.1", PUBLIC4]])}
 ALL_NAMES = {**{n.rstrip("."): a for n, a in NAMES.items()}, **REBINDING, **MIXED, "public.test": [PUBLIC4],
              "publicalias.test": ["public.test"]}
 PROXIES = {"http_proxy": "http://127.0.0.1:8080", "HTTP_PROXY": "http://127.0.0.1:8080",
-           "https_proxy": "http://10.0.0.1:8080", "HTTPS_PROXY": "http://[::1]:8080", "ALL_PROXY": "socks5h://127.0.0.1:80",
+           "https_proxy": "http://10.0.0.1:8080", "HTTPS_PROXY": "http://[::1]:8080",
+           "ALL_PROXY": "socks5h://127.0.0.1:80",
            "all_proxy": "socks5h://127.0.0.1:80", "no_proxy": "", "NO_PROXY": ""}
 
 
@@ -197,11 +210,44 @@ def reload(daemon, status=0):
     return done.stdout + done.stderr
 
 
+def test_registered_urls(coast, shore, tmp_path, reactors):
+    """The whole way: what users register is tested, delivered to and asked whether it is set up, all of it guarded."""
+    bad = ["http://127.0.0.1/", "http://2130706433/", "http://[::ffff:10.0.0.1]/", "http://private.test/",
+           "http://six.test/", "http://169.254.169.254/latest/meta-data/", "http://localhost:8080/",
+           "http://[fe80::1%25lo]/", "http://0/", "http://alias3.test/", "https://ula.test/"]
+    led, good = "http://%s/to/307/http://127.0.0.1/" % PUBLIC4, "http://public.test/hook"
+    daemon = Daemon(tmp_path, reactors, {"plugin webhooks": {"timeout": "5s"}}, PROXIES)
+    daemon.prefix = coast.prefix
+    try:
+        admin = Admin(daemon.start(), coast.connect)
+        for i, url in enumerate(bad + [led, good]):
+            made = admin.call("POST", "/v1/admin/webhooks", {"uid": "ann", "url": url, "events": ["x.y"]}, 201)
+            tested = admin.call("POST", "/v1/admin/webhooks/%s/test" % made["id"], {})
+            if url in bad:
+                assert tested["status"] == 0 and re.search("not allowed|must not", tested["error"]), tested
+            else:
+                assert tested["status"] == (200 if url == good else 307), tested
+            app = {"id": "app%d" % i, "name": "app", "url": good, "setup_completed_url": url,
+                   "triggers": ["memory_creation"]}
+            admin.call("POST", "/v1/admin/apps", app, 201)
+            admin.call("POST", "/v1/admin/apps/%s/enable" % app["id"], {"uid": "ann"}, 502)
+        shore.clear()
+        before = lane_of(daemon, "webhooks")["done"]
+        status, said = admin.raw("POST", "/v1/events/x.y", {"n": 1}, ADMIN_KEY + "ann")
+        assert status == 202 and json.loads(said)["endpoints"] == len(bad) + 2, said
+        until(lambda: lane_of(daemon, "webhooks")["done"] >= before + len(bad) + 2, what="every endpoint's attempt")
+        assert shore.served == [(PUBLIC4, 80)] * 2 and shore.hits == []
+        daemon.stop()
+    finally:
+        daemon.remove()
+
+
 def test_allow_private_opens_what_it_names(daemon, shore):
     every = ["http://127.0.0.1/", "http://127.8.9.10/", "http://2130706433/", "http://[::ffff:127.0.0.1]/",
              "http://private.test/", "http://localhost/", "http://%s/to/302/http://127.0.0.1/" % PUBLIC4,
              "http://10.0.0.1/", "http://10.0.0.2/", "http://lan.test/", "http://[::1]/", "http://[64:ff9b::7f00:1]/",
-             "http://[2002:7f00:1::]/", "http://[fd00::7]/", "http://ula.test/", "http://0.0.0.0/", "http://[::1%25lo]/",
+             "http://[2002:7f00:1::]/", "http://[fd00::7]/", "http://ula.test/", "http://0.0.0.0/",
+             "http://[::1%25lo]/",
              "http://169.254.169.254/"]
     loopback = set(every[:7])
     cases = [([], set()), (["127.0.0.0/8"], loopback), (["10.0.0.1"], {"http://10.0.0.1/"}),

@@ -3,11 +3,12 @@ import base64
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 from support.admin import Admin
-from support.daemon import merge
+from support.daemon import merge, program
 from support.wait import until
 
 HOOKER = Path(os.environ.get("OMID_BUILD_TREE") or ".") / "tests/plugins/.libs/hooker.so"
@@ -305,3 +306,136 @@ def test_secrets_end(rig):
     assert seen(admin, "ann")["h"]["secrets"][0] == second
     until(lambda: seen(admin, "ann")["h"]["secrets"] == [second], what="the end of the old one")
     assert first != second and len(admin.call("GET", WHERE + "/h")["secrets"]) == 1
+
+
+# ------------------------------------------------------------------------------ the configuration's blocks
+
+
+def seeds(**more):
+    return merge({"app billing": {"name": "Billing", "uid": "owner", "url": "https://billing.example.com/in",
+                                  "events": ["order.*"], "filter": '{ "order.state": "paid" }', "rate_per_min": 30},
+                  "webhook audio1": {"uid": "ann", "url": "https://h.example.com/a,7", "triggers": ["audio_bytes"],
+                                     "secret": SECRET}}, more)
+
+
+def test_blocks(rig):
+    daemon, admin = rig(seeds())
+    shown = admin.call("GET", "/v1/admin/apps/billing")
+    assert shown["from_configuration"] and shown["filter"] == {"order.state": "paid"} and shown["rate_per_min"] == 30
+    one = seen(admin, "ann")["audio1"]
+    assert (one["url"], one["audio_ms"], one["secrets"]) == ("https://h.example.com/a", 7000, [SECRET])
+    # What the operator changes stays, over a restart and a reload, as long as the block does.
+    admin.call("PATCH", "/v1/admin/apps/billing", {"rate_per_min": 5, "name": "Other"})
+    admin.call("POST", "/v1/admin/apps/billing/enable", {"uid": "ann"})
+    admin.call("POST", "/v1/admin/webhooks/audio1/disable")
+    daemon.stop()
+    daemon.start()
+    assert admin.call("GET", "/v1/admin/apps/billing")["rate_per_min"] == 5 and set(seen(admin, "ann")) == {"billing"}
+    reload(daemon, merge(BASE, seeds()))
+    assert admin.call("GET", "/v1/admin/apps/billing")["name"] == "Other" and set(seen(admin, "ann")) == {"billing"}
+    # A changed block counts, as a whole; its secret is rotated.
+    other = "whsec_" + base64.b64encode(b"x" * 24).decode()
+    now = merge(seeds(), {"app billing": {"rate_per_min": 31}, "webhook audio1": {"secret": other}})
+    reload(daemon, merge(BASE, now))
+    shown = admin.call("GET", "/v1/admin/apps/billing")
+    assert shown["rate_per_min"] == 31 and shown["name"] == "Billing"
+    assert seen(admin, "ann")["audio1"]["secrets"] == [other, SECRET] and "billing" in seen(admin, "ann")
+    # A block that is gone removes nothing; one that was removed otherwise comes back with the next start.
+    reload(daemon, BASE)
+    assert set(seen(admin, "ann")) == {"audio1", "billing"}
+    admin.call("DELETE", "/v1/admin/apps/billing", expect=204)
+    reload(daemon, merge(BASE, now))
+    assert admin.call("GET", "/v1/admin/apps/billing")["rate_per_min"] == 31 and set(seen(admin, "ann")) == {"audio1"}
+    # An id of the other kind, or another user's, is told and left.
+    reload(daemon, merge(BASE, {"webhook billing": dict(HOOK), "webhook audio1": dict(HOOK, uid="bob")}))
+    until(lambda: len(daemon.logged("a block of the configuration is not registered")) == 2, what="both are told")
+    assert not seen(admin, "bob") and SECRET not in daemon.log() and other not in daemon.log()
+
+
+def reload(daemon, settings):
+    before = daemon.metric("omid_reloads_total", result="ok")
+    daemon.rewrite(settings)
+    daemon.process.send_signal(1)
+    until(lambda: daemon.metric("omid_reloads_total", result="ok") == before + 1, what="the reload")
+
+
+NONSENSE = {
+    "url": ('app a {\n  events = { "*" }\n  url = "ftp://x/"\n}\n', 3, "app a: url: expected a URL"),
+    "uid": ('webhook a {\n  uid = "a b"\n  url = "http://x/"\n  triggers = { "audio_bytes" }\n}\n', 2, "webhook a: uid: expected"),
+    "trigger": ('app a {\n  url = "http://x/"\n  triggers = { "memory_created" }\n}\n', 3, "app a: triggers: expected memory_creation"),
+    "nothing to tell": ('\napp a {\n  url = "http://x/"\n}\n', 2, "app a: expected at least one of triggers and events"),
+    "event": ('app a {\n  url = "http://x/"\n\n  events = { "a b" }\n}\n', 4, "app a: events: expected types"),
+    "filter": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  filter = "[1]"\n}\n', 4, "app a: filter: expected a JSON object"),
+    "capability": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  capabilities = { "all" }\n}\n', 4, "app a: capabilities: expected"),
+    "secret": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  secret = "whsec_c2hvcnQ="\n}\n', 4, "app a: secret: expected whsec_"),
+    "setup": ('app a {\n  url = "http://x/"\n  events = { "a" }\n  setup_completed_url = "http://u@x/"\n}\n', 4, "app a: setup_completed_url: expected"),
+}
+
+
+def test_blocks_that_make_no_sense(tmp_path):
+    file = tmp_path / "omi.conf"
+    for what, (text, line, told) in NONSENSE.items():
+        file.write_text(text)
+        run = subprocess.run([str(program("omid")), "-t", "-f", str(file)], capture_output=True, text=True, timeout=60)
+        assert run.returncode == 78 and "%s:%d: %s" % (file, line, told) in run.stderr, (what, run.stderr)
+        assert "c2hvcnQ" not in run.stderr
+
+
+# ------------------------------------------------------------------------------ omictl
+
+
+def test_omictl(rig, tmp_path):
+    daemon, admin = rig({"registry": {"max_apps": 1000}})
+
+    def ctl(*args, status=0, stdin=None):
+        done = subprocess.run([str(program("omictl")), "--socket", daemon.control, *[str(a) for a in args]], input=stdin,
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, (args, done.returncode, done.stdout, done.stderr)
+        return done.stdout if status == 0 else done.stderr
+
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    made = json.loads(ctl("webhooks", "add", "--id", "h1", "--uid", "ann", "--url", "https://h.example.com/a,9", "--trigger",
+                          "audio_bytes", "--event", "order.*", "--event", "x", "--filter", '{"a.b": true}', "--rate", 5,
+                          "--ordered", "--secret-file", secret, "--json"))
+    assert made["audio_seconds"] == 9 and made["events"] == ["order.*", "x"] and made["filter"] == {"a.b": True}
+    assert "secret" not in made and seen(admin, "ann")["h1"]["secrets"] == [SECRET] and made["ordered"]
+    out = ctl("webhooks", "set", "h1", "--filter", "", "--event", "", "--unordered", "--audio", 3, "--trigger", "day_summary",
+              "--trigger", "audio_bytes")
+    assert re.search(r"^audio_seconds +3$", out, re.M) and "filter" not in out and "order.*" not in out
+    assert admin.call("GET", "/v1/admin/webhooks/h1")["triggers"] == ["audio_bytes", "day_summary"]
+    out = ctl("apps", "add", "--id", "a1", "--url", "https://app.example.com/", "--trigger", "memory_creation", "--name", "An app",
+              "--uid", "owner", "--capability", "proactive_notification", "--setup-url", "https://app.example.com/not", "--disabled")
+    assert re.search(r"^secret +whsec_\S{44}$", out, re.M) and re.search(r"^enabled +false$", out, re.M)
+    assert "not set up" in ctl("apps", "enable", "a1", "--uid", "ann", status=1)
+    ctl("apps", "set", "a1", "--setup-url", "")
+    ctl("apps", "enable", "a1")
+    ctl("apps", "enable", "a1", "--uid", "ann")
+    assert set(seen(admin, "ann")) == {"h1", "a1"}
+    assert json.loads(ctl("--json", "apps", "list", "--uid", "ann"))["apps"][0]["id"] == "a1"
+    assert json.loads(ctl("apps", "list", "--uid", "bob", "--json")) == {"apps": []}
+    ctl("apps", "disable", "a1", "--uid", "ann")
+    assert set(seen(admin, "ann")) == {"h1"}
+    assert json.loads(ctl("apps", "test", "a1", "--json"))["answer"] == "1 a1 owner"
+    new = json.loads(ctl("webhooks", "secret", "h1", "--json"))["secret"]
+    ctl("webhooks", "secret", "h1", "--secret-file", "-", stdin=SECRET[:-4] + "AAA=\n")
+    assert seen(admin, "ann")["h1"]["secrets"] == [SECRET[:-4] + "AAA=", new, SECRET]
+    ctl("webhooks", "disable", "h1")
+    assert "h1" in ctl("webhooks", "list", "--disabled") and "disabled_reason" in ctl("webhooks", "show", "h1")
+    for i in range(120):  # more than a page
+        admin.call("POST", "/v1/admin/apps", dict(APP, id="p%03d" % i), 201)
+    lines = ctl("apps", "list").splitlines()
+    assert len(lines) == 122 and lines[1].startswith("a1 ") and lines[-1].startswith("p119 ")
+    assert len(json.loads(ctl("apps", "list", "--json"))["apps"]) == 121
+    assert "is removed" in ctl("webhooks", "rm", "h1") and not seen(admin, "ann")
+    for args, status, word in ((("apps",), 2, "expected list"), (("apps", "nonsense"), 2, "nonsense"), (("apps", "show"), 2, "an id"),
+                               (("apps", "add"), 2, "--url"), (("apps", "add", "--url"), 2, "--url: expected a value"),
+                               (("webhooks", "add", "--url", "http://x/", "--name", "x"), 2, "--name"),
+                               (("apps", "set", "a1", "--audio", "x"), 2, "--audio"), (("apps", "set", "a1", "--rate", "-1"), 2, "--rate"),
+                               (("apps", "set", "a1", "--ordered", "--unordered"), 2, "--ordered"), (("apps", "show", "a1", "a2"), 2, "a2"),
+                               (("apps", "set", "a1", "--filter", "{"), 2, "--filter"), (("apps", "show", "none"), 1, "no such app"),
+                               (("apps", "show", "../webhooks"), 1, "no such app"), (("apps", "set", "a1", "--url", "ftp://x"), 1, "url: "),
+                               (("webhooks", "add", "--url", "http://x/"), 1, "uid: "), (("apps", "secret", "a1", "--secret-file", "/nowhere"), 1, "/nowhere"),
+                               (("apps", "secret", "a1", "--secret-file", __file__), 1, "secret: "), (("apps", "list", "--trigger", "x"), 2, "--trigger")):
+        assert word in ctl(*args, status=status), args
+    assert "apps add --url" in ctl("apps", "--help") and "webhooks" in ctl("--help")

@@ -282,7 +282,7 @@ static void test_sample_core(void)
     struct outline *o = sample_read();
     CU_ASSERT_PTR_NOT_NULL_FATAL(o);
     for (const struct conf_entry *e = conf_table(); e->section; e++)
-        check_sample(o, e->section, strncmp(e->section, "plugin", 6) == 0 ? "example" : NULL, &e->option);
+        check_sample(o, e->section, conf_in_block(e->section) ? "example" : NULL, &e->option);
     outline_free(&o);
 }
 

@@ -174,7 +174,7 @@ struct queue {
     atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
         evicted_receipts, evicted_dead;
     atomic_uint_fast64_t outcome[4];
-    atomic_uint_fast64_t replayed, dropped, attempts_logged;
+    atomic_uint_fast64_t replayed, dropped;
 
     /* Threads that had an enqueue not stored since their last fence. */
     pthread_mutex_t fence_lock;

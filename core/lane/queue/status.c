@@ -62,6 +62,8 @@ void queue_status(struct queue *q, struct json_w *w)
     json_w_kint(w, "retried", (int64_t)atomic_load(&q->outcome[OMID_JOB_RETRY]));
     json_w_kint(w, "waited", (int64_t)atomic_load(&q->outcome[OMID_JOB_WAIT]));
     json_w_kint(w, "died", (int64_t)atomic_load(&q->outcome[OMID_JOB_DEAD]));
+    json_w_kint(w, "replayed", (int64_t)atomic_load(&q->replayed));
+    json_w_kint(w, "dropped", (int64_t)atomic_load(&q->dropped));
     json_w_kint(w, "late_finishes", (int64_t)atomic_load(&q->late));
     json_w_kint(w, "leases_expired", (int64_t)atomic_load(&q->expired));
     json_w_kint(w, "commits", (int64_t)s.commits);
@@ -121,6 +123,9 @@ void queue_metrics_collect(void *arg, struct buf *out)
     sample(out, fin, "outcome", "not_taken", atomic_load(&q->released));
     counter(out, "omid_queue_late_finish_total", "Attempts that ended after their lease; nothing was changed.",
             atomic_load(&q->late));
+    counter(out, "omid_queue_replayed_total", "Dead jobs that were brought back.", atomic_load(&q->replayed));
+    counter(out, "omid_queue_dropped_total", "Dead jobs that were dropped by an administrator.",
+            atomic_load(&q->dropped));
     family(out, "omid_queue_evicted_total", "counter", "Entries dropped because their bound was reached.");
     sample(out, "omid_queue_evicted_total", "what", "name", atomic_load(&q->evicted_names));
     sample(out, "omid_queue_evicted_total", "what", "receipt", atomic_load(&q->evicted_receipts));

@@ -47,7 +47,8 @@ class Island:
             why = self.holder.stderr.read().strip()
             self.end()
             raise Unavailable(why or "unshare does nothing")
-        self.prefix = ["nsenter", "--net=/proc/%d/ns/net" % self.holder.pid, "--mount=/proc/%d/ns/mnt" % self.holder.pid]
+        self.prefix = ["nsenter", "--net=/proc/%d/ns/net" % self.holder.pid,
+                       "--mount=/proc/%d/ns/mnt" % self.holder.pid]
         self.net = os.open("/proc/%d/ns/net" % self.holder.pid, os.O_RDONLY)
 
     def socket(self, *kind):
@@ -131,7 +132,7 @@ class Shore:
                               (status.encode(), url.encode()))
                 else:
                     body = ("at %s %s" % (address, target)).encode()
-                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n%s" % (len(body), body))
+                    s.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nConnection: close\r\n\r\n" % len(body) + body)
             except OSError:
                 pass
 
@@ -142,8 +143,8 @@ class Shore:
 
 
 class Names:
-    """A name server: names maps a name to its answers, each an address or the name it is an alias of, or to a function of
-    how often the name has been asked for (of that kind) that gives them."""
+    """A name server: names maps a name to its answers, each an address or the name it is an alias of, or to a function
+    of how often the name has been asked for (of that kind) that gives them."""
 
     KINDS = {1: "A", 28: "AAAA"}
 

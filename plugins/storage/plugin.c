@@ -1,0 +1,200 @@
+/* storage: the plugin's table and its life. See storage.h and omid-storage(5). */
+#include <string.h>
+
+#include "storage.h"
+
+#define TICK_MAX_MS 1000
+#define RECOVER_AT_ONCE 256 /* jobs on their way to the queue */
+
+/* What a former process left in the spool: names still to be enqueued. */
+struct recovery {
+    char **name;
+    size_t at;
+};
+
+void instance_check_drained(struct instance *in)
+{
+    if (!in->draining || in->stopping || in->n_tracks > 0 || in->n_enqueues > 0 || in->n_works > 0 || in->n_reads > 0)
+        return;
+    in->host->drained(in->inst); /* told once: the host ignores more */
+}
+
+static void recovery_go(struct instance *in)
+{
+    struct recovery *r = in->recovery;
+    while (r != NULL && r->name != NULL && r->name[r->at] != NULL && in->n_enqueues < RECOVER_AT_ONCE) {
+        if (!enqueue_store(in, r->name[r->at], NULL, NULL))
+            return; /* the next tick */
+        count_add(in->sh, COUNT_RECOVERED, 1);
+        free(r->name[r->at++]);
+    }
+    if (r == NULL || (r->name != NULL && r->name[r->at] != NULL))
+        return;
+    if (r->at > 0)
+        in->host->log(in->mod, OMID_LOG_NOTICE, "%zu files that waited in the spool are stored now", r->at);
+    free(r->name);
+    free(r);
+    in->recovery = NULL;
+}
+
+static void recovery_free(struct instance *in)
+{
+    struct recovery *r = in->recovery;
+    in->recovery = NULL;
+    for (size_t i = r != NULL ? r->at : 0; r != NULL && r->name != NULL && r->name[i] != NULL; i++)
+        free(r->name[i]);
+    if (r != NULL)
+        free(r->name);
+    free(r);
+}
+
+static void recover_run(struct shared *sh, void *arg)
+{
+    struct recovery *r = arg;
+    r->name = spool_recover(sh);
+}
+
+static void recover_done(struct instance *in, void *arg, bool ran)
+{
+    struct recovery *r = arg;
+    (void)ran;
+    in->recovery = r;
+    if (!in->draining)
+        recovery_go(in);
+}
+
+static void tick(void *arg)
+{
+    struct instance *in = arg;
+    live_tick(in);
+    enqueue_tick(in);
+    recovery_go(in);
+}
+
+static int storage_start(struct omid_instance *inst, const struct omid_host *host, void *shared, void **state)
+{
+    struct instance *in = calloc(1, sizeof(*in));
+    struct recovery *r = calloc(1, sizeof(*r));
+    if (in == NULL || r == NULL) {
+        free(in);
+        free(r);
+        return OMID_ERR;
+    }
+    in->inst = inst;
+    in->host = host;
+    in->mod = host->module(inst);
+    in->sh = shared;
+    uint32_t every = in->sh->append_ms / 2 < TICK_MAX_MS ? in->sh->append_ms / 2 : TICK_MAX_MS;
+    in->tick = host->timer_start(inst, every, every, tick, in);
+    if (in->tick == NULL) {
+        free(in);
+        free(r);
+        return OMID_ERR;
+    }
+    *state = in;
+    if (host->reactor(inst, NULL) > 0) {
+        free(r);
+        return OMID_OK;
+    }
+    keep_start(in);
+    if (!work_start(in, "recover_spool", recover_run, recover_done, r)) {
+        host->log(in->mod, OMID_LOG_ERROR, "what is left in the spool is not looked for: the executor is full");
+        free(r);
+    }
+    return OMID_OK;
+}
+
+static int storage_event(void *state, const struct omid_event *ev)
+{
+    struct instance *in = state;
+    switch (ev->type) {
+    case OMID_EVENT_AUDIO:
+        return live_audio(in, ev);
+    case OMID_EVENT_SESSION_END:
+        if (ev->session_id != NULL)
+            live_session_end(in, ev->session_id);
+        return OMID_OK;
+    case OMID_EVENT_CONVERSATION_CREATED:
+        if (ev->conversation_id != NULL)
+            live_conversation_end(in, ev->conversation_id);
+        return OMID_OK;
+    case OMID_EVENT_CONVERSATION_DELETED: {
+        char uid[UID_NAME_MAX];
+        if (!conv_ok(ev->conversation_id) || !uid_name(uid, ev->uid))
+            return OMID_EINVAL;
+        live_conversation_end(in, ev->conversation_id);
+        return enqueue_delete(in, uid, ev->conversation_id, INT64_MAX) ? OMID_OK : OMID_ERR;
+    }
+    default:
+        return OMID_OK;
+    }
+}
+
+static int storage_job(void *state, const struct omid_job_view *job, struct omid_job_run *run)
+{
+    struct instance *in = state;
+    if (strcmp(job->type, JOB_STORE) == 0)
+        return store_job(in, job, run);
+    if (strcmp(job->type, JOB_DELETE) == 0)
+        return remove_job(in, job, run);
+    in->host->job_finish(&run, OMID_JOB_DEAD, 0, "an unknown type of job");
+    return OMID_OK;
+}
+
+static void storage_drain(void *state)
+{
+    struct instance *in = state;
+    in->draining = true;
+    live_drain(in);
+    instance_check_drained(in);
+}
+
+static void storage_stop(void *state)
+{
+    struct instance *in = state;
+    in->stopping = in->draining = true;
+    in->host->timer_stop(&in->tick);
+    keep_stop(in);
+    serve_stop(in);
+    role_stop(in);
+    store_stop(in);
+    remove_stop(in);
+    enqueue_stop(in);
+    live_stop(in);
+    recovery_free(in);
+    free(in);
+}
+
+_Noreturn void storage_assert_failed(const char *expr, const char *file, int line)
+{
+    fprintf(stderr, "omid: storage: assertion %s failed at %s:%d\n", expr, file, line);
+    abort();
+}
+
+static const struct omid_lane_defaults lane = {.pool = 32,
+                                               .idle = 8,
+                                               .semaphore = 32,
+                                               .connect_timeout_ms = 5000,
+                                               .timeout_ms = 45000,
+                                               .breaker_failures = 5,
+                                               .breaker_open_ms = 15000};
+
+OMID_EXPORT const struct omid_plugin omid_plugin = {
+    OMID_PLUGIN_HEAD,
+    .flags = OMID_PLUGIN_BLOCKS_ON_EXECUTORS,
+    .name = "storage",
+    .version = "1.0",
+    .summary = "recordings of conversations in a directory or a bucket",
+    .options = storage_options,
+    .lane = &lane,
+    .events = OMID_EVENT_MASK(OMID_EVENT_AUDIO) | OMID_EVENT_MASK(OMID_EVENT_SESSION_END) |
+              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_DELETED),
+    .configure = storage_configure,
+    .unconfigure = storage_unconfigure,
+    .start = storage_start,
+    .event = storage_event,
+    .job = storage_job,
+    .drain = storage_drain,
+    .stop = storage_stop,
+    .audio_store = &storage_role,
+};

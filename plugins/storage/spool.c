@@ -1,0 +1,120 @@
+/*
+ * The spool: <data_dir>/spool. CONV.START.SERIAL.run while it grows, locked by who writes it; .pcm when it is whole and
+ * a job will take it, or has. A line, then samples, s16le.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "storage.h"
+
+int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const char *uid, const char *conv)
+{
+    return snprintf(out, HEADER_MAX, "omid-spool 1 %" PRId64 " %u %s %s\n", start_ms, (unsigned)rate, uid, conv);
+}
+
+bool spool_parse(struct spooled *s, const char *data, size_t len)
+{
+    char line[HEADER_MAX];
+    const char *end = memchr(data, '\n', len < HEADER_MAX ? len : HEADER_MAX);
+    int used = 0;
+    if (end == NULL)
+        return false;
+    s->header = (size_t)(end - data) + 1;
+    memcpy(line, data, s->header - 1);
+    line[s->header - 1] = '\0';
+    return sscanf(line, "omid-spool 1 %" SCNd64 " %" SCNu32 " %255s %64s%n", &s->start_ms, &s->rate, s->uid, s->conv,
+                  &used) == 4 &&
+           (size_t)used == s->header - 1 && s->rate >= 8000 && s->rate <= 48000 && conv_ok(s->conv) &&
+           strchr(s->uid, '/') == NULL && s->uid[0] != '.';
+}
+
+void spool_path(const struct shared *sh, char out[PATH_SIZE], const char *name)
+{
+    snprintf(out, PATH_SIZE, "%s/spool/%s", sh->root, name);
+}
+
+bool spool_remove(struct shared *sh, const char *name)
+{
+    char path[PATH_SIZE];
+    struct stat st;
+    spool_path(sh, path, name);
+    bool there = stat(path, &st) == 0;
+    if (unlink(path) != 0)
+        return errno == ENOENT;
+    if (there) {
+        atomic_fetch_sub(&sh->spool, st.st_size);
+        count_add(sh, COUNT_SPOOL_REMOVED, (uint64_t)st.st_size);
+    }
+    return true;
+}
+
+static bool ends_in(const char *name, const char *end)
+{
+    size_t n = strlen(name), e = strlen(end);
+    return n > e && strcmp(name + n - e, end) == 0;
+}
+
+/* Of a process that is no more: nobody locks it. true: it is a whole one now, of this name. */
+static bool recover_running(struct shared *sh, char *name)
+{
+    char from[PATH_SIZE], to[PATH_SIZE];
+    struct stat st;
+    spool_path(sh, from, name);
+    int fd = open(from, O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0;
+    if (ours) {
+        strcpy(name + strlen(name) - 3, "pcm");
+        spool_path(sh, to, name);
+        ours = fdatasync(fd) == 0 && rename(from, to) == 0;
+    }
+    close(fd);
+    return ours;
+}
+
+char **spool_recover(struct shared *sh)
+{
+    char path[PATH_SIZE];
+    size_t n = 0, cap = 64;
+    char **names = calloc(cap, sizeof(*names));
+    int64_t bytes = 0;
+    spool_path(sh, path, "");
+    DIR *dir = names != NULL ? opendir(path) : NULL;
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
+        char name[NAME_SIZE];
+        struct stat st;
+        if (strlen(e->d_name) >= sizeof(name) || fstatat(dirfd(dir), e->d_name, &st, 0) != 0 || !S_ISREG(st.st_mode))
+            continue;
+        snprintf(name, sizeof(name), "%s", e->d_name);
+        bytes += st.st_size;
+        if (ends_in(name, ".new")) {
+            spool_path(sh, path, name);
+            unlink(path); /* nobody was told that it is kept */
+            bytes -= st.st_size;
+            continue;
+        }
+        if (!ends_in(name, ".pcm") && !(ends_in(name, ".run") && recover_running(sh, name)))
+            continue;
+        if (n + 1 == cap) {
+            char **more = realloc(names, 2 * cap * sizeof(*names));
+            if (more == NULL)
+                break;
+            names = more;
+            cap *= 2;
+        }
+        if ((names[n] = strdup(name)) == NULL)
+            break;
+        names[++n] = NULL;
+    }
+    if (dir != NULL)
+        closedir(dir);
+    atomic_fetch_add(&sh->spool, bytes);
+    return names;
+}

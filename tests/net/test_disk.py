@@ -1,0 +1,122 @@
+"""
+Events while the disk fails: none is answered 202 that is not on it, which a crash tells; /readyz says so; and when the
+disk takes writes again, all goes on.
+"""
+import http.client
+import json
+import threading
+
+import pytest
+
+from support.admin import Admin
+from support.daemon import ADMIN_KEY, Daemon
+from support.disk import FullDisk, LyingDisk
+from support.receiver import Answer
+from support.wait import SLOW, until
+
+UID = "disk"
+
+
+class Sender:
+    """Posts events on several connections; who was answered 202 is in self.accepted."""
+
+    def __init__(self, daemon, size):
+        self.daemon, self.size, self.n = daemon, size, 0
+        self.accepted, self.answers, self.lock = set(), [], threading.Lock()
+
+    def post(self, count, threads=8):
+        """count more; the statuses."""
+        first, self.n = self.n, self.n + count
+        numbers, out = iter(range(first, self.n)), []
+
+        def run():
+            host, port = self.daemon.address.rsplit(":", 1)
+            connection = http.client.HTTPConnection(host, int(port), timeout=30 * SLOW)
+            while True:
+                with self.lock:
+                    n = next(numbers, None)
+                if n is None:
+                    break
+                connection.request("POST", "/v1/events/disk.test", json.dumps({"n": n, "pad": "x" * self.size}),
+                                   {"Authorization": "Bearer " + ADMIN_KEY + UID, "Content-Type": "application/json"})
+                response = connection.getresponse()
+                response.read()
+                with self.lock:
+                    out.append(response.status)
+                    if response.status == 202:
+                        self.accepted.add(n)
+            connection.close()
+        workers = [threading.Thread(target=run) for _ in range(threads)]
+        for w in workers:
+            w.start()
+        for w in workers:
+            w.join()
+        assert len(out) == count
+        return out
+
+
+@pytest.fixture(params=["full", "lying"])
+def disk(request, tmp_path):
+    (tmp_path / "state").mkdir()
+    d = FullDisk(tmp_path / "state") if request.param == "full" else LyingDisk(tmp_path / "state", tmp_path)
+    yield d
+    d.end()
+
+
+@pytest.fixture
+def daemon(disk, tmp_path, reactors, receiver):
+    retry = ["1s"] * 30
+    d = Daemon(tmp_path, reactors, {
+        "queue": {"retry": retry}, "registry": {"webhook_failures": 1000000},
+        "plugin webhooks": {"allow_private": ["127.0.0.0/8"], "breaker": {"failures": 1000, "min_attempts": 100000}}},
+        disk.environment)
+    d.prefix = disk.prefix
+    try:
+        yield d.start()
+        d.stop()
+    finally:
+        d.remove()
+
+
+def reasons(daemon):
+    status, body = daemon.get("/readyz")
+    return [] if status == 200 else json.loads(body)["reasons"]
+
+
+def test_a_disk_that_fails(disk, daemon, receiver):
+    receiver.on("/e", Answer(500))  # nobody takes one until the end
+    Admin(daemon).call("POST", "/v1/admin/webhooks",
+                       {"uid": UID, "url": receiver.url("/e"), "events": ["disk.test"]}, 201)
+    sender = Sender(daemon, 32 << 10 if isinstance(disk, FullDisk) else 1 << 10)
+
+    def arrived():
+        return {d.json["n"] for d in receiver.at("/e") if d.answered}
+
+    def broken():
+        disk.breaks()
+        answers = []
+        while answers.count(503) < 30:
+            answers += sender.post(40)
+            assert set(answers) <= {202, 503} and len(answers) < 2000
+        if isinstance(disk, LyingDisk):
+            assert set(answers) == {503}
+        assert any(r.startswith("queue: ") for r in reasons(daemon)), reasons(daemon)
+        assert daemon.healthz() == 200
+
+    assert set(sender.post(60)) == {202}
+    broken()
+    daemon.kill()  # what was accepted while the disk failed is there, and nothing else is needed
+    disk.mends()
+    daemon.start()
+    assert reasons(daemon) == []
+    assert set(sender.post(20)) == {202}
+    broken()
+    disk.mends()  # and on it goes
+    until(lambda: reasons(daemon) == [], what="the disk to be well")
+    assert set(sender.post(20)) == {202}
+    daemon.kill()
+    receiver.deliveries.clear()
+    receiver.on("/e", Answer(200))
+    daemon.start()
+    until(lambda: sender.accepted <= arrived(), 30, lambda: "of %d accepted %s are missing" % (
+        len(sender.accepted), sorted(sender.accepted - arrived())))

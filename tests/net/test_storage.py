@@ -1,0 +1,313 @@
+"""Recordings: spooled, stored in a directory or a bucket, read back, kept and deleted; nothing is lost on the way."""
+import http.client
+import io
+import os
+import re
+import subprocess
+import time
+import wave
+from pathlib import Path
+
+import pytest
+
+from support.s3 import S3
+from support.wait import until
+
+FAST = {"append": "200ms", "retry": "1s", "batch": "1s"}
+
+
+def rest(daemon, method, path, uid="ann", headers=None):
+    host, port = daemon.address.rsplit(":", 1)
+    c = http.client.HTTPConnection(host, int(port), timeout=30)
+    try:
+        c.request(method, path, headers={"Authorization": "Bearer " + daemon.admin_key + uid, **(headers or {})})
+        r = c.getresponse()
+        return r.status, r.read(), dict(r.getheaders())
+    finally:
+        c.close()
+
+
+def audio(daemon, conversation, uid="ann", query="", **headers):
+    return rest(daemon, "GET", "/v1/conversations/%s/audio%s" % (conversation, query), uid,
+                {k.replace("_", "-"): v for k, v in headers.items()})
+
+
+def count(daemon, what, **labels):
+    return daemon.metric("omid_plugin_storage_%s_total" % what, **labels) or 0
+
+
+def folder(daemon, name):
+    return daemon.dir / "state/plugins/storage" / name
+
+
+def stored(daemon):
+    return count(daemon, "batches", outcome="stored")
+
+
+def spool(daemon):
+    return sorted(p.name for p in folder(daemon, "spool").glob("*"))
+
+
+def wav(data):
+    with wave.open(io.BytesIO(data)) as w:
+        assert (w.getnchannels(), w.getsampwidth(), w.getframerate()) == (1, 2, 16000)
+        return w.readframes(w.getnframes())
+
+
+def ramp(seconds, rate, first=0):
+    """Samples that say where they are: every 100 ms another value."""
+    step = rate // 10
+    return b"".join(int(100 * (first + i + 1)).to_bytes(2, "little", signed=True) * step
+                    for i in range(int(seconds * 10)))
+
+
+def conversation_of(daemon, uid="ann"):
+    """The id of the one conversation that has audio."""
+    found = until(lambda: spool(daemon) or list(folder(daemon, "audio").glob("*/*/*")), what="audio in the spool")
+    return found[0].split(".")[0] if isinstance(found[0], str) else found[0].parent.name
+
+
+def caller(phone, daemon, uid, rate):
+    """One that brings its own text: something is said, so that the conversation is kept."""
+    p = phone(daemon, uid=uid, sample_rate=rate, custom_stt="enabled")
+    p.send({"type": "suggested_transcript", "segments": [{"text": "Hello.", "speaker": "SPEAKER_00", "start": 0, "end": 1}]})
+    return p
+
+
+def record(daemon, phone, seconds, uid="ann", rate=16000, first=0):
+    """Speaks and leaves; waits until it is all stored."""
+    was = count(daemon, "spool_bytes", event="added")
+    p = caller(phone, daemon, uid, rate)
+    p.play(ramp(seconds, rate, first), speed=20)
+    until(lambda: count(daemon, "spool_bytes", event="added") - was >= seconds * rate * 2 * .9, what="the audio to come")
+    c = conversation_of(daemon)
+    p.close()
+    return c
+
+
+def settled(daemon, spooled):
+    until(lambda: count(daemon, "batches", outcome="spooled") >= spooled and not spool(daemon), what="an empty spool")
+
+
+def test_directory(start_daemon, phone):
+    d = start_daemon({"plugin storage": FAST})
+    c = record(d, phone, 3.5)
+    settled(d, 4)
+    files = sorted(folder(d, "audio").glob("ann/%s/*.wav" % c))
+    assert len(files) == 4 and stored(d) == 4
+    starts = [int(f.stem) for f in files]
+    assert [b - a for a, b in zip(starts, starts[1:])] == [1000, 1000, 1000]
+    # The whole of it.
+    status, body, headers = audio(d, c)
+    assert status == 200 and headers["Content-Type"] == "audio/wav" and headers["Accept-Ranges"] == "bytes"
+    assert wav(body) == ramp(3.5, 16000)
+    etag = headers["ETag"]
+    # Ranges of it, odd ones too; each byte where it was.
+    size = len(body)
+    for given, first, last in (("0-0", 0, 0), ("0-43", 0, 43), ("43-45", 43, 45), ("45-45", 45, 45),
+                               ("32001-70000", 32001, 70000), ("1-", 1, size - 1), ("-1", size - 1, size - 1),
+                               ("-999999999", 0, size - 1), ("100-999999999", 100, size - 1),
+                               ("%d-" % (size - 1), size - 1, size - 1)):
+        status, part, headers = audio(d, c, Range="bytes=" + given)
+        assert status == 206 and headers["Content-Range"] == "bytes %d-%d/%d" % (first, last, size), given
+        assert part == body[first:last + 1], given
+    for given in ("%d-" % size, "999999999-", "-0"):
+        status, part, headers = audio(d, c, Range="bytes=" + given)
+        assert status == 416 and headers["Content-Range"] == "bytes */%d" % size, given
+    for given in ("bytes=5-4", "bytes=a-b", "bytes=", "bytes=-", "lines=1-2", "bytes=0-1,3-4", "bytes=1-2x"):
+        assert audio(d, c, Range=given)[0] == 200, given
+    assert audio(d, c, Range="bytes=0-9", If_Range=etag)[0] == 206
+    assert audio(d, c, Range="bytes=0-9", If_Range='"other"')[0] == 200
+    assert audio(d, c, Range="bytes=0-9", If_Range="Wed, 21 Oct 2015 07:28:00 GMT")[0] == 200
+    status, part, headers = audio(d, c, If_None_Match=etag)
+    assert status == 304 and part == b"" and headers["ETag"] == etag
+    status, part, headers = rest(d, "HEAD", "/v1/conversations/%s/audio" % c)
+    assert status == 200 and headers["Content-Length"] == str(size) and part == b""
+    # Nobody else's, nothing that is not there.
+    assert audio(d, c, uid="bob")[0] == 404
+    assert audio(d, "00000000-0000-4000-8000-000000000000")[0] == 404
+    for path in ("..", "%2e%2e", "..%2f..%2fetc", "a%2fb", "%00"):
+        assert audio(d, path)[0] in (400, 404), path
+    assert audio(d, c, query="?format=mp3")[0] == 400
+    assert audio(d, c, query="?format=ogg")[0] == 406
+    assert rest(d, "GET", "/v1/conversations/%s/audio" % c, headers={"Authorization": "Bearer no"})[0] == 401
+    assert count(d, "dropped_bytes", reason="memory") == 0
+    # Deleted by its user: with all that is kept of it, and what comes late.
+    assert rest(d, "DELETE", "/v1/conversations/" + c)[0] == 204
+    until(lambda: not list(folder(d, "audio").glob("*/*")), what="the files to be deleted")
+    until(lambda: audio(d, c)[0] == 404, what="the recording to be gone")
+    assert count(d, "batches", outcome="deleted") == 4
+    start = starts[0] + 100000
+    (folder(d, "spool") / ("%s.%d.late.pcm" % (c, start))).write_bytes(
+        b"omid-spool 1 %d 16000 ann %s\n" % (start, c.encode()) + b"\1\0" * 16000)
+    d.stop()
+    d.start()
+    until(lambda: count(d, "batches", outcome="deleted") == 1 and not spool(d), what="the late one to be dropped")
+    assert audio(d, c)[0] == 404
+
+
+def test_kill_loses_at_most_what_was_not_appended(start_daemon, phone):
+    d = start_daemon({"plugin storage": {**FAST, "batch": "60s"}})
+    p = caller(phone, d, "a.b@c:d", 8000)
+    p.play(ramp(3, 8000), speed=10)
+    until(lambda: count(d, "spool_bytes", event="added") >= 2.8 * 16000, what="the audio to be appended")
+    c = conversation_of(d)
+    assert [n.split(".")[-1] for n in spool(d)] == ["run"]
+    # It can be heard already.
+    status, body, _ = audio(d, c, uid="a.b@c:d")
+    assert status == 200 and len(wav(body)) >= 2.8 * 32000
+    d.kill()
+    d.start()
+    until(lambda: stored(d) == 1 and not spool(d), what="what was left to be stored")
+    assert count(d, "batches", outcome="recovered") == 1
+    status, body, _ = audio(d, c, uid="a.b@c:d")
+    assert status == 200 and len(wav(body)) >= 2.8 * 32000
+    assert [p.name for p in folder(d, "audio").glob("*")] == ["a.b%40c%3Ad"]
+    # Between the steps: whole and no job; stored and not in the index; in the index and still in the spool.
+    file = next(folder(d, "audio").glob("*/*/*.wav"))
+    index = next(folder(d, "index").glob("*/*"))
+    line, sound = index.read_text(), file.read_bytes()
+    start = file.stem
+    head = b"omid-spool 1 %s 8000 a.b%%40c%%3Ad %s\n" % (start.encode(), c.encode())
+    for left in ("whole", "stored", "indexed"):
+        d.kill()
+        (folder(d, "spool") / ("%s.%s.%s.pcm" % (c, start, left))).write_bytes(head + sound[44:])
+        if left == "whole":
+            file.unlink()
+        if left != "indexed":
+            index.unlink()
+        d.start()
+        until(lambda: count(d, "batches", outcome="recovered") == 1 and not spool(d), what="the %s one" % left)
+        assert index.read_text() == line and file.read_bytes() == sound, left
+        assert len(list(file.parent.glob("*"))) == 1, left
+        assert (count(d, "batches", outcome="repeated"), stored(d)) == ((1, 0) if left == "indexed" else (0, 1)), left
+    # A torn line of the index, a torn sample, files that are none.
+    d.kill()
+    index.write_text(line + "1 17 16000 99")
+    other = b"omid-spool 1 %d 8000 a.b%%40c%%3Ad %s\n" % (int(start) + 60000, c.encode())
+    (folder(d, "spool") / (c + ".1.x.pcm")).write_bytes(other + b"\1\0" * 8000 + b"\7")
+    (folder(d, "spool") / (c + ".2.x.pcm")).write_bytes(b"what is this?")
+    (folder(d, "spool") / (c + ".3.x.pcm")).write_bytes(b"")
+    (folder(d, "spool") / (c + ".4.x.pcm.new")).write_bytes(b"half")
+    d.start()
+    until(lambda: count(d, "batches", outcome="bad") == 2 and stored(d) == 1, what="them to be looked at")
+    assert [n.split(".", 1)[1] for n in spool(d)] == ["2.x.pcm.bad", "3.x.pcm.bad"]
+    body = wav(audio(d, c, uid="a.b@c:d")[1])
+    assert len(body) == 61 * 32000 and body[-20000:-10000] == b"\1\0" * 5000 and not any(body[10 * 32000:50 * 32000])
+
+
+def bucket(s3, **more):
+    return {**FAST, "bucket": s3.bucket, "endpoint": s3.endpoint(), "region": s3.region, "access_key": s3.key_id,
+            "secret_key": s3.secret, "prefix": "omid/audio", **more}
+
+
+@pytest.mark.parametrize("kind", ["http", "https", "ogg"])
+def test_bucket(start_daemon, phone, authority, kind):
+    s3 = S3(tls=authority.server_context() if kind == "https" else None, token="to+ken==" if kind == "https" else None)
+    more = {"session_token": s3.token} if s3.token else {}
+    if kind == "ogg":
+        more["format"] = "ogg"
+    try:
+        d = start_daemon({"plugin storage": bucket(s3, **more)}, {"CURL_CA_BUNDLE": str(authority.ca)})
+        c = record(d, phone, 2.5, uid="x@y")
+        settled(d, 3)
+        assert not s3.refused and stored(d) == 3
+        keys = sorted(s3.objects)
+        ext = "ogg" if kind == "ogg" else "wav"
+        assert all(re.fullmatch(r"omid/audio/x%%40y/%s/\d+\.%s" % (c, ext), k) for k in keys) and len(keys) == 3
+        status, body, _ = audio(d, c, uid="x@y")
+        assert status == 200 and not s3.refused
+        if kind == "ogg":
+            check_ogg(d, c, body, [s3.objects[k] for k in keys])
+        else:
+            assert wav(body) == ramp(2.5, 16000)
+            assert audio(d, c, uid="x@y", Range="bytes=40000-60001")[1] == body[40000:60002]
+        assert rest(d, "DELETE", "/v1/conversations/" + c, uid="x@y")[0] == 204
+        until(lambda: not s3.objects, what="the objects to be deleted")
+        assert audio(d, c, uid="x@y")[0] == 404 and not s3.refused
+        assert s3.secret not in d.log()
+    finally:
+        s3.stop()
+
+
+def check_ogg(d, c, decoded, objects):
+    status, body, headers = audio(d, c, uid="x@y", query="?format=ogg")
+    assert status == 200 and headers["Content-Type"] == "audio/ogg" and body == b"".join(objects)
+    assert audio(d, c, uid="x@y", query="?format=ogg", Range="bytes=100-%d" % (len(body) - 50))[1] == body[100:-49]
+    sound = wav(decoded)
+    assert len(sound) == 2.5 * 32000
+    for data, seconds in zip(objects, (1.0, 1.0, .5)):  # an independent decoder
+        path = d.dir / "batch.ogg"
+        path.write_bytes(data)
+        told = subprocess.run(["opusinfo", str(path)], capture_output=True, text=True)
+        assert told.returncode == 0 and "WARNING" not in told.stdout, told.stdout
+        assert "Playback length: 0m:%06.3fs" % seconds in told.stdout, told.stdout
+        out = d.dir / "batch.wav"
+        subprocess.run(["opusdec", "--quiet", "--rate", "16000", str(path), str(out)], check=True)
+        with wave.open(str(out)) as w:
+            assert w.getnframes() == seconds * 16000
+    middle = lambda i: int.from_bytes(sound[i * 3200 + 1600:i * 3200 + 1602], "little", signed=True)
+    assert all(abs(middle(i)) < 32767 for i in range(25))
+
+
+FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse"]
+
+
+def test_bucket_that_fails(start_daemon, phone):
+    """Whatever it does, all is stored when it is well again."""
+    s3 = S3()
+    try:
+        d = start_daemon({"plugin storage": bucket(s3, timeout="500ms", connect_timeout="500ms",
+                                                   breaker={"failures": 1000, "open": "100ms"})})
+        for i, fault in enumerate(FAULTS):
+            failed = count(d, "store_failures")
+            s3.there, s3.mode = fault != "gone", fault if fault not in ("gone", "refuse") else "ok"
+            if fault == "refuse":
+                secret, s3.secret = s3.secret, "another"
+            p = caller(phone, d, "user%d" % i, 8000)
+            p.play(ramp(.5, 8000), speed=10)
+            p.close()
+            until(lambda: count(d, "store_failures") > failed, what="%s to be seen" % fault)
+            s3.there, s3.mode = True, "ok"
+            if fault == "refuse":
+                s3.secret = secret
+                assert s3.refused
+                s3.refused.clear()
+        until(lambda: len({k.split("/")[2] for k in s3.objects}) == len(FAULTS) and not spool(d), 40, "all of it")
+        assert not s3.refused and count(d, "dropped_bytes") == 0
+    finally:
+        s3.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file system of its own")
+def test_full_disk(start_daemon, phone):
+    d = start_daemon({"plugin storage": {**FAST, "memory_session": "256KiB", "batch": "60s"}})
+    until(lambda: folder(d, "").exists(), what="the plugin's folder")
+    small = folder(d, "spool")
+    small.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "tmpfs", str(small)], check=True)
+    try:
+        p = caller(phone, d, "ann", 16000)
+        p.play(ramp(6, 16000), speed=20)  # 192,000 bytes: more than the disk, less than the memory
+        until(lambda: count(d, "spool_failures") > 0, what="the disk to be full")
+        assert count(d, "dropped_bytes") == 0
+        p.play(ramp(6, 16000, 60), speed=20)  # and now more than both
+        lost = until(lambda: count(d, "dropped_bytes", reason="memory"), what="the loss to be told")
+        assert "is lost: the disk does not take it" in d.log() and "No space left" in d.log()
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
+        p.close()
+        until(lambda: stored(d) >= 1 and not spool(d), what="the rest to be stored")
+        kept = sum(f.stat().st_size - 44 for f in folder(d, "audio").glob("*/*/*"))
+        assert kept + lost == 12 * 32000
+    finally:
+        subprocess.run(["umount", "-l", str(small)])
+
+
+def test_keep(start_daemon, phone):
+    d = start_daemon({"plugin storage": {**FAST, "keep": "4s", "keep_check": "200ms"}})
+    c = record(d, phone, 1)
+    settled(d, 1)
+    assert audio(d, c)[0] == 200
+    until(lambda: not list(folder(d, "audio").glob("*/*/*")), what="it to be old")
+    until(lambda: audio(d, c)[0] == 404, what="it to be gone")
+    assert count(d, "batches", outcome="expired") >= 1 and not list(folder(d, "index").glob("*/*"))
