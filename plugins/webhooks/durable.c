@@ -31,7 +31,7 @@ struct enqueue {
     bool submitted;                   /* the queue will call back */
     size_t n;
     struct omid_job *job;
-    char **name;
+    char **name; /* ends with NULL; of some events none */
 };
 
 static void enqueue_free(struct enqueue *e)
@@ -43,7 +43,7 @@ static void enqueue_free(struct enqueue *e)
         *at = e->next;
         e->in->n_enqueues--;
     }
-    for (size_t i = 0; e->name != NULL && i < e->n; i++)
+    for (size_t i = 0; e->name != NULL && e->name[i] != NULL; i++)
         free(e->name[i]);
     endpoints_put(e->in, &e->set);
     free(e->name);

@@ -85,6 +85,7 @@ struct value {
 struct publication {
     struct omid_event ev;
     char *uid, *json;
+    char name[256], id[64], session[64], conversation[64];
 };
 
 #define MAX_ENDPOINTS 64
@@ -517,12 +518,19 @@ static int h_publish(struct omid_instance *inst, const struct omid_event *ev)
     struct mock *m = inst->m;
     must(ev->size == sizeof(*ev) && (ev->type == OMID_EVENT_APP_MESSAGE || ev->type == OMID_EVENT_CUSTOM));
     must(m->n_pubs < sizeof(m->pubs) / sizeof(m->pubs[0]));
+    must((ev->name == NULL || strlen(ev->name) < 256) && (ev->id == NULL || strlen(ev->id) < 64));
+    must((ev->session_id == NULL || strlen(ev->session_id) < 64) &&
+         (ev->conversation_id == NULL || strlen(ev->conversation_id) < 64));
     struct publication *p = &m->pubs[m->n_pubs++];
     p->uid = strdup(ev->uid);
     p->json = strdup(ev->json);
     p->ev = *ev;
     p->ev.uid = p->uid;
     p->ev.json = p->json;
+    p->ev.name = ev->name != NULL ? strcpy(p->name, ev->name) : NULL;
+    p->ev.id = ev->id != NULL ? strcpy(p->id, ev->id) : NULL;
+    p->ev.session_id = ev->session_id != NULL ? strcpy(p->session, ev->session_id) : NULL;
+    p->ev.conversation_id = ev->conversation_id != NULL ? strcpy(p->conversation, ev->conversation_id) : NULL;
     return OMID_OK;
 }
 

@@ -18,6 +18,10 @@ class Answer:
     drip: Optional[float] = None  # one byte of the answer every so many seconds
     reset: bool = False  # reads the request, then resets the connection
     huge: int = 0  # a body of so many bytes
+    early: bool = False  # answers before it has read the body, then closes
+    cut: bool = False  # says that more will come than does, then resets
+    then_reset: bool = False  # resets the connection behind a whole answer
+    raw: Optional[bytes] = None  # instead of an answer
 
 
 @dataclass
@@ -91,8 +95,13 @@ class Receiver:
         headers = {k.strip().lower(): v.strip() for k, v in (line.split(":", 1) for line in head[1:] if line)}
         if headers.get("expect", "").lower() == "100-continue":
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
         parts = urlsplit(target)
+        waiting = self._answers.get(parts.path)
+        if waiting and waiting[0].early:
+            self.deliveries.append(Delivery(time.monotonic(), method, parts.path, parse_qs(parts.query), headers, b""))
+            await self._send(writer, self._answer(parts.path), self.deliveries[-1])
+            return False
+        body = await reader.readexactly(int(headers.get("content-length", "0")))
         delivery = Delivery(time.monotonic(), method, parts.path, parse_qs(parts.query, keep_blank_values=True),
                             headers, body)
         self.deliveries.append(delivery)
@@ -106,11 +115,18 @@ class Receiver:
             return False
         await self._send(writer, answer, delivery)
         delivery.answered = True
-        return True
+        if answer.cut or answer.then_reset:
+            writer.transport.abort()
+            return False
+        return answer.raw is None
 
     @staticmethod
     async def _send(writer, answer, delivery):
-        length = answer.huge or len(answer.body)
+        if answer.raw is not None:
+            writer.write(answer.raw)
+            await writer.drain()
+            return
+        length = answer.huge or len(answer.body) + (100 if answer.cut else 0)
         lines = ["HTTP/1.1 %d Scripted" % answer.status, "Content-Length: %d" % length]
         lines += ["%s: %s" % h for h in answer.headers.items()]
         head = ("\r\n".join(lines) + "\r\n\r\n").encode()
