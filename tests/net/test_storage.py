@@ -201,12 +201,15 @@ def bucket(s3, **more):
             "secret_key": s3.secret, "prefix": "omid/audio", **more}
 
 
-@pytest.mark.parametrize("kind", ["http", "https", "ogg"])
+@pytest.mark.parametrize("kind", ["http", "https", "ogg", "host"])
 def test_bucket(start_daemon, phone, authority, kind):
-    s3 = S3(tls=authority.server_context() if kind == "https" else None, token="to+ken==" if kind == "https" else None)
+    s3 = S3(tls=authority.server_context() if kind == "https" else None, token="to+ken==" if kind == "https" else None,
+            host_style=kind == "host")
     more = {"session_token": s3.token} if s3.token else {}
     if kind == "ogg":
         more["format"] = "ogg"
+    if kind == "host":  # every name below localhost is this machine
+        more.update(style="host", endpoint=s3.endpoint("localhost"))
     try:
         d = start_daemon({"plugin storage": bucket(s3, **more)}, {"CURL_CA_BUNDLE": str(authority.ca)})
         c = record(d, phone, 2.5, uid="x@y")
