@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemon import program
 from support.s3 import S3
 from support.wait import until
 
@@ -314,3 +315,32 @@ def test_keep(start_daemon, phone):
     until(lambda: not list(folder(d, "audio").glob("*/*/*")), what="it to be old")
     until(lambda: audio(d, c)[0] == 404, what="it to be gone")
     assert count(d, "batches", outcome="expired") >= 1 and not list(folder(d, "index").glob("*/*"))
+
+
+def test_reload_in_the_middle(start_daemon, phone):
+    """Another format, and then a bucket, while somebody speaks: all of it is there, whatever each minute is kept as."""
+    s3 = S3()
+    try:
+        d = start_daemon({"plugin storage": FAST})
+        p = caller(phone, d, "ann", 16000)
+        for n, settings in enumerate(({**FAST, "format": "ogg"}, bucket(s3), {**FAST, "format": "wav"}), 1):
+            p.play(ramp(1.5, 16000, 15 * (n - 1)), speed=10)
+            d.rewrite({"plugin storage": settings})
+            done = subprocess.run([program("omictl"), "--socket", d.control, "reload"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+        p.play(ramp(1.5, 16000, 45), speed=10)
+        c = conversation_of(d)
+        p.close()
+        until(lambda: not spool(d) and d.sessions() == 0, what="all to be stored")
+        names = [f.suffix for f in folder(d, "audio").glob("ann/%s/*" % c)]
+        assert ".ogg" in names and ".wav" in names and s3.objects and not s3.refused
+        samples = 0
+        for line in next(folder(d, "index").glob("ann/*")).read_text().splitlines():
+            samples += int(line.split()[3])
+        assert samples == 6 * 16000 and count(d, "dropped_bytes") == 0
+        d.rewrite({"plugin storage": bucket(s3)})  # with the bucket's key again it can all be read
+        assert subprocess.run([program("omictl"), "--socket", d.control, "reload"], capture_output=True).returncode == 0
+        status, body, _ = audio(d, c)
+        assert status == 200 and len(wav(body)) == 6 * 32000
+    finally:
+        s3.stop()
