@@ -153,7 +153,7 @@ def test_bad_apps_delay_nobody(rig, receiver, phone):
                                ("/bad-hear", "audio_bytes", Answer(huge=50 << 20)),
                                ("/bad-keep", "memory_creation", Answer(drip=0.3))):
         receiver.on(path, bad)
-        app(admin, path[1:], receiver.url(path), trigger, uid)
+        app(admin, path[1:], receiver.url(path), trigger, uid, **({"audio_seconds": 1} if "hear" in path else {}))
     hook(admin, receiver.url("/talk"), uid, type="realtime_transcript")
     hook(admin, receiver.url("/hear") + ",1", uid, type="audio_bytes")
     hook(admin, receiver.url("/keep"), uid, type="memory_created")
