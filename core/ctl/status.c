@@ -63,6 +63,10 @@ static void status_print(yajl_val v)
     printf("\nsessions      %lld live, %lld in all, %lld refused; %lld segments, %lld conversations completed\n",
            num(sessions, "live"), num(sessions, "total"), num(sessions, "refused"), num(sessions, "segments"),
            num(sessions, "conversations_completed"));
+    yajl_val samples = json_object(sessions, "speaker_samples");
+    if (num(samples, "waiting") + num(samples, "given_up") > 0)
+        printf("samples       of voices: %lld wait, %lld kept, %lld given up\n", num(samples, "waiting"),
+               num(samples, "kept"), num(samples, "given_up"));
     printf("queue         %lld ready, %lld delayed, %lld leased, %lld dead\n", num(queue, "ready"),
            num(queue, "delayed"), num(queue, "leased"), num(queue, "dead"));
     for (size_t i = 0; i < json_len(loops); i++) {

@@ -118,8 +118,10 @@ static void asker_free(struct host_ask *h)
 {
     CHECK_MAGIC(h, ASKER_MAGIC);
     ev_timer_stop(loop_ev(h->loop), &h->timer);
-    if (h->ask != NULL)
+    if (h->ask != NULL) {
         h->ask->asker = NULL;
+        instance_maybe_quiet(h->ask->inst);
+    }
     free(h->text);
     free(h->json);
     free(h->vector);
@@ -298,6 +300,15 @@ void ask_bury(struct list *link, struct omid_instance *inst)
     ask->magic = OMID_MAGIC_DEAD;
     instance_bury(inst, ask);
     host_unuse(inst);
+}
+
+bool ask_waited_for(struct list *open)
+{
+    list_each (it, open) {
+        if (list_entry(it, struct omid_ask, link)->asker != NULL)
+            return true;
+    }
+    return false;
 }
 
 /* ---------------------------------------------------------------- asking */

@@ -238,7 +238,7 @@ void instance_maybe_quiet(struct omid_instance *inst)
     if (instance_phase(inst) != INSTANCE_DRAINED || !list_empty(&inst->open[HANDLE_WORK]) ||
         !list_empty(&inst->open[HANDLE_ENQUEUE]) || !list_empty(&inst->open[HANDLE_JOB]) ||
         !list_empty(&inst->open[HANDLE_VALUE]) || !list_empty(&inst->open[HANDLE_GATHER]) ||
-        !list_empty(&inst->open[HANDLE_ASK]))
+        ask_waited_for(&inst->open[HANDLE_ASK]))
         return;
     struct host *h = inst->module->host;
     pthread_mutex_lock(&h->lock);

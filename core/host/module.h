@@ -298,6 +298,8 @@ void value_abandon(struct list *link, struct omid_instance *inst);
 void ask_answer(struct omid_ask **ask, const struct omid_answer *answer);
 void ask_metrics(void); /* shown before the first question */
 void ask_bury(struct list *link, struct omid_instance *inst);
+/* Is there one whose answer somebody waits for? The others do not hold up a drain. */
+bool ask_waited_for(struct list *open);
 
 /* datadir.c */
 const char *host_data_dir(struct omid_module *mod);

@@ -138,6 +138,18 @@ static bool speaker_set(struct content *ct, int speaker_id, const char *person_i
     return true;
 }
 
+void content_forget_person(struct content *ct, const char *person_id)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < ct->n_speakers; i++) {
+        if (ct->speaker[i].person_id && strcmp(ct->speaker[i].person_id, person_id) == 0)
+            free(ct->speaker[i].person_id);
+        else
+            ct->speaker[kept++] = ct->speaker[i];
+    }
+    ct->n_speakers = kept;
+}
+
 static size_t naming_cost(const struct naming *n)
 {
     return sizeof *n + strlen(n->name) + strlen(n->segments);

@@ -63,6 +63,8 @@ static inline const struct naming *content_newest_naming(const struct content *c
 {
     return &ct->naming[ct->n_namings - 1]; /* there is one that is not stored */
 }
+/* No speaker is this person any more. */
+void content_forget_person(struct content *ct, const char *person_id);
 /* NULL: nobody has said. */
 const struct speaker_name *content_speaker(const struct content *ct, int speaker_id);
 

@@ -15,6 +15,7 @@
 #include "base/query.h"
 #include "bus/bus.h"
 #include "lane/exec/exec.h"
+#include "session/call.h"
 #include "session/geolocation.h"
 #include "session/state.h"
 #include "session/sync.h"
@@ -463,5 +464,6 @@ bool sessions_routes_add(struct routes *routes, struct sessions **all)
         if (!routes_add(routes, &r[i]))
             return false;
     }
-    return geolocation_route_add(routes, all) && sync_routes_add(routes, all);
+    return geolocation_route_add(routes, all) && sync_routes_add(routes, all) && profile_routes_add(routes, all) &&
+           people_routes_add(routes, all);
 }

@@ -43,11 +43,13 @@ struct sessions {
     struct list calls;                          /* the same, of call.h */
     struct map *voices;                         /* uid -> struct voices, of those who speak */
     struct samples *samples;                    /* of voices, that are to be taken */
+    unsigned uploads;                           /* of voice profiles, under way */
     struct map *processing;                     /* id -> struct processing */
     struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;
-    unsigned running; /* processings that have a place */
-    bool placing;     /* those that wait are taking places */
+    unsigned running;  /* processings that have a place */
+    bool placing;      /* those that wait are taking places */
+    struct days *days; /* of the first reactor; NULL elsewhere */
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */

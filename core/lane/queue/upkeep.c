@@ -183,6 +183,8 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
                 struct queue_target *t = value;
                 if (t->ready > 0)
                     t->next_due = queue_min(t->next_due, queue_wall(q));
+                if (t->ordered > 0)
+                    t->head_due = queue_min(t->head_due, queue_wall(q));
             }
             queue_targets_update_all(q);
         }

@@ -2,23 +2,17 @@
  * Voice activity on this machine: WebRTC's detector says of every 10 ms whether they are voiced, and the share of the
  * voiced among the last ten is the probability that somebody speaks.
  */
-#include <omid/plugin.h>
 #include <speex/speex_resampler.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "vad.h"
 #include "webrtc.h"
 
 #define FRAMES 10 /* that the probability is a share of: 100 ms */
 #define HISTORY ((1u << FRAMES) - 1)
 #define MAX_FRAME (48000 / 100) /* samples */
 #define RESAMPLER_QUALITY 3     /* 0..10: the detector looks at bands below 4 kHz */
-
-struct vad {
-    struct omid_module *mod;
-    const struct omid_host *host;
-    int mode;
-};
 
 struct engine {
     VadInst *vad;
@@ -30,22 +24,12 @@ struct engine {
     int16_t pcm[MAX_FRAME];
 };
 
-static const struct omid_option options[] = {
-    {.name = "mode",
-     .type = OMID_OPT_INT,
-     .def = "2",
-     .min = 0,
-     .max = 3,
-     .help = "How much has to speak for speech: 0 takes most for speech, 3 the least."},
-    {.name = NULL},
-};
-
 static bool is_native(uint32_t rate)
 {
     return rate == 8000 || rate == 16000 || rate == 32000 || rate == 48000;
 }
 
-static void vad_close(void *p)
+void vad_detector_close(void *p)
 {
     struct engine *e = p;
     if (e->vad != NULL)
@@ -55,9 +39,8 @@ static void vad_close(void *p)
     free(e);
 }
 
-static int vad_open(void *state, uint32_t rate, void **engine)
+int vad_detector_open(const struct vad *v, uint32_t rate, void **engine)
 {
-    const struct vad *v = state;
     if (rate < 8000 || rate > 48000)
         return OMID_ENOTSUP;
     struct engine *e = calloc(1, sizeof(*e));
@@ -72,7 +55,7 @@ static int vad_open(void *state, uint32_t rate, void **engine)
         WebRtcVad_set_mode(e->vad, v->mode) != 0 || WebRtcVad_ValidRateAndFrameLength(e->rate, e->frame) != 0) {
         v->host->log(v->mod, OMID_LOG_ERROR, "no detector for %u Hz: no memory, or a library that is not as expected",
                      (unsigned)rate);
-        vad_close(e);
+        vad_detector_close(e);
         return OMID_ERR;
     }
     *engine = e;
@@ -125,7 +108,7 @@ static bool engine_resample(struct engine *e, const int16_t *pcm, size_t n)
     return true;
 }
 
-static int vad_window(void *engine, const int16_t *pcm, size_t samples, float *probability)
+int vad_detector_window(void *engine, const int16_t *pcm, size_t samples, float *probability)
 {
     struct engine *e = engine;
     if (!(e->resampler != NULL ? engine_resample(e, pcm, samples) : engine_feed(e, pcm, samples)))
@@ -133,44 +116,3 @@ static int vad_window(void *engine, const int16_t *pcm, size_t samples, float *p
     *probability = (float)__builtin_popcount(e->voiced) / FRAMES;
     return OMID_OK;
 }
-
-/* The only setting, checked by its option: what the instances share is a number. */
-static int vad_configure(struct omid_module *mod, const struct omid_host *host, void **shared)
-{
-    struct vad *v = calloc(1, sizeof(*v));
-    if (v == NULL)
-        return OMID_ERR;
-    v->mod = mod;
-    v->host = host;
-    v->mode = (int)host->conf_int(mod, "mode");
-    *shared = v;
-    return OMID_OK;
-}
-
-static int vad_start(struct omid_instance *inst, const struct omid_host *host, void *shared, void **state)
-{
-    (void)inst;
-    (void)host;
-    *state = shared;
-    return OMID_OK;
-}
-
-static void vad_stop(void *state)
-{
-    (void)state; /* shared, and unconfigure()'s; engines are the sessions' */
-}
-
-static const struct omid_vad_role vad = {
-    .size = sizeof(struct omid_vad_role),
-    .open = vad_open,
-    .window = vad_window,
-    .close = vad_close,
-};
-
-OMID_EXPORT const struct omid_plugin omid_plugin = {
-    OMID_PLUGIN_HEAD,    .name = "vad",
-    .version = "1.0",    .summary = "voice activity with WebRTC's detector",
-    .options = options,  .configure = vad_configure,
-    .unconfigure = free, .start = vad_start,
-    .stop = vad_stop,    .vad = &vad,
-};
