@@ -188,7 +188,11 @@ static int insert(struct store *s, struct op *op)
     if (room <= 0)
         return room < 0 ? OMID_ERR : OMID_EFULL;
     struct registry_entry *e = registry_entry_make(NULL, &op->spec);
-    if (e == NULL || !copy_text(&e->seed, op->hash != NULL ? op->hash : "")) {
+    if (e != NULL) {
+        free(e->seed);
+        e->seed = strdup(op->hash != NULL ? op->hash : "");
+    }
+    if (e == NULL || e->seed == NULL) {
         registry_entry_release(&e);
         db_set_error(s->db, "no memory");
         return OMID_ERR;

@@ -70,7 +70,7 @@ RIG bool handle(void *arg, struct queue_claim *c)
     struct seen *s = &h.seen[h.n++];
     s->id = v->id;
     s->attempt = v->attempt;
-    s->at = clock_now ? clock_now : clock_wall_ms();
+    s->at = clock_now ? clock_mono : clock_wall_ms();
     snprintf(s->type, sizeof(s->type), "%s", v->type);
     snprintf(s->target, sizeof(s->target), "%s", v->target);
     snprintf(s->name, sizeof(s->name), "%s", v->name);
