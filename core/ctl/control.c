@@ -7,6 +7,7 @@
 
 #define MAX_ANSWER (16u << 20)
 #define TIMEOUT_S 10L
+#define TIMEOUT_CHANGE_S 60L
 
 static size_t on_body(char *data, size_t size, size_t n, void *arg)
 {
@@ -50,7 +51,8 @@ bool ctl_request(const struct ctl *ctl, const char *method, const char *path, co
     curl_easy_setopt(c, CURLOPT_WRITEFUNCTION, on_body);
     curl_easy_setopt(c, CURLOPT_WRITEDATA, body);
     curl_easy_setopt(c, CURLOPT_ERRORBUFFER, why);
-    curl_easy_setopt(c, CURLOPT_TIMEOUT, TIMEOUT_S);
+    /* What may wait for a partner is asked for otherwise than by GET. */
+    curl_easy_setopt(c, CURLOPT_TIMEOUT, strcmp(method, "GET") == 0 ? TIMEOUT_S : TIMEOUT_CHANGE_S);
     curl_easy_setopt(c, CURLOPT_NOSIGNAL, 1L);
     curl_easy_setopt(c, CURLOPT_PROXY, ""); /* the environment's is for the network */
     long error = 0;

@@ -36,6 +36,8 @@ int ctl_breakers(const struct ctl *ctl, int argc, char **argv);
 int ctl_breaker(const struct ctl *ctl, int argc, char **argv);
 int ctl_sessions(const struct ctl *ctl, int argc, char **argv);
 int ctl_session(const struct ctl *ctl, int argc, char **argv);
+int ctl_apps(const struct ctl *ctl, int argc, char **argv);
+int ctl_webhooks(const struct ctl *ctl, int argc, char **argv);
 int ctl_conf(const struct ctl *ctl, int argc, char **argv);
 int ctl_lint(const struct ctl *ctl, int argc, char **argv);
 int ctl_reload(const struct ctl *ctl, int argc, char **argv);

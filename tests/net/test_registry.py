@@ -379,3 +379,63 @@ def test_blocks_that_make_no_sense(tmp_path):
         run = subprocess.run([str(program("omid")), "-t", "-f", str(file)], capture_output=True, text=True, timeout=60)
         assert run.returncode == 78 and "%s:%d: %s" % (file, line, told) in run.stderr, (what, run.stderr)
         assert "c2hvcnQ" not in run.stderr
+
+
+# ------------------------------------------------------------------------------ omictl
+
+
+def test_omictl(rig, tmp_path):
+    daemon, admin = rig({"registry": {"max_apps": 1000}})
+
+    def ctl(*args, status=0, stdin=None):
+        done = subprocess.run([str(program("omictl")), "--socket", daemon.control, *[str(a) for a in args]], input=stdin,
+                              capture_output=True, text=True, timeout=60)
+        assert done.returncode == status, (args, done.returncode, done.stdout, done.stderr)
+        return done.stdout if status == 0 else done.stderr
+
+    secret = tmp_path / "secret"
+    secret.write_text(SECRET + "\n")
+    made = json.loads(ctl("webhooks", "add", "--id", "h1", "--uid", "ann", "--url", "https://h.example.com/a,9", "--trigger",
+                          "audio_bytes", "--event", "order.*", "--event", "x", "--filter", '{"a.b": true}', "--rate", 5,
+                          "--ordered", "--secret-file", secret, "--json"))
+    assert made["audio_seconds"] == 9 and made["events"] == ["order.*", "x"] and made["filter"] == {"a.b": True}
+    assert "secret" not in made and seen(admin, "ann")["h1"]["secrets"] == [SECRET] and made["ordered"]
+    out = ctl("webhooks", "set", "h1", "--filter", "", "--event", "", "--unordered", "--audio", 3, "--trigger", "day_summary",
+              "--trigger", "audio_bytes")
+    assert re.search(r"^audio_seconds +3$", out, re.M) and "filter" not in out and "order.*" not in out
+    assert admin.call("GET", "/v1/admin/webhooks/h1")["triggers"] == ["audio_bytes", "day_summary"]
+    out = ctl("apps", "add", "--id", "a1", "--url", "https://app.example.com/", "--trigger", "memory_creation", "--name", "An app",
+              "--uid", "owner", "--capability", "proactive_notification", "--setup-url", "https://app.example.com/not", "--disabled")
+    assert re.search(r"^secret +whsec_\S{44}$", out, re.M) and re.search(r"^enabled +false$", out, re.M)
+    assert "not set up" in ctl("apps", "enable", "a1", "--uid", "ann", status=1)
+    ctl("apps", "set", "a1", "--setup-url", "")
+    ctl("apps", "enable", "a1")
+    ctl("apps", "enable", "a1", "--uid", "ann")
+    assert set(seen(admin, "ann")) == {"h1", "a1"}
+    assert json.loads(ctl("--json", "apps", "list", "--uid", "ann"))["apps"][0]["id"] == "a1"
+    assert json.loads(ctl("apps", "list", "--uid", "bob", "--json")) == {"apps": []}
+    ctl("apps", "disable", "a1", "--uid", "ann")
+    assert set(seen(admin, "ann")) == {"h1"}
+    assert json.loads(ctl("apps", "test", "a1", "--json"))["answer"] == "1 a1 owner"
+    new = json.loads(ctl("webhooks", "secret", "h1", "--json"))["secret"]
+    ctl("webhooks", "secret", "h1", "--secret-file", "-", stdin=SECRET[:-4] + "AAA=\n")
+    assert seen(admin, "ann")["h1"]["secrets"] == [SECRET[:-4] + "AAA=", new, SECRET]
+    ctl("webhooks", "disable", "h1")
+    assert "h1" in ctl("webhooks", "list", "--disabled") and "disabled_reason" in ctl("webhooks", "show", "h1")
+    for i in range(120):  # more than a page
+        admin.call("POST", "/v1/admin/apps", dict(APP, id="p%03d" % i), 201)
+    lines = ctl("apps", "list").splitlines()
+    assert len(lines) == 122 and lines[1].startswith("a1 ") and lines[-1].startswith("p119 ")
+    assert len(json.loads(ctl("apps", "list", "--json"))["apps"]) == 121
+    assert "is removed" in ctl("webhooks", "rm", "h1") and not seen(admin, "ann")
+    for args, status, word in ((("apps",), 2, "expected list"), (("apps", "nonsense"), 2, "nonsense"), (("apps", "show"), 2, "an id"),
+                               (("apps", "add"), 2, "--url"), (("apps", "add", "--url"), 2, "--url: expected a value"),
+                               (("webhooks", "add", "--url", "http://x/", "--name", "x"), 2, "--name"),
+                               (("apps", "set", "a1", "--audio", "x"), 2, "--audio"), (("apps", "set", "a1", "--rate", "-1"), 2, "--rate"),
+                               (("apps", "set", "a1", "--ordered", "--unordered"), 2, "--ordered"), (("apps", "show", "a1", "a2"), 2, "a2"),
+                               (("apps", "set", "a1", "--filter", "{"), 2, "--filter"), (("apps", "show", "none"), 1, "no such app"),
+                               (("apps", "show", "../webhooks"), 1, "no such app"), (("apps", "set", "a1", "--url", "ftp://x"), 1, "url: "),
+                               (("webhooks", "add", "--url", "http://x/"), 1, "uid: "), (("apps", "secret", "a1", "--secret-file", "/nowhere"), 1, "/nowhere"),
+                               (("apps", "secret", "a1", "--secret-file", __file__), 1, "secret: "), (("apps", "list", "--trigger", "x"), 2, "--trigger")):
+        assert word in ctl(*args, status=status), args
+    assert "apps add --url" in ctl("apps", "--help") and "webhooks" in ctl("--help")
