@@ -10,7 +10,7 @@
 
 #include "storage.h"
 
-#define WAITING_MAX 64 /* jobs that wait for one of `uploads` */
+#define WAITING_MAX 64   /* jobs that wait for one of `uploads` */
 #define WAITING_MS 20000 /* as long, and then the queue keeps them: its lease must not run out here */
 #define WAIT_MAX_S 900
 #define SPOOL_FILE_MAX ((size_t)48 << 20)

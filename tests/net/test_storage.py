@@ -254,7 +254,7 @@ def check_ogg(d, c, decoded, objects):
     assert all(abs(middle(i)) < 32767 for i in range(25))
 
 
-FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse"]
+FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse", "lost"]
 
 
 def test_bucket_that_fails(start_daemon, phone):
@@ -279,6 +279,18 @@ def test_bucket_that_fails(start_daemon, phone):
                 s3.refused.clear()
         until(lambda: len({k.split("/")[2] for k in s3.objects}) == len(FAULTS) and not spool(d), 40, "all of it")
         assert not s3.refused and count(d, "dropped_bytes") == 0
+        # Killed while a batch is on its way, and after it has arrived: it is there, once.
+        for fault in ("hang", "lost"):
+            s3.mode, before, seen = fault, set(s3.objects), s3.seen
+            p = caller(phone, d, "killed-" + fault, 8000)
+            p.play(ramp(.5, 8000), speed=10)
+            p.close()
+            until(lambda: set(s3.objects) > before if fault == "lost" else s3.seen > seen, what="the request")
+            d.kill()
+            s3.mode = "ok"
+            d.start()
+            until(lambda: len({k for k in s3.objects if "/killed-%s/" % fault in k}) == 1 and not spool(d), what=fault)
+            assert len(list(folder(d, "index").glob("killed-%s/*" % fault))) == 1
     finally:
         s3.stop()
 
