@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "admin/admin.h"
+#include "admin/day.h"
 #include "admin/queue.h"
 #include "base/clock.h"
 #include "base/log.h"
@@ -279,9 +280,10 @@ struct routes *daemon_routes_make(struct daemon *d)
     struct route web = listen;
     web.path = "/v4/web/listen";
     web.auth = ROUTE_TOKEN_FIRST;
-    if (routes && (!routes_add(routes, &listen) || !routes_add(routes, &web) ||
-                   !sessions_routes_add(routes, d->sessions) || !daemon_registry_routes(d, routes) ||
-                   !queue_routes_add(routes, d->queue) || !plugin_routes_add(d->host, routes)))
+    if (routes &&
+        (!routes_add(routes, &listen) || !routes_add(routes, &web) || !sessions_routes_add(routes, d->sessions) ||
+         !daemon_registry_routes(d, routes) || !queue_routes_add(routes, d->queue) ||
+         !day_routes_add(routes, d->sessions) || !plugin_routes_add(d->host, routes)))
         routes_free(&routes);
     return routes;
 }

@@ -13,6 +13,7 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "host/ask.h"
+#include "session/geolocation.h"
 
 #define MODULE PROCESSING_MODULE
 #define PUT_OFF_MS 1000 /* a plugin is being replaced */
@@ -42,11 +43,13 @@ static void processing_free(struct processing *p)
     list_remove(&p->link);
     ev_timer_stop(loop_ev(p->ss->env.loop), &p->retry);
     host_ask_cancel(&p->ask);
+    geolocation_cancel(&p->locating);
     if (p->extracting)
         return; /* of an executor's thread that was abandoned: it may still use it */
     store_conversation_free(&p->conversation);
     buf_free(&p->extract);
     free(p->summary);
+    free(p->geolocation);
     free(p->uid);
     p->magic = OMID_MAGIC_DEAD;
     free(p);
@@ -230,10 +233,14 @@ void processing_drain(struct sessions *ss)
     void *value;
     while (map_next(ss->processing, &pos, NULL, &value)) {
         struct processing *p = value;
-        if (p->state == PROCESSING_RETRY || p->ask) {
+        bool asking = p->ask || p->locating;
+        if (p->state == PROCESSING_RETRY)
             processing_finish(p);
-            pos = 0;
-        }
+        else if (asking)
+            processing_parts_cancel(p);
+        else
+            continue;
+        pos = 0;
     }
 }
 

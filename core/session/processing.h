@@ -3,7 +3,7 @@
  *
  *   processing.c           which ones run, which wait; failures, pauses, giving up
  *   processing_steps.c     begin, the parts, deliveries, end
- *   processing_summary.c   the part that makes the summary
+ *   processing_geolocation.c, processing_summary.c   the parts
  *
  * WAITING ──► BEGIN ──► WORK ──► OFFER ──► END
  *    ▲          │         │        │        │      a step failed: a pause, then again from BEGIN. What parts have made
@@ -16,6 +16,7 @@
 
 #include "session/state.h"
 
+struct geolocation;
 struct host_ask;
 
 enum processing_state {
@@ -45,13 +46,15 @@ struct processing {
     char *uid;
     struct store_conversation *conversation; /* from BEGIN on */
     enum part_state part[PARTS];
-    bool starting;           /* the parts are being begun */
-    bool gone;               /* deleted meanwhile */
-    bool store_lost;         /* what a part has made could not be kept */
-    bool closed;             /* the plugin stopped: nobody is to blame */
-    bool nothing;            /* there is nothing to process in it */
-    char *summary;           /* JSON; NULL: not made yet */
-    bool summary_kept;       /* the store has it */
+    bool starting;     /* the parts are being begun */
+    bool gone;         /* deleted meanwhile */
+    bool store_lost;   /* what a part has made could not be kept */
+    bool closed;       /* the plugin stopped: nobody is to blame */
+    bool nothing;      /* there is nothing to process in it */
+    char *summary;     /* JSON; NULL: not made yet */
+    bool summary_kept; /* the store has it */
+    struct geolocation *locating;
+    char *geolocation;       /* JSON, on its way to the store */
     struct host_ask *ask;    /* the question under way */
     const char *fallback;    /* why the summary is made here; static */
     struct buf extract;      /* made by the executor's thread */
@@ -82,10 +85,15 @@ void processing_put_off(struct processing *p);
 void processing_begin(struct processing *p); /* has a place */
 /* A part has ended. */
 void processing_part_end(struct processing *p, enum processing_part part, enum part_state state);
+/* Nobody waits for plugins any more: it goes on with the next start. */
+void processing_parts_cancel(struct processing *p);
 /* Its last step: kept with this status, and with p->error when that is FAILED. */
 void processing_end(struct processing *p, enum store_status to);
 /* The conversation as it will be with this status. false: no memory. */
 bool processing_json(struct processing *p, enum store_status status, struct buf *out);
+
+/* ---- processing_geolocation.c ---- */
+void processing_geolocation_begin(struct processing *p);
 
 /* ---- processing_summary.c ---- */
 void processing_summary_begin(struct processing *p);

@@ -6,8 +6,11 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "bus/bus.h"
+#include "host/ask.h"
 #include "lane/queue/queue.h"
+#include "session/geolocation.h"
 #include "session/processing.h"
+#include "store/days.h"
 
 #define MODULE PROCESSING_MODULE
 
@@ -73,6 +76,8 @@ static void account(struct processing *p)
 {
     const struct session_metrics *m = session_metrics();
     metric_add(p->to == STORE_COMPLETED ? m->processed : p->to == STORE_SKIPPED ? m->skipped : m->failed, 1);
+    if (p->to == STORE_COMPLETED && p->ss->env.conf->day_summary.enabled)
+        (void)store_day_plan_touch(p->ss->env.store, p->uid); /* else the next one does */
     metric_observe(m->processing_seconds, (double)(clock_mono_ms() - p->began_ms) / 1e3);
     log_info(MODULE, store_status_name(p->to), LS("conversation", p->id), LU("segments", p->conversation->n_segments));
 }
@@ -196,9 +201,16 @@ void processing_part_end(struct processing *p, enum processing_part part, enum p
     parts_check(p);
 }
 
-static void geolocation_begin(struct processing *p)
+void processing_parts_cancel(struct processing *p)
 {
-    processing_part_end(p, PART_GEOLOCATION, PART_DONE);
+    p->closed = true;
+    if (p->ask)
+        p->part[PART_SUMMARY] = PART_AGAIN;
+    if (p->locating)
+        p->part[PART_GEOLOCATION] = PART_AGAIN;
+    host_ask_cancel(&p->ask);
+    geolocation_cancel(&p->locating);
+    parts_check(p);
 }
 
 static void parts_begin(struct processing *p)
@@ -209,7 +221,7 @@ static void parts_begin(struct processing *p)
     p->starting = true; /* one that ends at once does not decide for the others */
     for (int i = 0; i < PARTS; i++)
         p->part[i] = PART_OPEN;
-    geolocation_begin(p);
+    processing_geolocation_begin(p);
     processing_summary_begin(p);
     p->starting = false;
     parts_check(p);

@@ -34,8 +34,7 @@ static void on_kept(void *arg, int result)
 static void keep(struct processing *p)
 {
     p->part[PART_SUMMARY] = PART_UNDER_WAY;
-    if (store_processing_keep(p->ss->env.store, p->id, STORE_STEP_SUMMARY, p->summary, p->ss->env.loop, on_kept, p) !=
-        OMID_OK)
+    if (store_processing_keep(p->ss->env.store, p->id, p->summary, p->ss->env.loop, on_kept, p) != OMID_OK)
         on_kept(p, OMID_ERR);
 }
 

@@ -9,6 +9,7 @@
 #include "host/host.h"
 #include "session/audio_ring.h"
 #include "session/call.h"
+#include "session/days.h"
 #include "session/geolocation.h"
 #include "session/samples.h"
 #include "session/speakers.h"
@@ -260,6 +261,8 @@ static void sweep_start(struct loop *loop, struct loop_msg *msg)
     if (ss->draining)
         return;
     ev_timer_start(loop_ev(loop), &ss->sweep);
+    if (ss->days)
+        days_start(ss->days);
     sync_start(ss->sync);
     samples_start(ss->samples);
 }
@@ -296,6 +299,10 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->sync = sync_new(ss);
     if (!ss->sync || !ss->samples || !ss->voices || !ss->by_id || !ss->open_of || !ss->conversation ||
         !ss->processing) {
+        sessions_free(&ss);
+        return NULL;
+    }
+    if (env->reactor == 0 && (ss->days = days_new(ss)) == NULL) {
         sessions_free(&ss);
         return NULL;
     }
@@ -340,6 +347,8 @@ void sessions_configure(struct sessions *ss, const struct conf *conf)
     sync_configure(ss->sync, former);
     samples_configure(ss->samples);
     conf_free(&former);
+    if (ss->days)
+        days_configure(ss->days);
 }
 
 void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
@@ -358,7 +367,8 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync))
+        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync) ||
+        (ss->days && !days_idle(ss->days)))
         return;
     void (*done)(void *) = ss->drained;
     ss->drained = NULL;
@@ -380,6 +390,8 @@ void sessions_drain(struct sessions *ss, uint64_t until_ms, void (*done)(void *a
         supervisor_wake(&s->supervisor); /* of one that is leaving already: its time is shorter now */
     }
     processing_drain(ss);
+    if (ss->days)
+        days_drain(ss->days);
     sync_drain(ss->sync);
     ev_timer_start(loop_ev(ss->env.loop), &ss->drain_check);
 }
@@ -401,6 +413,7 @@ void sessions_free(struct sessions **ssp)
     }
     if (ss->processing)
         processing_free_all(ss);
+    days_free(&ss->days);
     rest_free_all(ss);
     calls_free_all(ss);
     sync_free(&ss->sync);

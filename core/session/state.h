@@ -47,8 +47,9 @@ struct sessions {
     struct map *processing;                     /* id -> struct processing */
     struct list waiting;                        /* processings not yet begun */
     unsigned n_waiting;
-    unsigned running; /* processings that have a place */
-    bool placing;     /* those that wait are taking places */
+    unsigned running;  /* processings that have a place */
+    bool placing;      /* those that wait are taking places */
+    struct days *days; /* of the first reactor; NULL elsewhere */
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */

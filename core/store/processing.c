@@ -19,7 +19,6 @@ static void begin_clear(struct begin_call *b)
 {
     store_conversation_free(&b->out);
     free(b->progress.summary);
-    free(b->progress.geolocation);
     b->progress = (struct store_progress){0};
 }
 
@@ -32,7 +31,6 @@ static int progress_read(struct store *s, int64_t row, struct store_progress *p)
         return r < 0 ? OMID_ERR : OMID_OK;
     p->failures = (unsigned)sqlite3_column_int(st, 0);
     p->summary = db_col_dup(st, 1);
-    p->geolocation = db_col_dup(st, 2);
     sqlite3_reset(st);
     return OMID_OK;
 }
@@ -141,14 +139,13 @@ static int step_post(struct store *s, const struct step_call *with, const char *
     return store_call_post(s, &c->call, c->cb ? loop : NULL, arg, sizeof(*c) + (json ? strlen(json) : 0));
 }
 
-int store_processing_keep(struct store *s, const char *id, enum store_step step, const char *json, struct loop *loop,
+int store_processing_keep(struct store *s, const char *id, const char *summary, struct loop *loop,
                           void (*cb)(void *arg, int result), void *arg)
 {
     CHECK_MAGIC(s, STORE_MAGIC);
-    omid_assert(json != NULL && cb != NULL);
-    struct step_call with = {.cb = cb,
-                             .what = step == STORE_STEP_SUMMARY ? SS_PROCESS_SUMMARY : SS_PROCESS_GEOLOCATION};
-    return step_post(s, &with, id, json, loop, arg);
+    omid_assert(summary != NULL && cb != NULL);
+    struct step_call with = {.cb = cb, .what = SS_PROCESS_SUMMARY};
+    return step_post(s, &with, id, summary, loop, arg);
 }
 
 int store_processing_failed(struct store *s, const char *id, unsigned failures)

@@ -109,7 +109,7 @@ static const char v7[] =
  * NULL is what the configuration says; next is when to look at it. A day summary's status: 0 under way, 1 sent. */
 static const char v8[] =
     "CREATE TABLE process(conversation INTEGER PRIMARY KEY REFERENCES conversation(n) ON DELETE CASCADE,"
-    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT, geolocation TEXT);"
+    " failures INTEGER NOT NULL DEFAULT 0, summary TEXT);"
     "CREATE TRIGGER process_over AFTER UPDATE OF status ON conversation WHEN NEW.status NOT IN (0, 1)"
     " BEGIN DELETE FROM process WHERE conversation = NEW.n; END;"
     "CREATE TABLE day_plan(uid TEXT PRIMARY KEY, timezone TEXT, at INTEGER, enabled INTEGER, next INTEGER NOT NULL)"
@@ -219,14 +219,36 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
-    [SS_PROCESS_OF] = "SELECT failures, summary, geolocation FROM process WHERE conversation = ?1",
+    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE next <= ?1 OR next > ?2"
+                         " ORDER BY next LIMIT ?3",
+    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE uid = ?1",
+    [SS_DAY_PLAN_SET] = "INSERT INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0) ON "
+                        "CONFLICT(uid) DO UPDATE SET"
+                        " timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
+                        " enabled = ifnull(excluded.enabled, enabled), next = 0",
+    [SS_DAY_PLAN_REPLACE] =
+        "INSERT OR REPLACE INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0)",
+    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2 WHERE uid = ?1",
+    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next) VALUES(?1, 0)",
+    [SS_DAY_PLANS_RESET] = "UPDATE day_plan SET next = 0",
+    [SS_DAY_BEGIN] =
+        "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status) VALUES(?1, ?2, ?3, ?4, 0)",
+    [SS_DAY_OF] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE uid = ?1 AND date = ?2",
+    [SS_DAY_KEEP] = "UPDATE day_summary SET summary = ?3 WHERE uid = ?1 AND date = ?2 AND status = 0",
+    [SS_DAY_SENT] = "UPDATE day_summary SET status = 1 WHERE uid = ?1 AND date = ?2 AND status = 0",
+    [SS_DAY_DROP] = "DELETE FROM day_summary WHERE uid = ?1 AND date = ?2 AND status = 0",
+    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE status = 0"
+                     " ORDER BY created LIMIT ?1",
+    [SS_DAY_PRUNE] = "DELETE FROM day_summary WHERE (uid, date) IN"
+                     " (SELECT uid, date FROM day_summary WHERE created < ?1 AND status = 1 LIMIT ?2)",
+    [SS_DAY_CONVERSATIONS] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND finished >= ?2 AND"
+                             " iif(started = 0, created, started) >= ?2 AND iif(started = 0, created, started) < ?3"
+                             " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
+    [SS_PROCESS_OF] = "SELECT failures, summary FROM process WHERE conversation = ?1",
     [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
     [SS_PROCESS_SUMMARY] = "INSERT INTO process(conversation, summary) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                            " status = 1 ON CONFLICT(conversation) DO UPDATE SET summary = excluded.summary",
-    [SS_PROCESS_GEOLOCATION] =
-        "INSERT INTO process(conversation, geolocation) SELECT n, ?2 FROM conversation WHERE id = ?1 AND status = 1"
-        " ON CONFLICT(conversation) DO UPDATE SET geolocation = excluded.geolocation",
     [SS_SAMPLE_PUT] = "INSERT OR IGNORE INTO speaker_sample(id, uid, conversation, person_id, speaker_id, segments,"
                       " created, status) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0)",
     [SS_ENDPOINT_ALL] = "SELECT " ENDPOINT_COLUMNS " FROM endpoint ORDER BY n",

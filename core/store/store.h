@@ -145,17 +145,16 @@ int store_status_set(struct store *s, const char *id, enum store_status from, en
  * taken twice after a crash.
  */
 struct store_progress {
-    unsigned failures;           /* of steps, so far */
-    char *summary, *geolocation; /* JSON; NULL: not made yet. The callback's to keep (null it) or leave */
+    unsigned failures; /* of steps, so far */
+    char *summary;     /* JSON; NULL: not made yet. The callback's to keep (null it) or leave */
 };
 /* An IN_PROGRESS one becomes PROCESSING; reads it, whatever its status. c is NULL when there is none, or it failed
  * (OMID_ERR), else the callback's to free. */
 int store_processing_begin(struct store *s, const char *id, struct loop *loop,
                            void (*cb)(void *arg, int result, struct store_conversation *c, struct store_progress *p),
                            void *arg);
-/* What a step has made. OMID_ENOTSUP: it is not PROCESSING any more, or gone. */
-enum store_step { STORE_STEP_SUMMARY, STORE_STEP_GEOLOCATION };
-int store_processing_keep(struct store *s, const char *id, enum store_step step, const char *json, struct loop *loop,
+/* The summary that was made. OMID_ENOTSUP: it is not PROCESSING any more, or gone. */
+int store_processing_keep(struct store *s, const char *id, const char *summary, struct loop *loop,
                           void (*cb)(void *arg, int result), void *arg);
 /* So many failures by now. Nobody is told. */
 int store_processing_failed(struct store *s, const char *id, unsigned failures);

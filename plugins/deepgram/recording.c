@@ -1,6 +1,6 @@
 /*
- * A recording as a whole: POST of a WAV, the transcript is in the answer. Two attempts; what the service refuses for a
- * reason that stays (key, parameters, the audio) is not tried again.
+ * A recording as a whole: POST of a WAV, the transcript is in the answer. Two attempts, `backoff` apart; what the
+ * service refuses for a reason that stays (key, parameters, the audio) is not tried again.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,7 +11,6 @@
 
 #define ATTEMPTS 2
 #define TIMEOUT_MS 130000 /* 10 s for the connection, 120 s for the answer */
-#define RETRY_MS 1000
 #define MAX_ANSWER ((size_t)4 << 20)
 
 struct dg_recording {
@@ -68,7 +67,7 @@ static void on_retry(void *arg)
 static void recording_again(struct dg_recording *r, const char *why)
 {
     if (r->attempts < ATTEMPTS)
-        r->retry = r->in->host->timer_start(r->in->inst, RETRY_MS, 0, on_retry, r);
+        r->retry = r->in->host->timer_start(r->in->inst, r->in->shared->backoff_ms, 0, on_retry, r);
     if (!r->retry)
         recording_answer(r, OMID_ERR, why, NULL);
 }

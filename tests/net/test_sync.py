@@ -97,7 +97,7 @@ def settings(receiver):
     receiver.on("/v1/listen", Answer(body=transcript(("Hello", 0.1, 0.5, 0), ("there.", 0.5, 0.9, 0))))
     return {"stt": {"models": ["dg-nova-3"]}, "sync": {"check": "50ms", "retry": "20ms", "attempts": 3},
             "store": {"sweep": "100ms"}, "ingress": {"max_body": "8MiB"},
-            "plugin deepgram": {"url": receiver.url(""), "key": KEY, "breaker": {"failures": 1000}}}
+            "plugin deepgram": {"url": receiver.url(""), "key": KEY, "backoff": "20ms", "breaker": {"failures": 1000}}}
 
 
 def left(daemon):
@@ -299,6 +299,7 @@ def test_live_conversation(start_daemon, settings, receiver, phone):
     job = upload(d, [("a.wav", wav(tone(1)), int(time.time() * 1000) - 500)])
     f = finished(d, job)["files"][0]
     assert f["status"] == "done"
+    p.close()  # the session has gone on with a conversation that holds nothing
     c, = completed(d, 1)
     assert f["conversation_ids"] == [c["id"]]
     texts = [s["text"] for s in ask(d, "GET", "/v1/conversations/" + c["id"])[1]["transcript_segments"]]

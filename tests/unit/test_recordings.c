@@ -1,0 +1,316 @@
+/* Recordings made offline in the store: known again, taken up, merged into conversations by time, forgotten. */
+#include <CUnit/Basic.h>
+#include <math.h>
+
+#include "base/magic.h"
+#include "store/recordings.h"
+#include "unit_db.h"
+
+#define T0 INT64_C(1767268800000)
+#define TIMEOUT 120000
+
+static char dir[64], path[96];
+static struct loop *lp;
+static struct store *s;
+
+static void fresh(void)
+{
+    char err[256];
+    bool aside;
+    unit_rm_dir(dir);
+    mkdir(dir, 0700);
+    struct store_config c = {.path = path, .commit_ms = 1};
+    s = store_open(&c, &aside, err, sizeof(err));
+    CU_ASSERT_FATAL(s != NULL && store_start(s));
+}
+
+static void closed(void)
+{
+    store_stop(s);
+    store_free(&s);
+}
+
+static int setup(void)
+{
+    snprintf(dir, sizeof(dir), "/tmp/omid-recordings-XXXXXX");
+    if (mkdtemp(dir) == NULL)
+        return -1;
+    snprintf(path, sizeof(path), "%s/store.db", dir);
+    lp = loop_new("test");
+    return lp != NULL && loop_start(lp) ? 0 : -1;
+}
+
+static int teardown(void)
+{
+    unit_rm_dir(dir);
+    loop_stop(lp);
+    loop_free(&lp);
+    return 0;
+}
+
+struct answer {
+    _Atomic int times;
+    int result;
+    bool again[8];
+    size_t n;
+    char id[8][37];
+    int64_t row[8];
+    int status[8];
+    unsigned attempts[8];
+};
+static struct answer a;
+
+static void on_put(void *arg, int result, const bool *again)
+{
+    (void)arg;
+    a.result = result;
+    for (size_t i = 0; i < 8 && i < a.n; i++)
+        a.again[i] = again[i];
+    a.times++;
+}
+
+static int put(const char *uid, const char *id, size_t n, const char *const *files)
+{
+    static const char hash[] = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+    struct store_upload_file f[8];
+    for (size_t i = 0; i < n; i++)
+        f[i] =
+            (struct store_upload_file){.hash = hash, .name = files[i], .file = files[i], .format = 1, .start_ms = T0};
+    struct store_upload u = {.id = id, .uid = uid, .language = "en", .now_ms = T0, .file = f, .n = n};
+    a = (struct answer){.n = n};
+    int rc = store_upload_put(s, &u, lp, on_put, NULL);
+    return rc != OMID_OK ? rc : WAIT_FOR(a.times == 1) ? a.result : OMID_ETIMEOUT;
+}
+
+static void on_due(void *arg, const struct store_recording *r, size_t n)
+{
+    (void)arg;
+    a.n = n;
+    for (size_t i = 0; i < n && i < 8; i++) {
+        a.row[i] = r[i].n;
+        a.status[i] = (int)r[i].status;
+        a.attempts[i] = r[i].attempts;
+    }
+    a.times++;
+}
+
+static size_t due(int64_t now, int64_t forget)
+{
+    a = (struct answer){0};
+    CU_ASSERT_EQUAL_FATAL(store_recordings_due(s, now, forget, 8, lp, on_due, NULL), OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(a.times == 1));
+    return a.n;
+}
+
+static void on_set(void *arg, int result)
+{
+    (void)arg;
+    a.result = result;
+    a.times++;
+}
+
+static int set(const struct store_recording_state *st)
+{
+    a = (struct answer){0};
+    CU_ASSERT_EQUAL_FATAL(store_recording_set(s, st, lp, on_set, NULL), OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(a.times == 1));
+    return a.result;
+}
+
+static void on_merged(void *arg, int result, const char (*ids)[37], size_t n)
+{
+    (void)arg;
+    a.result = result;
+    a.n = n;
+    for (size_t i = 0; i < n && i < 8; i++)
+        memcpy(a.id[i], ids[i], 37);
+    a.times++;
+}
+
+/* Words of a second each, beginning so many seconds after T0. */
+static int merge(int64_t recording, const char *uid, size_t n, const double *at)
+{
+    struct store_segment g[8];
+    char id[8][37];
+    static unsigned serial;
+    for (size_t i = 0; i < n; i++) {
+        snprintf(id[i], sizeof(id[i]), "s%u", serial++);
+        g[i] = (struct store_segment){.id = id[i],
+                                      .text = "word",
+                                      .speaker = "SPEAKER_00",
+                                      .start = T0 / 1000. + at[i],
+                                      .end = T0 / 1000. + at[i] + 1};
+    }
+    struct store_transcript t = {.n = recording,
+                                 .uid = uid,
+                                 .language = "en",
+                                 .source = "omi",
+                                 .timeout_ms = TIMEOUT,
+                                 .segment = g,
+                                 .n_segments = n};
+    a = (struct answer){0};
+    int rc = store_transcript_merge(s, &t, lp, on_merged, NULL);
+    return rc != OMID_OK ? rc : WAIT_FOR(a.times == 1) ? a.result : OMID_ETIMEOUT;
+}
+
+static int64_t recording(const char *file)
+{
+    static unsigned serial;
+    char id[37];
+    snprintf(id, sizeof(id), "c0000000-0000-4000-8000-%012u", ++serial);
+    CU_ASSERT_EQUAL_FATAL(put("ann", id, 1, &file), OMID_OK);
+    CU_ASSERT_FATAL(due(T0, 0) > 0);
+    return a.row[a.n - 1];
+}
+
+static struct store_conversation *found;
+static void on_get(void *arg, struct store_conversation *c)
+{
+    found = c;
+    (*(_Atomic int *)arg)++;
+}
+
+static struct store_conversation *conversation(const char *id)
+{
+    _Atomic int times = 0;
+    CU_ASSERT_EQUAL_FATAL(store_conversation_get(s, id, lp, on_get, &times), OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(times == 1));
+    return found;
+}
+
+static void processed(const char *id)
+{
+    a = (struct answer){0};
+    CU_ASSERT_EQUAL_FATAL(store_status_set(s, id, STORE_PROCESSING, STORE_COMPLETED, "{}", NULL, lp, on_set, NULL),
+                          OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(a.times == 1));
+    CU_ASSERT_EQUAL(a.result, OMID_OK);
+}
+
+/* ---------------------------------------------------------------- tests */
+
+static void test_known_again(void)
+{
+    static const char *const both[] = {"f1", "f2"}, *const one[] = {"f2"};
+    struct buf b = BUF_INIT(0);
+    char err[128];
+    fresh();
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000a", 2, both), OMID_OK);
+    CU_ASSERT(!a.again[0] && !a.again[1]);
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000b", 1, one), OMID_OK);
+    CU_ASSERT(a.again[0]);
+    CU_ASSERT_EQUAL(due(T0, 0), 2);
+    int64_t n = a.row[1];
+    CU_ASSERT_EQUAL(store_recording_wants(s, "f2", err, sizeof(err)), 1);
+    /* Failed, it is over; uploaded again, it is taken up again. */
+    struct store_recording_state st = {
+        .n = n, .status = RECORDING_FAILED, .attempts = 3, .error = "no \"luck\"", .stored = true};
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT_EQUAL(due(T0, 0), 1);
+    CU_ASSERT_EQUAL(store_recording_wants(s, "f2", err, sizeof(err)), 0);
+    CU_ASSERT_EQUAL(store_upload_read_json(s, "ann", "c0000000-0000-4000-8000-00000000000b", &b, err, sizeof(err)),
+                    OMID_OK);
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "\"error\":\"no \\\"luck\\\"\""));
+    CU_ASSERT_PTR_NOT_NULL(strstr(b.data, "\"status\":\"failed\"}")); /* of the whole job */
+    buf_free(&b);
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000c", 1, one), OMID_OK);
+    CU_ASSERT(!a.again[0]);
+    CU_ASSERT_EQUAL(due(T0, 0), 2);
+    CU_ASSERT_EQUAL(a.attempts[1], 0);
+    CU_ASSERT_EQUAL(store_upload_read_json(s, "ben", "c0000000-0000-4000-8000-00000000000c", &b, err, sizeof(err)),
+                    OMID_ENOTSUP);
+    buf_free(&b);
+    st.n = 12345;
+    CU_ASSERT_EQUAL(set(&st), OMID_ENOTSUP);
+    closed();
+}
+
+static void test_times(void)
+{
+    fresh();
+    int64_t n = recording("f1");
+    struct store_recording_state st = {.n = n, .status = RECORDING_WAITING, .attempts = 1, .not_before_ms = T0 + 5000};
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT_EQUAL(due(T0 + 4999, 0), 0);
+    CU_ASSERT_EQUAL(due(T0 + 5000, 0), 1);
+    CU_ASSERT_EQUAL(a.attempts[0], 1);
+    /* What waits is not forgotten, what is done is. */
+    CU_ASSERT_EQUAL(due(T0 + 5000, T0 + 1), 1);
+    st.status = RECORDING_SKIPPED;
+    st.stored = true;
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT_EQUAL(due(T0, T0 + 1), 0);
+    CU_ASSERT_EQUAL(set(&st), OMID_ENOTSUP);
+    closed();
+}
+
+static void test_groups(void)
+{
+    fresh();
+    int64_t n = recording("f1");
+    static const double at[] = {0, 100, 300, 301};
+    CU_ASSERT_EQUAL(merge(n, "ann", 4, at), OMID_OK);
+    CU_ASSERT_EQUAL_FATAL(a.n, 2);
+    char first[37], second[37];
+    memcpy(first, a.id[0], 37);
+    memcpy(second, a.id[1], 37);
+    struct store_conversation *c = conversation(first);
+    CU_ASSERT_EQUAL(c->status, STORE_PROCESSING);
+    CU_ASSERT(c->started_ms == T0 && c->finished_ms == T0 + 101000 && c->n_segments == 2);
+    CU_ASSERT_EQUAL(c->segment[1].start, 100);
+    store_conversation_free(&c);
+    c = conversation(second);
+    CU_ASSERT(c->started_ms == T0 + 300000 && c->segment[1].start == 1);
+    store_conversation_free(&c);
+    CU_ASSERT_EQUAL(merge(n, "ann", 4, at), OMID_ENOTSUP); /* it is done */
+    /* While they are processed nothing may join; then it does, and what begins earlier moves what is there. */
+    int64_t m = recording("f2");
+    static const double early[] = {-50, 420};
+    CU_ASSERT_EQUAL(merge(m, "ann", 2, early), OMID_EFULL);
+    processed(first);
+    CU_ASSERT_EQUAL(merge(m, "ann", 2, early), OMID_EFULL); /* the second group's is not: nothing was changed */
+    processed(second);
+    CU_ASSERT_EQUAL(merge(m, "ann", 2, early), OMID_OK);
+    CU_ASSERT(a.n == 2 && strcmp(a.id[0], first) == 0 && strcmp(a.id[1], second) == 0);
+    c = conversation(first);
+    CU_ASSERT(c->started_ms == T0 - 50000 && c->n_segments == 3 && c->status == STORE_PROCESSING);
+    CU_ASSERT(c->segment[0].start == 0 && c->segment[1].start == 50 && c->segment[2].end == 151);
+    store_conversation_free(&c);
+    /* Another user's are not near. */
+    processed(first);
+    processed(second);
+    int64_t o = recording("f3");
+    static const double same[] = {0};
+    CU_ASSERT_EQUAL(merge(o, "ben", 1, same), OMID_OK);
+    CU_ASSERT(strcmp(a.id[0], first) != 0);
+    closed();
+}
+
+static void test_unusable(void)
+{
+    fresh();
+    int64_t n = recording("f1");
+    static const double back[] = {5, 1}, none[] = {NAN};
+    CU_ASSERT_EQUAL(merge(n, "ann", 0, back), OMID_EINVAL);
+    CU_ASSERT_EQUAL(merge(n, "ann", 2, back), OMID_EINVAL);
+    CU_ASSERT_EQUAL(merge(n, "ann", 1, none), OMID_EINVAL);
+    CU_ASSERT_EQUAL(merge(999, "ann", 1, back), OMID_ENOTSUP);
+    CU_ASSERT_EQUAL(put("ann", "x", 0, NULL), OMID_EINVAL);
+    closed();
+}
+
+int main(void)
+{
+    CU_TestInfo tests[] = {{"known again", test_known_again},
+                           {"times", test_times},
+                           {"groups and conversations", test_groups},
+                           {"unusable", test_unusable},
+                           CU_TEST_INFO_NULL};
+    CU_SuiteInfo suites[] = {{"recordings", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
+        return 2;
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed ? 1 : 0;
+}
