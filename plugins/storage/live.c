@@ -386,7 +386,7 @@ static void dropped(struct track *t, const struct omid_event *ev)
     struct instance *in = t->in;
     uint64_t now = in->host->now_ms();
     count_add(in->sh, COUNT_DROPPED_MEMORY, ev->samples * sizeof(*ev->pcm));
-    if (now - t->told_ms > 10000) {
+    if (t->told_ms == 0 || now - t->told_ms > 10000) {
         t->told_ms = now;
         in->host->log(in->mod, OMID_LOG_ERROR,
                       "audio of conversation %s is lost: the disk does not take it, and memory for it is used up",

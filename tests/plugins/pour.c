@@ -1,5 +1,6 @@
 /* Answers in pieces: /pour?LENGTH,PIECE,GIVEN. Byte i is i % 251. GIVEN below LENGTH breaks off there; "-1": says no
  * more, for ever. Checks on the way what the contract promises. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -8,6 +9,7 @@
 #define PIECE_MAX (256u << 10)
 
 struct pour {
+    struct pour *next; /* of the silent ones */
     struct plain *p;
     struct omid_exchange *ex;
     uint64_t length, given, done;
@@ -15,6 +17,8 @@ struct pour {
     bool silent;
     unsigned char bytes[PIECE_MAX];
 };
+
+static _Atomic(struct pour *) silent; /* left behind, until the plugin goes */
 
 static void pour(struct pour *x)
 {
@@ -70,6 +74,11 @@ static int on_request(void *state, struct omid_exchange *ex, const struct omid_r
     if (rc != OMID_OK || p->host->respond_begin(ex, 206, NULL, NULL, 1, &stream) != OMID_EINVAL ||
         p->host->respond(&ex, 200, NULL, NULL, 0) != OMID_EINVAL)
         abort();
+    if (x->silent) {
+        x->next = atomic_load(&silent);
+        while (!atomic_compare_exchange_weak(&silent, &x->next, x)) {
+        }
+    }
     pour(x);
     return OMID_OK;
 }
@@ -84,4 +93,14 @@ static int configure(struct omid_module *mod, const struct omid_host *host, void
     return rc == OMID_OK ? host->route_add(mod, &head) : rc;
 }
 
-OMID_EXPORT const struct omid_plugin omid_plugin = {OMID_PLUGIN_HEAD, .name = "pour", .configure = configure, PLAIN};
+static void unconfigure(void *shared)
+{
+    (void)shared;
+    for (struct pour *x = atomic_exchange(&silent, NULL), *next; x != NULL; x = next) {
+        next = x->next;
+        free(x);
+    }
+}
+
+OMID_EXPORT const struct omid_plugin omid_plugin = {OMID_PLUGIN_HEAD, .name = "pour", .configure = configure,
+                                                    .unconfigure = unconfigure, PLAIN};

@@ -1,0 +1,426 @@
+/* storage on a mock host, and its codecs, names and index by themselves. */
+#include <CUnit/Basic.h>
+#include <dirent.h>
+#include <math.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "mock_host.h"
+#include "plugins/storage/storage.h"
+
+extern const struct omid_plugin omid_plugin;
+
+#define CONV "c0000000-0000-4000-8000-000000000001"
+#define LEN(a) (sizeof(a) / sizeof((a)[0]))
+
+/* -------------------------------------------------------------------- by themselves */
+
+static void test_names(void)
+{
+    char out[UID_NAME_MAX], other[UID_NAME_MAX], uid[400];
+    CU_ASSERT_TRUE(uid_name(out, "ann"));
+    CU_ASSERT_STRING_EQUAL(out, "ann");
+    CU_ASSERT_TRUE(uid_name(out, "a.b@c:d/../e%"));
+    CU_ASSERT_STRING_EQUAL(out, "a.b%40c%3Ad%2F..%2Fe%25");
+    CU_ASSERT_TRUE(uid_name(out, ".."));
+    CU_ASSERT_STRING_EQUAL(out, "%2E.");
+    CU_ASSERT_TRUE(uid_name(out, "\xc3\xa9"));
+    CU_ASSERT_STRING_EQUAL(out, "%C3%A9");
+    CU_ASSERT_FALSE(uid_name(out, ""));
+    CU_ASSERT_FALSE(uid_name(out, NULL));
+    memset(uid, '@', sizeof(uid));
+    uid[300] = '\0';
+    CU_ASSERT_TRUE(uid_name(out, uid));
+    uid[299] = '!';
+    CU_ASSERT_TRUE(uid_name(other, uid)); /* long ones differ, too */
+    CU_ASSERT_STRING_NOT_EQUAL(out, other);
+    CU_ASSERT_TRUE(strlen(out) < 200);
+    CU_ASSERT_TRUE(conv_ok(CONV));
+    static const char *const bad[] = {"", ".", "..", "a/b", "a.b", "a%2f", "a b", "\xc3\xa9"};
+    for (size_t i = 0; i < LEN(bad); i++)
+        CU_ASSERT_FALSE(conv_ok(bad[i]));
+    CU_ASSERT_EQUAL(crc32_add(0, "123456789", 9), 0xcbf43926);
+    char sum[65];
+    sha256_hex(sum, "", 0);
+    CU_ASSERT_STRING_EQUAL(sum, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    char head[HEADER_MAX];
+    struct spooled s;
+    int n = spool_header(head, -5, 16000, "a%40b", CONV);
+    CU_ASSERT_TRUE(spool_parse(&s, head, (size_t)n));
+    CU_ASSERT_EQUAL(s.start_ms, -5);
+    CU_ASSERT_EQUAL(s.header, (size_t)n);
+    CU_ASSERT_STRING_EQUAL(s.uid, "a%40b");
+    static const char *const heads[] = {"omid-spool 1 0 16000 ../x " CONV "\n",
+                                        "omid-spool 1 0 16000 a b/c\n",
+                                        "omid-spool 1 0 7000 a " CONV "\n",
+                                        "omid-spool 1 0 16000 a " CONV " more\n",
+                                        "omid-spool 1 0 16000 a " CONV,
+                                        "omid-spool 2 0 16000 a " CONV "\n",
+                                        "\n"};
+    for (size_t i = 0; i < LEN(heads); i++)
+        CU_ASSERT_FALSE(spool_parse(&s, heads[i], strlen(heads[i])));
+}
+
+static double level(const int16_t *pcm, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)pcm[i] * pcm[i];
+    return sqrt(sum / (double)n);
+}
+
+/* Every rate, and lengths around a packet's: as long as it was, and about as loud. */
+static void test_codecs(void)
+{
+    static const uint32_t rates[] = {8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000};
+    for (size_t r = 0; r < LEN(rates); r++) {
+        uint32_t rate = rates[r];
+        const size_t lengths[] = {1, rate / 50 - 1, rate / 50, rate / 50 + 1, rate, rate + 7};
+        for (size_t k = 0; k < LEN(lengths); k++) {
+            size_t n = lengths[k], len, back;
+            int16_t *pcm = calloc(n, sizeof(*pcm));
+            for (size_t i = 0; i < n; i++)
+                pcm[i] = (int16_t)(8000 * sin(2 * M_PI * 300 * (double)i / rate));
+            unsigned char *wav = encode_wav(pcm, n, rate, &len);
+            CU_ASSERT_PTR_NOT_NULL_FATAL(wav);
+            int16_t *again = decode_wav(wav, len, &back);
+            CU_ASSERT_PTR_NOT_NULL_FATAL(again);
+            CU_ASSERT_EQUAL(back, n * RATE / rate);
+            if (rate == RATE)
+                CU_ASSERT_EQUAL(memcmp(again, pcm, n * 2), 0);
+            free(again);
+            free(wav);
+            unsigned char *ogg = encode_ogg(pcm, n, rate, 24000, 7, &len);
+            CU_ASSERT_PTR_NOT_NULL_FATAL(ogg);
+            again = decode_ogg(ogg, len, &back);
+            if (n >= rate / 50) {
+                CU_ASSERT_PTR_NOT_NULL_FATAL(again);
+                CU_ASSERT_TRUE(back + 2 >= n * RATE / rate && back <= n * RATE / rate + 2);
+            }
+            if (n >= rate) {
+                double loud = level(again, back);
+                CU_ASSERT_TRUE(loud > 4000 && loud < 7500);
+            }
+            free(again);
+            /* Cut anywhere, it is an error or shorter, never more. */
+            for (size_t cut = 0; cut < len && k == 4; cut += 97) {
+                unsigned char *part = malloc(cut + 1);
+                memcpy(part, ogg, cut);
+                size_t got = 0;
+                again = decode_ogg(part, cut, &got);
+                CU_ASSERT_TRUE(again == NULL || got <= back);
+                free(again);
+                free(part);
+            }
+            free(ogg);
+            free(pcm);
+        }
+    }
+    size_t n;
+    CU_ASSERT_PTR_NULL(decode_wav((const unsigned char *)"RIFF", 4, &n));
+    CU_ASSERT_PTR_NULL(decode_ogg((const unsigned char *)"OggS what is this", 17, &n));
+}
+
+static struct shared alone(struct mock *m)
+{
+    return (struct shared){.root = (char *)(uintptr_t)mock_data_dir(m)};
+}
+
+static void test_index(void)
+{
+    struct mock *m = mock_new(&omid_plugin);
+    struct shared sh = alone(m);
+    struct piece *there, p = {.start_ms = 1000,
+                              .rate = 16000,
+                              .crc = 9,
+                              .samples = 16000,
+                              .bytes = 99,
+                              .where = 'b',
+                              .name = (char *)(uintptr_t) "a/b c.wav"};
+    size_t n;
+    CU_ASSERT_TRUE(index_load(&sh, "ann", CONV, &there, &n));
+    CU_ASSERT_EQUAL(n, 0);
+    for (int i = 5; i >= 0; i--) {
+        p.start_ms = 1000 * i;
+        CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p));
+        CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p)); /* told twice, there once */
+    }
+    char path[PATH_SIZE];
+    index_path(&sh, path, "ann", CONV);
+    FILE *f = fopen(path, "a");
+    fputs("garbage\n1 9000 16000 16000 9 99 x a\n1 9000 16", f); /* torn */
+    fclose(f);
+    p.start_ms = 7000;
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p)); /* on a line of its own */
+    CU_ASSERT_TRUE(index_load(&sh, "ann", CONV, &there, &n));
+    CU_ASSERT_EQUAL_FATAL(n, 7);
+    for (size_t i = 1; i < n; i++)
+        CU_ASSERT_TRUE(there[i - 1].start_ms < there[i].start_ms);
+    CU_ASSERT_STRING_EQUAL(there[6].name, "a/b c.wav");
+    CU_ASSERT_EQUAL(there[6].crc, 9);
+    pieces_free(there, n);
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, 4001)); /* 0..2: they end at 1..3 s; 3 ends at 4000 */
+    CU_ASSERT_TRUE(index_load(&sh, "ann", CONV, &there, &n));
+    CU_ASSERT_EQUAL(n, 3);
+    pieces_free(there, n);
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX));
+    CU_ASSERT_EQUAL(access(path, F_OK), -1);
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX)); /* nothing is left to cut */
+    CU_ASSERT_FALSE(tombstone_there(&sh, CONV));
+    CU_ASSERT_TRUE(tombstone_make(&sh, CONV));
+    CU_ASSERT_TRUE(tombstone_there(&sh, CONV));
+    tombstones_sweep(&sh, (int64_t)time(NULL) * 1000);
+    CU_ASSERT_TRUE(tombstone_there(&sh, CONV));
+    tombstones_sweep(&sh, (int64_t)time(NULL) * 1000 + INT64_C(200000000));
+    CU_ASSERT_FALSE(tombstone_there(&sh, CONV));
+    mock_free(&m);
+}
+
+/* -------------------------------------------------------------------- on a mock host */
+
+static void test_configuration(void)
+{
+    static const struct {
+        const char *key, *value, *named;
+    } bad[] = {{"bucket", "a/b", "bucket"},
+               {"bucket", "..", "bucket"},
+               {"endpoint", "ftp://x", "endpoint"},
+               {"endpoint", "https://x/", "endpoint"},
+               {"endpoint", "https://u@x", "endpoint"},
+               {"prefix", "/a", "prefix"},
+               {"prefix", "a/../b", "prefix"},
+               {"prefix", "a b", "prefix"},
+               {"access_key", NULL, "access_key"},
+               {"secret_key", NULL, "secret_key"}};
+    for (size_t i = 0; i <= LEN(bad); i++) {
+        const char *key, *text;
+        struct mock *m = mock_new(&omid_plugin);
+        mock_conf(m, "bucket", "recordings");
+        mock_conf(m, "access_key", "AKID");
+        mock_conf(m, "secret_key", "secret");
+        if (i < LEN(bad))
+            mock_conf(m, bad[i].key, bad[i].value);
+        CU_ASSERT_EQUAL(mock_configure(m), i < LEN(bad) ? OMID_EINVAL : OMID_OK);
+        CU_ASSERT_EQUAL(mock_conf_errors(m, &key, &text), i < LEN(bad));
+        if (i < LEN(bad))
+            CU_ASSERT_STRING_EQUAL(key, bad[i].named);
+        mock_free(&m);
+    }
+}
+
+struct rig {
+    struct mock *m;
+    struct omid_instance *in;
+};
+
+static void begin(struct rig *r, const char *style)
+{
+    r->m = mock_new(&omid_plugin);
+    mock_conf(r->m, "bucket", "recordings");
+    mock_conf(r->m, "endpoint", "https://store.example.com:9000/s3");
+    mock_conf(r->m, "region", "eu-west-1");
+    mock_conf(r->m, "access_key", "AKID");
+    mock_conf(r->m, "secret_key", "secret");
+    mock_conf(r->m, "style", style);
+    CU_ASSERT_EQUAL_FATAL(mock_configure(r->m), OMID_OK);
+    r->in = mock_start(r->m);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(r->in);
+}
+
+static void run_all(struct rig *r)
+{
+    while (mock_exec_run(r->m, true)) {
+    }
+}
+
+static void end(struct rig *r)
+{
+    mock_stop(r->in);
+    while (mock_exec_run(r->m, false)) {
+    }
+    mock_free(&r->m);
+}
+
+/* 100 ms of this value. */
+static void hear(struct rig *r, const char *session, const char *conv, int64_t at_ms, int16_t value)
+{
+    int16_t pcm[1600];
+    for (size_t i = 0; i < LEN(pcm); i++)
+        pcm[i] = value;
+    const struct omid_event ev = {.type = OMID_EVENT_AUDIO,
+                                  .uid = "a@b",
+                                  .session_id = session,
+                                  .conversation_id = conv,
+                                  .pcm = pcm,
+                                  .samples = LEN(pcm),
+                                  .sample_rate = 16000,
+                                  .time_ms = at_ms};
+    CU_ASSERT_EQUAL(mock_event(r->in, &ev), OMID_OK);
+}
+
+static void tell(struct rig *r, enum omid_event_type type, const char *session, const char *conv)
+{
+    const struct omid_event ev = {.type = type, .uid = "a@b", .session_id = session, .conversation_id = conv};
+    CU_ASSERT_EQUAL(mock_event(r->in, &ev), OMID_OK);
+}
+
+static void test_batch_to_bucket(void)
+{
+    struct rig r;
+    begin(&r, "path");
+    run_all(&r);
+    for (int i = 0; i < 49; i++)
+        hear(&r, "s", i < 3 ? "" : CONV, 1000000 + 100 * i, 7); /* before the conversation is known, too */
+    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0);                 /* not enough yet */
+    hear(&r, "s", CONV, 1000000 + 4900, 7);
+    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 1);
+    run_all(&r);
+    CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
+    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    run_all(&r);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1);
+    CU_ASSERT_STRING_EQUAL(mock_job(r.m, 0)->type, "store");
+    CU_ASSERT_STRING_EQUAL(mock_job(r.m, 0)->target, CONV);
+    mock_job_ack(r.m, 0, OMID_EFULL);
+    mock_advance(r.m, 2000);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2); /* tried again */
+    mock_job_ack(r.m, 1, OMID_OK);
+    /* Refused first: it waits, and is no dead job. */
+    struct omid_job_run *run = mock_job_run(r.in, 1, 1);
+    run_all(&r);
+    CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
+    const struct mock_http *h = mock_http(r.m, 0);
+    CU_ASSERT_STRING_EQUAL(h->method, "PUT");
+    CU_ASSERT_STRING_EQUAL(h->url, "https://store.example.com:9000/s3/recordings/audio/a%2540b/" CONV "/1000000.wav");
+    CU_ASSERT_STRING_EQUAL(h->aws_sigv4, "aws:amz:eu-west-1:s3");
+    CU_ASSERT_EQUAL(h->body_len, 44 + 2 * 80000);
+    char sum[65];
+    sha256_hex(sum, h->body, h->body_len);
+    CU_ASSERT_PTR_NOT_NULL(strstr(h->headers, sum));
+    mock_http_answer(r.m, 0, 503, "<Error><Code>SlowDown</Code></Error>");
+    enum omid_job_outcome outcome;
+    uint32_t after;
+    const char *error;
+    CU_ASSERT_TRUE(mock_run_finished(run, &outcome, &after, &error));
+    CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
+    CU_ASSERT_TRUE(after >= 5 && after <= 900);
+    CU_ASSERT_STRING_EQUAL(error, "recordings: status 503, SlowDown");
+    CU_ASSERT_EQUAL(mock_count(r.m, "store_failures", "status"), 1);
+    run = mock_job_run(r.in, 1, 1);
+    run_all(&r);
+    mock_http_answer(r.m, 1, 200, "");
+    run_all(&r);
+    CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
+    CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
+    CU_ASSERT_EQUAL(mock_count(r.m, "batches", "stored"), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "spool_bytes", "added"), mock_count(r.m, "spool_bytes", "removed"));
+    /* The job once more: there is nothing left to do. */
+    run = mock_job_run(r.in, 1, 2);
+    run_all(&r);
+    CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
+    CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
+    CU_ASSERT_EQUAL(mock_http_count(r.m), 2);
+    /* Deleted by its user. */
+    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    CU_ASSERT_STRING_EQUAL(mock_job(r.m, 2)->type, "delete");
+    mock_job_ack(r.m, 2, OMID_OK);
+    static const struct {
+        int status;
+        const char *body;
+        enum omid_job_outcome outcome;
+    } answers[] = {{404, "<Code>NoSuchBucket</Code>", OMID_JOB_WAIT},
+                   {403, "", OMID_JOB_WAIT},
+                   {404, "<Code>NoSuchKey</Code>", OMID_JOB_DONE}};
+    for (size_t i = 0; i < LEN(answers); i++) {
+        run = mock_job_run(r.in, 2, 1);
+        run_all(&r);
+        CU_ASSERT_STRING_EQUAL(mock_http(r.m, 2 + i)->method, "DELETE");
+        mock_http_answer(r.m, 2 + i, answers[i].status, answers[i].body);
+        run_all(&r);
+        CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
+        CU_ASSERT_EQUAL(outcome, answers[i].outcome);
+    }
+    end(&r);
+}
+
+static void test_host_style_and_gaps(void)
+{
+    struct rig r;
+    begin(&r, "host");
+    run_all(&r);
+    hear(&r, "s", CONV, 1000, 1);
+    hear(&r, "s", CONV, 1100, 1);
+    hear(&r, "s", CONV, 9000, 2); /* a gap: another batch, with its own time */
+    hear(&r, "t", CONV, 1000, 3); /* the user's other session, at the same moment */
+    tell(&r, OMID_EVENT_CONVERSATION_CREATED, NULL, CONV);
+    run_all(&r);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 3);
+    for (size_t i = 0; i < 3; i++) {
+        mock_job_ack(r.m, i, OMID_OK);
+        mock_job_run(r.in, i, 1);
+        run_all(&r);
+        mock_http_answer(r.m, i, 200, "");
+        run_all(&r);
+    }
+    unsigned seen = 0;
+    for (size_t i = 0; i < 3; i++) {
+        static const char *const urls[] = {"1000.wav", "1001.wav", "9000.wav"};
+        const char *url = mock_http(r.m, i)->url;
+        CU_ASSERT_EQUAL(strncmp(url, "https://recordings.store.example.com:9000/s3/audio/a%2540b/" CONV "/", 95), 0);
+        for (size_t k = 0; k < LEN(urls); k++)
+            seen |= strcmp(url + strlen(url) - 8, urls[k]) == 0 ? 1u << k : 0;
+    }
+    CU_ASSERT_EQUAL(seen, 7); /* none took another's place */
+    end(&r);
+}
+
+static void test_memory_bound(void)
+{
+    struct rig r;
+    r.m = mock_new(&omid_plugin);
+    mock_conf(r.m, "memory_session", "64KiB");
+    CU_ASSERT_EQUAL_FATAL(mock_configure(r.m), OMID_OK);
+    r.in = mock_start(r.m);
+    run_all(&r);
+    mock_exec_mode(r.m, MOCK_EXEC_FULL);
+    for (int i = 0; i < 600; i++)
+        hear(&r, "s", CONV, 100 * i, 1);
+    uint64_t lost = mock_count(r.m, "dropped_bytes", "memory");
+    CU_ASSERT_TRUE(lost >= 600 * 3200 - 65536 && lost < 600 * 3200);
+    CU_ASSERT_TRUE(mock_logged(r.m, OMID_LOG_ERROR) >= 1 && mock_logged(r.m, OMID_LOG_ERROR) < 10);
+    mock_exec_mode(r.m, MOCK_EXEC_HELD);
+    mock_advance(r.m, 3000);
+    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    for (int i = 0; i < 10; i++) {
+        run_all(&r);
+        mock_advance(r.m, 1500);
+    }
+    CU_ASSERT_EQUAL(mock_count(r.m, "spool_bytes", "added") / 3200 * 3200 + lost, 600 * 3200);
+    /* Never to a disk, and no conversation either: told at the end. */
+    hear(&r, "u", "", 1000, 1);
+    tell(&r, OMID_EVENT_SESSION_END, "u", NULL);
+    CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 3200);
+    hear(&r, "v", CONV, 1000, 1);
+    for (size_t i = 0; i < mock_job_count(r.m); i++)
+        mock_job_ack(r.m, i, OMID_OK);
+    end(&r);
+}
+
+int main(void)
+{
+    CU_initialize_registry();
+    CU_pSuite s = CU_add_suite("storage", NULL, NULL);
+    CU_add_test(s, "names that lead nowhere, sums, heads", test_names);
+    CU_add_test(s, "codecs", test_codecs);
+    CU_add_test(s, "the index", test_index);
+    CU_add_test(s, "configuration", test_configuration);
+    CU_add_test(s, "a batch to the bucket, and away", test_batch_to_bucket);
+    CU_add_test(s, "the bucket before the host; gaps, two sessions", test_host_style_and_gaps);
+    CU_add_test(s, "memory is bounded, and the loss told", test_memory_bound);
+    CU_basic_set_mode(CU_BRM_VERBOSE);
+    CU_basic_run_tests();
+    unsigned failed = CU_get_number_of_failures();
+    CU_cleanup_registry();
+    return failed > 0;
+}
