@@ -59,7 +59,7 @@ extern "C" {
  *        a key-value space: kv_put(), kv_get()
  *        data_dir()
  *        omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt(), jobs_retry_after()
- *        OMID_EVENT_CONVERSATION_DELETED
+ *        OMID_EVENT_CONVERSATION_DELETED; omid_event.people, .id
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1
@@ -665,7 +665,7 @@ struct omid_endpoint {
     uint32_t audio_ms;         /* OMID_TRIGGER_AUDIO: more audio than this is sent */
     bool ordered;
     uint32_t rate_per_min;      /* 0: no bound */
-    const char *const *secrets; /* whsec_..., all that sign now, the newest first; NULL-terminated */
+    const char *const *secrets; /* whsec_..., all that sign now, the newest first, at most 5; NULL-terminated */
 };
 struct omid_endpoints {
     uint32_t size;
