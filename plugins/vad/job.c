@@ -27,7 +27,6 @@ struct vad_job {
     struct vad_job_spec spec;
     struct vad settings; /* the module's may be gone before an abandoned thread is done */
     atomic_int hold;
-    bool working;          /* submitted, done() will come */
     bool hosted;           /* wanted, and not tried yet */
     enum kit_outcome lost; /* of the hosted one, when the local one works instead; KIT_OK: it was not tried */
     struct omid_http *http;
@@ -165,7 +164,6 @@ static void local_begin(struct vad_job *j);
 static void local_done(void *arg, bool ran)
 {
     struct vad_job *j = arg;
-    j->working = false;
     if (!ran) {
         job_refused(j, OMID_ECLOSED);
     } else if (j->rc == 1) {
@@ -179,20 +177,17 @@ static void local_done(void *arg, bool ran)
     }
 }
 
-static bool work_submit(struct vad_job *j, const char *label, void (*run)(void *), void (*done)(void *, bool))
-{
-    const struct omid_work work = {
-        .size = sizeof(work), .pool = OMID_POOL_BLOCKING, .label = label, .run = run, .done = done, .arg = j};
-    int rc = j->in->v->host->exec_submit(j->in->inst, &work);
-    j->working = rc == OMID_OK;
-    if (!j->working)
-        job_refused(j, rc);
-    return j->working;
-}
-
 static void local_begin(struct vad_job *j)
 {
-    (void)work_submit(j, "scan", local_run, local_done);
+    const struct omid_work work = {.size = sizeof(work),
+                                   .pool = OMID_POOL_BLOCKING,
+                                   .label = "scan",
+                                   .run = local_run,
+                                   .done = local_done,
+                                   .arg = j};
+    int rc = j->in->v->host->exec_submit(j->in->inst, &work);
+    if (rc != OMID_OK)
+        job_refused(j, rc);
 }
 
 /* ---------------------------------------------------------------- hosted */
@@ -268,7 +263,6 @@ static void hosted_begin(struct vad_job *j)
 static void prepare_done(void *arg, bool ran)
 {
     struct vad_job *j = arg;
-    j->working = false;
     if (!ran)
         job_refused(j, OMID_ECLOSED);
     else if (j->status != 200)
@@ -327,7 +321,6 @@ int vad_job_start(struct vad_instance *in, const struct vad_job_spec *spec)
         job_free(j);
         return rc;
     }
-    j->working = true;
     j->next = in->jobs;
     j->link = &in->jobs;
     if (j->next != NULL)

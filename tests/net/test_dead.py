@@ -27,8 +27,8 @@ def post(daemon, admin, n, kind="dead.test", **more):
         assert status == 202, (status, body)
 
 
-def hook(admin, url):
-    return admin.call("POST", "/v1/admin/webhooks", {"uid": UID, "url": url, "events": ["dead.*"]},
+def hook(admin, url, **more):
+    return admin.call("POST", "/v1/admin/webhooks", dict({"uid": UID, "url": url, "events": ["dead.*"]}, **more),
                       expect=201)["id"]
 
 
@@ -149,3 +149,25 @@ def test_replay_goes_on_after_a_kill(start_daemon, receiver):
     assert admin.call("GET", "/v1/admin/replays/%d" % again)["state"] == "cancelled"
     assert omictl(daemon, "dead", "drop", "--all", "--wait").startswith("drop ")
     assert dead(admin)["total"] <= 2
+
+
+def test_order_and_too_many(start_daemon, receiver):
+    """One in order: what is retried holds back the rest. A 429 with Retry-After holds back its endpoint, no other."""
+    daemon = start_daemon(merge(QUICK, {"queue": {"retry": ["1s"] * 5}}))
+    admin = Admin(daemon)
+    receiver.on("/ordered", Answer(500), Answer(200), Answer(500), Answer(200))
+    receiver.on("/limited", Answer(429, headers={"Retry-After": "2"}), Answer(200))
+    hook(admin, receiver.url("/ordered"), ordered=True, events=["dead.o"])
+    hook(admin, receiver.url("/limited"), events=["dead.l"])
+    post(daemon, admin, 1, "dead.l")
+    until(lambda: len(receiver.at("/limited")) == 1, what="the first of the limited")
+    until(lambda: admin.call("GET", "/v1/admin/deliveries?failed=true")["deliveries"], what="its end")
+    post(daemon, admin, 4, "dead.l")
+    post(daemon, admin, 6, "dead.o")
+    until(lambda: len(receiver.at("/ordered")) == 8, what="all in order")
+    assert [d.json["data"]["n"] if "data" in d.json else d.json["n"] for d in receiver.at("/ordered")] == \
+        [0, 0, 1, 1, 2, 3, 4, 5]
+    until(lambda: len(receiver.at("/limited")) == 6, what="the rest of the limited")
+    limited = receiver.at("/limited")
+    assert limited[1].time - limited[0].time >= 1.9
+    assert len({d.headers["webhook-id"] for d in limited}) == 5

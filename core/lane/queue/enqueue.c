@@ -245,6 +245,7 @@ static void enqueue_done(void *ctx, struct db_op *op, int result)
     e->result = result;
     if (result == OMID_OK) {
         q->retry_at = 0; /* the disk takes writes */
+        q->upkeep_due = true;
         if (e->repeated)
             atomic_fetch_add(&q->repeated, 1);
         else if (e->key[0])

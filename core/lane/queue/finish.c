@@ -187,6 +187,7 @@ static void finish_done(void *ctx, struct db_op *op, int result)
     bool expired = atomic_load(&c->state) == CLAIM_EXPIRED;
     bool gone = !expired && !c->released && c->outcome == OMID_JOB_DONE;
     count_end(q, c);
+    q->upkeep_due = true;
     list_remove(&c->of_target);
     list_remove(&c->of_lease);
     t->leased--;

@@ -93,7 +93,7 @@ static int64_t next_ms(void *ctx)
     if (atomic_load(&q->claiming)) {
         next = queue_min(next, queue_claims_possible(q) || q->shift != 0 ? now : queue_targets_next(q));
         next = queue_min(next, queue_sweeps_next(q));
-        if (q->upkeep_more)
+        if (q->upkeep_more || q->upkeep_due)
             next = queue_min(next, q->purge_at);
     }
     if (next == QUEUE_NEVER)

@@ -1,9 +1,20 @@
 /*
  * The durable lane: at-least-once jobs that survive kill -9. A job is on disk before it counts as accepted. The
- * interface speaks of leases, delays, names and counts, never of SQL: a clustered backend implements the same.
+ * interface speaks of leases, delays, names, receipts and counts, never of SQL: a clustered backend implements the
+ * same.
  *
  * Embedded backend: queue.db (SQLite, WAL, synchronous=FULL), one writer thread with group commit. States: ready (due
- * or delayed) -> leased -> done | ready again (delayed) | dead.
+ * or delayed) -> leased -> done | ready again (delayed) | dead -> ready (replayed).
+ *
+ * Another backend implements every function here, and with them:
+ *   queue_open, queue_start, queue_pause, queue_resume, queue_stop, queue_free   its life; its leases of a former life
+ *   queue_enqueue, queue_enqueue_all, queue_fence  names, receipts, all or none, delays; accepted when it can't be lost
+ *   the dispatch function, queue_finish, queue_attempt   leases that run out, turns among targets, strict order and
+ *                                                rates of targets, the retry schedule, OMID_JOB_WAIT without an attempt
+ *   queue_dead_*, queue_sweep_*, queue_deliveries        dead letters, replays that go on after a restart, the log
+ *   queue_counts, queue_retry_after_s, queue_health, queue_status        what it holds, whether it takes jobs, and when
+ * rate.h, queue_retry_delay() and queue_failures() know nothing of a backend and are there for it. queue_wake is for
+ * tests that drive the clock. Ids are of one backend, unique and rising, but need not be without gaps.
  */
 #ifndef OMID_LANE_QUEUE_QUEUE_H
 #define OMID_LANE_QUEUE_QUEUE_H

@@ -153,6 +153,7 @@ struct queue {
     struct db_op *returns; /* ends of claims to write in the next turn: failed before, or not taken */
     bool claims_under_way, upkeep_under_way;
     bool sweep_under_way;
+    bool upkeep_due;           /* there was work since the last one */
     bool upkeep_more;          /* a purge is not at its end */
     uint64_t attempts_new;     /* since their last purge */
     uint64_t drained_done;     /* for queue_retry_after_s(): jobs that left ... */

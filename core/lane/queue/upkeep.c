@@ -192,7 +192,7 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
     free(u);
 }
 
-/* Begins only in the wake of other work: an idle queue is not woken for it. What it has begun it brings to its end. */
+/* A while after other work: an idle queue has nothing to clean, and is not woken for it. */
 struct db_op *queue_upkeep_prepare(struct queue *q)
 {
     if (q->upkeep_under_way || (q->shift == 0 && queue_mono(q) < q->purge_at && q->attempts_new < QUEUE_ATTEMPTS_SLACK))
@@ -201,6 +201,7 @@ struct db_op *queue_upkeep_prepare(struct queue *q)
     if (u == NULL)
         return NULL;
     q->upkeep_under_way = true;
+    q->upkeep_due = false;
     u->op.run = upkeep_run;
     u->op.done = upkeep_done;
     return &u->op;
