@@ -34,7 +34,7 @@ class Daemon(rig.Daemon):
         super().__init__("""
 queue { %s }
 plugin webhooks { path = "%s" required = true allow_private = { "127.0.0.0/8" }
-    pool = 128 idle = 128 semaphore = 128 queue = 4096 breaker { failures = 3 open = 10min open_max = 10min } }
+    pool = 256 idle = 256 semaphore = 256 queue = 4096 breaker { failures = 3 open = 10min open_max = 10min } }
 """ % (queue, rig.TREE / "plugins/webhooks/.libs/webhooks.so"), pin=False, **options)
         for kind, path in (("bench.posted", "/ok"), ("bench.held", "/held")):
             self.register({"uid": UID, "url": events.url(path), "events": [kind]})
