@@ -402,7 +402,7 @@ static int run(const struct ctl *ctl, const char *command, bool apps, int argc, 
 {
     struct given g = {.ctl = ctl, .command = command, .apps = apps};
     int rc = parse(&g, argc, argv);
-    if (rc != CTL_OK)
+    if (rc != CTL_OK || !g.action)
         return rc;
     return strcmp(g.action, "list") == 0 ? list(&g) : act(&g);
 }

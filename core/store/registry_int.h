@@ -18,8 +18,8 @@
 #define REGISTRY_MAGIC UINT32_C(0x72656769)
 #define ENTRY_MAGIC UINT32_C(0x72656e74)
 #define SNAPSHOT_MAGIC UINT32_C(0x72736e61)
-#define REGISTRY_SHARDS 64 /* a table that grows is held for a while: many small ones, each for a short one */
-#define REGISTRY_FLUSH_RUNS 10000
+#define REGISTRY_SHARDS 64        /* a table that grows is held for a while: many small ones, each for a short one */
+#define REGISTRY_FLUSH_RUNS 10000 /* in one call of the writer */
 
 struct snapshot {
     struct omid_endpoints pub; /* first */
@@ -98,6 +98,6 @@ bool registry_entry_bind(sqlite3_stmt *st, const struct registry_entry *e, char 
 
 /* registry_write.c */
 int registry_disable(struct registry *r, const char *id, const char *reason, unsigned failures, int64_t now_ms);
-int registry_runs_write(struct registry *r);
+int registry_runs_write(struct registry *r, size_t max); /* so many of those that are dirty then */
 
 #endif

@@ -85,7 +85,8 @@ void registry_flush(struct registry *r)
     size_t n = r->n_dirty;
     pthread_mutex_unlock(&r->lock);
     for (size_t done = 0; done < n; done += REGISTRY_FLUSH_RUNS) {
-        if (registry_runs_write(r) != OMID_OK)
+        size_t max = n - done < REGISTRY_FLUSH_RUNS ? n - done : REGISTRY_FLUSH_RUNS;
+        if (registry_runs_write(r, max) != OMID_OK)
             return; /* they stay marked */
     }
 }

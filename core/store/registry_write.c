@@ -27,7 +27,7 @@ struct op {
     char *id, *uid, *secret, *hash, *reason;
     struct registry_entry *made; /* out: as it is now */
     struct run_row *runs;        /* taken by the first run() */
-    size_t n_runs;
+    size_t n_runs, max_runs;
 };
 
 /* ---------------------------------------------------------------- an op */
@@ -575,7 +575,7 @@ static void runs_take(struct op *op)
 {
     struct registry *r = op->r;
     pthread_mutex_lock(&r->lock);
-    while (op->n_runs < REGISTRY_FLUSH_RUNS && !list_empty(&r->dirty)) {
+    while (op->n_runs < op->max_runs && !list_empty(&r->dirty)) {
         struct slot *s = list_entry(list_pop(&r->dirty), struct slot, dirty);
         struct run_row *to = &op->runs[op->n_runs++];
         r->n_dirty--;
@@ -618,12 +618,13 @@ static void runs_drop(struct store_call *c)
     op_drop(c);
 }
 
-int registry_runs_write(struct registry *r)
+int registry_runs_write(struct registry *r, size_t max)
 {
     struct op *op = op_new(r, false, NULL, NULL);
     if (op == NULL)
         return OMID_ERR;
-    op->runs = calloc(REGISTRY_FLUSH_RUNS, sizeof(*op->runs));
+    op->max_runs = max;
+    op->runs = calloc(max, sizeof(*op->runs));
     op->call.run = run_runs;
     op->call.drop = runs_drop;
     if (op->runs == NULL) {

@@ -665,7 +665,7 @@ struct omid_endpoint {
     uint32_t audio_ms;         /* OMID_TRIGGER_AUDIO: more audio than this is sent */
     bool ordered;
     uint32_t rate_per_min;      /* 0: no bound */
-    const char *const *secrets; /* whsec_..., all that sign now, the newest first; NULL-terminated */
+    const char *const *secrets; /* whsec_..., all that sign now, the newest first, at most 5; NULL-terminated */
 };
 struct omid_endpoints {
     uint32_t size;
