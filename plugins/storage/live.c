@@ -83,6 +83,8 @@ static struct track *track_get(struct instance *in, const char *session, bool ma
 
 static void batch_free(struct batch *b)
 {
+    if (b == NULL)
+        return;
     if (b->fd >= 0)
         close(b->fd);
     free(b);

@@ -21,6 +21,8 @@ struct out {
 
 static void out_add(struct out *o, const void *data, size_t len)
 {
+    if (len == 0)
+        return;
     if (o->len + len > o->cap) {
         size_t cap = 2 * (o->len + len) + 4096;
         unsigned char *more = realloc(o->data, cap);

@@ -68,6 +68,7 @@ static void tick(void *arg)
     struct instance *in = arg;
     live_tick(in);
     enqueue_tick(in);
+    store_tick(in);
     recovery_go(in);
 }
 

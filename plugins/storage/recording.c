@@ -85,6 +85,14 @@ static bool is_ogg(const struct piece *p)
     return p->where != 's' && n > 4 && strcmp(p->name + n - 4, ".ogg") == 0;
 }
 
+/* FNV-1a. */
+static uint64_t sum_add(uint64_t sum, uint64_t value)
+{
+    for (int i = 0; i < 64; i += 8)
+        sum = (sum ^ (value >> i & 0xff)) * UINT64_C(1099511628211);
+    return sum;
+}
+
 /* Where each begins, and a sum over what would change if any of it did. */
 static void lay_out(struct recording *rec)
 {
@@ -100,9 +108,7 @@ static void lay_out(struct recording *rec)
         end = p->at + n > end ? p->at + n : end;
         rec->bytes += p->bytes;
         rec->all_ogg &= is_ogg(p);
-        const uint64_t parts[] = {p->at, p->samples, p->rate};
-        for (size_t k = 0; k < sizeof(parts); k++)
-            sum = (sum ^ ((const unsigned char *)parts)[k]) * UINT64_C(1099511628211);
+        sum = sum_add(sum_add(sum_add(sum, p->at), p->samples), p->rate);
     }
     rec->samples = end;
     snprintf(rec->etag, sizeof(rec->etag), "%016" PRIx64 "-%zx", sum, rec->n);

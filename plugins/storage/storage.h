@@ -224,6 +224,7 @@ void bucket_error(char *out, size_t size, const struct omid_http_response *res);
 
 /* ---- store.c, remove.c: jobs ---- */
 int store_job(struct instance *in, const struct omid_job_view *job, struct omid_job_run *run);
+void store_tick(struct instance *in);
 void store_stop(struct instance *in);
 int remove_job(struct instance *in, const struct omid_job_view *job, struct omid_job_run *run);
 void remove_stop(struct instance *in);

@@ -10,7 +10,8 @@
 
 #include "storage.h"
 
-#define WAITING_MAX 64 /* jobs that wait for one of `uploads` */
+#define WAITING_MAX 64   /* jobs that wait for one of `uploads` */
+#define WAITING_MS 20000 /* as long, and then the queue keeps them: its lease must not run out here */
 #define WAIT_MAX_S 900
 #define SPOOL_FILE_MAX ((size_t)48 << 20)
 
@@ -20,6 +21,7 @@ struct upload {
     struct omid_job_run *run;
     struct omid_http *http;
     int64_t created_ms;
+    uint64_t since_ms;
     char name[NAME_SIZE];
     struct spooled s;
     struct piece piece;
@@ -279,6 +281,7 @@ int store_job(struct instance *in, const struct omid_job_view *job, struct omid_
     u->in = in;
     u->run = run;
     u->created_ms = job->created_ms;
+    u->since_ms = in->host->now_ms();
     snprintf(u->name, sizeof(u->name), "%.*s", (int)job->payload_len, (const char *)job->payload);
     if (strchr(u->name, '/') != NULL || u->name[0] == '.') {
         in->host->job_finish(&u->run, OMID_JOB_DEAD, 0, "no name of a spool file");
@@ -292,6 +295,19 @@ int store_job(struct instance *in, const struct omid_job_view *job, struct omid_
     in->n_waiting++;
     uploads_go(in);
     return OMID_OK;
+}
+
+/* The oldest first. */
+void store_tick(struct instance *in)
+{
+    uint64_t now = in->host->now_ms();
+    while (in->waiting != NULL && now - in->waiting->since_ms > WAITING_MS) {
+        struct upload *u = in->waiting;
+        in->waiting = u->next;
+        in->n_waiting--;
+        in->host->job_finish(&u->run, OMID_JOB_WAIT, 5, "many wait to be stored");
+        upload_free(u);
+    }
 }
 
 void store_stop(struct instance *in)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.daemon import program
 from support.s3 import S3
 from support.wait import until
 
@@ -201,12 +202,15 @@ def bucket(s3, **more):
             "secret_key": s3.secret, "prefix": "omid/audio", **more}
 
 
-@pytest.mark.parametrize("kind", ["http", "https", "ogg"])
+@pytest.mark.parametrize("kind", ["http", "https", "ogg", "host"])
 def test_bucket(start_daemon, phone, authority, kind):
-    s3 = S3(tls=authority.server_context() if kind == "https" else None, token="to+ken==" if kind == "https" else None)
+    s3 = S3(tls=authority.server_context() if kind == "https" else None, token="to+ken==" if kind == "https" else None,
+            host_style=kind == "host")
     more = {"session_token": s3.token} if s3.token else {}
     if kind == "ogg":
         more["format"] = "ogg"
+    if kind == "host":  # every name below localhost is this machine
+        more.update(style="host", endpoint=s3.endpoint("localhost"))
     try:
         d = start_daemon({"plugin storage": bucket(s3, **more)}, {"CURL_CA_BUNDLE": str(authority.ca)})
         c = record(d, phone, 2.5, uid="x@y")
@@ -250,7 +254,7 @@ def check_ogg(d, c, decoded, objects):
     assert all(abs(middle(i)) < 32767 for i in range(25))
 
 
-FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse"]
+FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse", "lost"]
 
 
 def test_bucket_that_fails(start_daemon, phone):
@@ -275,6 +279,18 @@ def test_bucket_that_fails(start_daemon, phone):
                 s3.refused.clear()
         until(lambda: len({k.split("/")[2] for k in s3.objects}) == len(FAULTS) and not spool(d), 40, "all of it")
         assert not s3.refused and count(d, "dropped_bytes") == 0
+        # Killed while a batch is on its way, and after it has arrived: it is there, once.
+        for fault in ("hang", "lost"):
+            s3.mode, before, seen = fault, set(s3.objects), s3.seen
+            p = caller(phone, d, "killed-" + fault, 8000)
+            p.play(ramp(.5, 8000), speed=10)
+            p.close()
+            until(lambda: set(s3.objects) > before if fault == "lost" else s3.seen > seen, what="the request")
+            d.kill()
+            s3.mode = "ok"
+            d.start()
+            until(lambda: len({k for k in s3.objects if "/killed-%s/" % fault in k}) == 1 and not spool(d), what=fault)
+            assert len(list(folder(d, "index").glob("killed-%s/*" % fault))) == 1
     finally:
         s3.stop()
 
@@ -311,3 +327,32 @@ def test_keep(start_daemon, phone):
     until(lambda: not list(folder(d, "audio").glob("*/*/*")), what="it to be old")
     until(lambda: audio(d, c)[0] == 404, what="it to be gone")
     assert count(d, "batches", outcome="expired") >= 1 and not list(folder(d, "index").glob("*/*"))
+
+
+def test_reload_in_the_middle(start_daemon, phone):
+    """Another format, and then a bucket, while somebody speaks: all of it is there, whatever each minute is kept as."""
+    s3 = S3()
+    try:
+        d = start_daemon({"plugin storage": FAST})
+        p = caller(phone, d, "ann", 16000)
+        for n, settings in enumerate(({**FAST, "format": "ogg"}, bucket(s3), {**FAST, "format": "wav"}), 1):
+            p.play(ramp(1.5, 16000, 15 * (n - 1)), speed=10)
+            d.rewrite({"plugin storage": settings})
+            done = subprocess.run([program("omictl"), "--socket", d.control, "reload"], capture_output=True, text=True)
+            assert done.returncode == 0, done.stdout + done.stderr
+        p.play(ramp(1.5, 16000, 45), speed=10)
+        c = conversation_of(d)
+        p.close()
+        until(lambda: not spool(d) and d.sessions() == 0, what="all to be stored")
+        names = [f.suffix for f in folder(d, "audio").glob("ann/%s/*" % c)]
+        assert ".ogg" in names and ".wav" in names and s3.objects and not s3.refused
+        samples = 0
+        for line in next(folder(d, "index").glob("ann/*")).read_text().splitlines():
+            samples += int(line.split()[3])
+        assert samples == 6 * 16000 and count(d, "dropped_bytes") == 0
+        d.rewrite({"plugin storage": bucket(s3)})  # with the bucket's key again it can all be read
+        assert subprocess.run([program("omictl"), "--socket", d.control, "reload"], capture_output=True).returncode == 0
+        status, body, _ = audio(d, c)
+        assert status == 200 and len(wav(body)) == 6 * 32000
+    finally:
+        s3.stop()

@@ -38,6 +38,7 @@ class S3(Server):
         self.refused = []  # why a signature was not accepted
         self.mode = "ok"
         self.there = True  # the bucket
+        self.seen = 0  # requests, answered or not
         self.scheme = "https" if tls else "http"
         super().__init__(tls)
 
@@ -69,6 +70,7 @@ class S3(Server):
                 return
 
     async def _answer(self, writer, method, target, headers, body):
+        self.seen += 1
         if self.mode == "hang":
             await asyncio.sleep(3600)
         if self.mode == "reset":
@@ -91,6 +93,9 @@ class S3(Server):
                 await writer.drain()
             return False
         status, data, extra = self._serve(method, target, headers, body)
+        if self.mode == "lost":  # done, and nobody is told
+            writer.transport.abort()
+            return False
         lines = ["HTTP/1.1 %d %s" % (status, REASONS.get(status, "Other")), "Content-Length: %d" % len(data), *extra]
         writer.write(("\r\n".join(lines) + "\r\n\r\n").encode() + data)
         await writer.drain()
