@@ -229,6 +229,23 @@ def test_how_it_is_told(start_daemon, embedder, talker):
     assert abs(embedder.asked[-1].seconds - 10) < 0.01
 
 
+def test_remote_side_of_a_call(start_daemon, embedder, talker):
+    """Of several channels it is their mix that is compared; the microphone is the owner's, and nothing is asked of it."""
+    daemon = start_daemon(with_speakers(embedder))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    t = talker(daemon, "ann", channels=2)
+    asked = len(embedder.asked)
+    for _ in range(40):
+        t.send(b"\1" + constant(0, 0.1))
+        t.send(b"\2" + constant(BEN, 0.1))
+    t.send({"type": "suggested_transcript", "segments": [
+        {"text": "Mine.", "speaker": "SPEAKER_00", "is_user": True, "start": 0, "end": 3},
+        {"text": "From afar.", "speaker": "SPEAKER_01", "start": 0.5, "end": 3.5}]})
+    assert t.suggested()["speaker_id"] == 1
+    until(lambda: t.saying("From afar.") and t.saying("From afar.")["person_id"] == "p-ben", what="the name")
+    assert t.saying("Mine.")["is_user"] and len(embedder.asked) == asked + 1
+
+
 @pytest.mark.parametrize("speakers", [{}, {"threshold": 1.2}], ids=["default", "setting"])
 def test_threshold(start_daemon, embedder, talker, speakers):
     limit = speakers.get("threshold", 0.45)
