@@ -477,7 +477,7 @@ def test_a_stop_is_not_held_by_a_service_that_hangs(start_daemon, embedder, talk
 
 def test_samples_survive_a_crash(start_daemon, embedder, talker):
     """Without its audio there is nothing to take it from: it is tried for as long as it may be, and given up visibly."""
-    settings = with_speakers(embedder, {"sample_age": "1h", "sample_attempts": 3})
+    settings = with_speakers(embedder, {"sample_age": "1h", "sample_attempts": 3, "sample_retry": "300ms"})
     daemon = start_daemon(settings)
     name_somebody(daemon, talker(daemon, "ann"))
     daemon.kill()
@@ -485,7 +485,7 @@ def test_samples_survive_a_crash(start_daemon, embedder, talker):
     settings["speakers"]["sample_age"] = "0s"
     daemon.rewrite(settings)
     daemon.start()
-    until(lambda: samples(daemon, "again") >= 1, what="an attempt")
+    until(lambda: (waiting(daemon) or [(9,)])[0][0] >= 1, what="an attempt")
     daemon.kill()  # what has failed is remembered, too
     failed = waiting(daemon)
     assert failed and failed[0][0] >= 1 and "no plugin stores audio" in failed[0][1]
@@ -664,7 +664,8 @@ def test_recordings_that_are_none(start_daemon, embedder):
         embedder.on(answer)
         status, said = upload(daemon, wav(words))
         assert status == wanted and "voice" in said["error"], said
-    assert voices(daemon, "ann") == [] and daemon.status()["sessions"]["memory_bytes"] == 0
+    assert voices(daemon, "ann") == []
+    until(lambda: daemon.status()["sessions"]["memory_bytes"] == 0, what="all memory is given back")
 
 
 def test_profile_without_plugins(start_daemon, embedder):
