@@ -33,8 +33,10 @@ static void members_look(const char *json, size_t len)
             continue;
         FUZZ_CHECK(json_find(json, len, key, &v));
         FUZZ_CHECK(json_is_string(&v) == YAJL_IS_STRING(tree->u.object.values[i]));
+        const char *expected = YAJL_GET_STRING(tree->u.object.values[i]);
         char *s = json_string(&v);
-        FUZZ_CHECK(s == NULL || strcmp(s, YAJL_GET_STRING(tree->u.object.values[i])) == 0);
+        FUZZ_CHECK((s == NULL) == (expected == NULL));
+        FUZZ_CHECK(s == NULL || expected == NULL || strcmp(s, expected) == 0);
         free(s);
     }
     yajl_tree_free(tree);
