@@ -10,12 +10,25 @@ static void write_roles(const struct omid_plugin *p, struct json_w *w)
 {
     json_w_key(w, "roles");
     json_w_open(w, '[');
-    if (p != NULL && p->stt != NULL)
-        json_w_str(w, "stt");
-    if (p != NULL && p->events != 0)
-        json_w_str(w, "consumer");
-    if (p != NULL && p->job != NULL)
-        json_w_str(w, "jobs");
+    static const struct omid_plugin none = {.name = NULL};
+    if (p == NULL)
+        p = &none;
+    const struct {
+        bool has;
+        const char *name;
+    } roles[] = {{p->stt != NULL, "stt"},
+                 {p->vad != NULL, "vad"},
+                 {p->embed != NULL, "embed"},
+                 {p->geocode != NULL, "geocode"},
+                 {p->summarize != NULL, "summarize"},
+                 {p->audio_store != NULL, "audio_store"},
+                 {p->hooks != NULL, "hooks"},
+                 {p->events != 0, "consumer"},
+                 {p->job != NULL, "jobs"}};
+    for (size_t i = 0; i < ARRAY_LEN(roles); i++) {
+        if (roles[i].has)
+            json_w_str(w, roles[i].name);
+    }
     json_w_close(w, ']');
 }
 

@@ -34,14 +34,16 @@ static void day_set_state(struct day *d, enum day_state to)
 void day_free(struct day *d)
 {
     CHECK_MAGIC(d, DAY_MAGIC);
-    map_remove(d->ds->day, d->uid);
+    if (d->uid)
+        map_remove(d->ds->day, d->uid);
     metric_add(d->ds->running, -1);
     ev_timer_stop(loop_ev(d->ds->ss->env.loop), &d->retry);
     host_ask_cancel(&d->ask);
-    if (d->question) {
-        const struct days_answer a = {.result = OMID_ECLOSED, .text = "going away"};
-        days_question_answer(d->question, &a);
-    }
+    const struct days_answer closed = {.result = OMID_ECLOSED, .text = "going away"};
+    if (d->question)
+        days_question_answer(d->question, &closed);
+    for (struct list *it; (it = list_pop(&d->waiting)) != NULL;)
+        days_question_answer(list_entry(it, struct days_question, link), &closed);
     if (d->working)
         return; /* of an executor's thread that was abandoned: it may still use it */
     buf_free(&d->json);
@@ -75,8 +77,14 @@ static void day_finish(struct day *d, int result, const char *text)
     id_uid_tag(d->uid, tag);
     if (how == DAY_IS_SENT)
         log_info(MODULE, "sent", LS("uid", tag), LS("date", d->date), LU("conversations", d->n));
+    for (struct list *it; (it = list_pop(&d->waiting)) != NULL;)
+        days_question_again(list_entry(it, struct days_question, link));
+    char *uid = d->uid;
+    d->uid = NULL;
+    map_remove(ds->day, uid);
     day_free(d);
-    days_over(ds, how);
+    days_over(ds, uid, how);
+    free(uid);
 }
 
 /* ------------------------------------------------------------------- failures */
@@ -414,8 +422,15 @@ static void day_plan(struct day *d)
 
 bool day_begin(struct days *ds, const struct day *with, struct days_question *q)
 {
-    struct days_answer no = {.result = OMID_EFULL, .text = "a day of this user is under way, or too many are"};
-    struct day *d = NULL;
+    struct days_answer no = {.result = OMID_EFULL,
+                             .text = "too many days are under way, or too many questions for this user"};
+    struct day *d = map_get(ds->day, with->uid);
+    if (d && q && !ds->draining && d->n_waiting < DAY_MAX_WAITING) {
+        list_append(&d->waiting, &q->link);
+        d->n_waiting++;
+        return true;
+    }
+    d = NULL;
     if (ds->draining)
         no = (struct days_answer){.result = OMID_ECLOSED, .text = "going away"};
     else if (!map_get(ds->day, with->uid) && map_count(ds->day) < DAYS_MAX)
@@ -431,6 +446,7 @@ bool day_begin(struct days *ds, const struct day *with, struct days_question *q)
                           .at = -1,
                           .enabled = -1};
         memcpy(d->date, with->date, sizeof d->date);
+        list_init(&d->waiting);
         ev_init(&d->retry, on_retry);
         d->retry.data = d;
         if (!d->uid || (with->timezone && !d->timezone) || !map_put(ds->day, d->uid, d, NULL)) {

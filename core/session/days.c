@@ -35,7 +35,7 @@ static void on_due(void *arg, int result, const struct store_day_plan *plan, siz
     if (result != OMID_OK)
         log_warning(MODULE, "the plans can't be read: the store failed");
     for (size_t i = 0; !ds->draining && i < n && room(ds) > 0; i++) {
-        if (map_get(ds->day, plan[i].uid))
+        if (map_get(ds->day, plan[i].uid) || map_get(ds->recent, plan[i].uid))
             continue;
         const struct day with = {.uid = plan[i].uid, .scheduled = true};
         (void)day_begin(ds, &with, NULL);
@@ -51,7 +51,7 @@ static void on_open(void *arg, int result, const struct store_day *day, size_t n
     ds->asking_open = false;
     bool begun = false;
     for (size_t i = 0; !ds->draining && i < n && room(ds) > 0; i++) {
-        if (map_get(ds->day, day[i].uid))
+        if (map_get(ds->day, day[i].uid) || map_get(ds->recent, day[i].uid))
             continue;
         begun = true;
         struct day with = {.uid = day[i].uid, .timezone = day[i].timezone, .date_given = true};
@@ -63,6 +63,15 @@ static void on_open(void *arg, int result, const struct store_day *day, size_t n
         sessions_check_drained(ds->ss);
 }
 
+static void recent_clear(struct days *ds)
+{
+    size_t pos = 0;
+    const char *uid;
+    void *value;
+    while (map_next(ds->recent, &pos, &uid, &value))
+        map_remove(ds->recent, uid);
+}
+
 /* Those that are under way may stand in front of what is looked for. */
 static void look(struct days *ds)
 {
@@ -70,11 +79,11 @@ static void look(struct days *ds)
     struct loop *loop = ds->ss->env.loop;
     size_t max = map_count(ds->day) + room(ds);
     int64_t now = clock_wall_ms();
-    if (ds->draining || room(ds) == 0)
+    if (ds->draining || room(ds) == 0 || ds->asking_due || ds->asking_open)
         return;
-    if (!ds->asking_due)
-        ds->asking_due = store_day_plans_due(store, now, now + FAR_MS, max, loop, on_due, ds) == OMID_OK;
-    if (ds->left && !ds->asking_open)
+    recent_clear(ds);
+    ds->asking_due = store_day_plans_due(store, now, now + FAR_MS, max, loop, on_due, ds) == OMID_OK;
+    if (ds->left)
         ds->asking_open = store_days_open(store, max, loop, on_open, ds) == OMID_OK;
 }
 
@@ -91,8 +100,10 @@ static void on_tick(struct ev_loop *ev, ev_timer *w, int revents)
     look(ds);
 }
 
-void days_over(struct days *ds, enum day_outcome how)
+void days_over(struct days *ds, const char *uid, enum day_outcome how)
 {
+    if (ds->asking_due || ds->asking_open)
+        (void)map_put(ds->recent, uid, ds, NULL); /* without memory it is looked at once more, to no effect */
     metric_add(ds->outcome[how], 1);
     if (ds->draining)
         sessions_check_drained(ds->ss);
@@ -110,6 +121,7 @@ struct days *days_new(struct sessions *ss)
     ds->magic = DAYS_MAGIC;
     ds->ss = ss;
     ds->day = map_new();
+    ds->recent = map_new();
     ev_init(&ds->tick, on_tick);
     ds->tick.data = ds;
     for (int i = 0; i < DAY_OUTCOMES; i++) {
@@ -118,9 +130,10 @@ struct days *days_new(struct sessions *ss)
                                     "Summaries of days by what came of them.", &label, 1, NULL, 0);
     }
     ds->running = metric_gauge("omid_day_summaries_running", "Days that are being summarised.");
-    ds->refused = metric_counter("omid_day_summaries_refused_total",
-                                 "Days that were not begun: one of the user's was under way, or too many were.");
-    if (!ds->day)
+    ds->refused =
+        metric_counter("omid_day_summaries_refused_total",
+                       "Days that were not begun: too many were under way, or too many questions for one user.");
+    if (!ds->day || !ds->recent)
         days_free(&ds);
     return ds;
 }
@@ -176,6 +189,7 @@ void days_free(struct days **dsp)
         pos = 0;
     }
     map_free(&ds->day);
+    map_free(&ds->recent);
     ds->magic = OMID_MAGIC_DEAD;
     free(ds);
 }
@@ -225,6 +239,12 @@ static void question_taken(struct loop *loop, struct loop_msg *msg)
     struct day with = {.uid = q->uid, .timezone = q->timezone, .date_given = q->date[0] != '\0'};
     memcpy(with.date, q->date, sizeof with.date);
     (void)day_begin(q->ds, &with, q);
+}
+
+void days_question_again(struct days_question *q)
+{
+    q->msg.fn = question_taken;
+    loop_post(q->ds->ss->env.loop, &q->msg);
 }
 
 int days_ask(struct sessions *const *all, const char *uid, const char *date, const char *timezone, struct loop *loop,

@@ -22,8 +22,8 @@ void days_free(struct days **ds);
 
 /* What became of a question. Valid until the callback returns. */
 struct days_answer {
-    int result;       /* OMID_OK; OMID_ENOTSUP: no conversations; OMID_EINVAL: the time zone; OMID_EFULL: a day of this
-                         user is under way, or too many are; OMID_ECLOSED; OMID_ERR: given up */
+    int result;       /* OMID_OK; OMID_ENOTSUP: no conversations; OMID_EINVAL: the time zone; OMID_EFULL: too many are
+                         under way, or asked for by this user; OMID_ECLOSED; OMID_ERR: given up */
     const char *text; /* why not */
     bool already;     /* it was sent before, and is not again */
     const char *date, *timezone, *summary;

@@ -24,6 +24,7 @@
 #define DAY_MAGIC UINT32_C(0x64617973 + 1)
 #define DAYS_MAX 1000 /* under way at once, those that were asked for included */
 #define DAY_MAX_CONVERSATIONS 500
+#define DAY_MAX_WAITING 16 /* questions that wait for the end of one */
 #define DAY_MS (INT64_C(86400) * 1000)
 
 struct host_ask;
@@ -36,6 +37,7 @@ struct days {
     struct map *day; /* uid -> struct day */
     ev_timer tick;
     bool asking_due, asking_open; /* the store is asked */
+    struct map *recent;           /* uids whose day ended since the store was asked: what it answers of them is old */
     bool left;                    /* claims that nobody works for may be in the store */
     unsigned settings;            /* questions for settings under way */
     bool reset;                   /* the plans were told to be looked at again */
@@ -59,6 +61,7 @@ enum day_state {
 /* Who asked. */
 struct days_question {
     struct loop_msg msg;
+    struct list link; /* day.waiting */
     struct days *ds;
     char *uid, *timezone;
     char date[ZONE_DATE_SIZE];
@@ -80,6 +83,8 @@ struct day {
     char *timezone;  /* NULL: the configuration's */
     int at, enabled; /* of the plan */
     struct days_question *question;
+    struct list waiting; /* questions that came meanwhile */
+    unsigned n_waiting;
     int64_t now_ms, from_ms, to_ms, next_ms, created_ms;
     bool working;    /* an executor's thread may use this struct */
     bool ok;         /* of its work */
@@ -95,14 +100,16 @@ struct day {
 };
 
 /* ---- day.c ---- */
-/* Begins one; takes the question (may be NULL). false: refused, and the question is answered. */
+/* Begins one; takes the question (may be NULL), which waits when one of the uid is under way. false: refused, and the
+ * question is answered. */
 bool day_begin(struct days *ds, const struct day *with, struct days_question *q);
 void day_free(struct day *d);
 
 /* ---- days.c ---- */
 void days_question_answer(struct days_question *q, const struct days_answer *a);
-/* One is over, whatever came of it. */
-void days_over(struct days *ds, enum day_outcome how);
+void days_question_again(struct days_question *q); /* its turn comes soon */
+/* The uid's is over, whatever came of it. */
+void days_over(struct days *ds, const char *uid, enum day_outcome how);
 
 /* ---- day_read.c: on an executor's thread ---- */
 void day_zone_run(void *day);

@@ -55,7 +55,8 @@ struct samples {
     unsigned n_clips, running;
     ev_timer check, drain;
     bool asking; /* the store has been asked which are due */
-    bool more;   /* there were more than could be begun */
+    bool asked_in_drain;
+    bool more; /* there were more than could be begun */
     bool beginning;
     bool hopeless; /* one ended unsettled: a drain does not look again */
     bool draining, drained;
@@ -367,6 +368,11 @@ static void on_due(void *arg, const struct store_sample *sample, size_t n, int64
         metric_set(speakers_metrics()->waiting, waiting);
     if (m->drained || (m->ss->draining && !m->draining))
         return;
+    if (m->draining && !m->asked_in_drain) { /* of before: which are old enough */
+        if (m->running == 0 && !samples_look(m))
+            drain_over(m);
+        return;
+    }
     m->beginning = true;
     for (size_t i = 0; i < n; i++) {
         if (session_reactor_of(sample[i].uid, samples_conf(m)->daemon.reactors) != m->ss->env.reactor ||
@@ -393,6 +399,7 @@ static bool samples_look(struct samples *m)
     if (m->draining) { /* each once */
         q.created_ms = now;
         q.max_attempts = 0;
+        m->asked_in_drain = true;
     }
     m->hopeless = false;
     m->asking = store_samples_due(m->ss->env.store, &q, m->ss->env.loop, on_due, m) == OMID_OK;

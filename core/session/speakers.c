@@ -462,7 +462,7 @@ void speakers_settle(struct session *s)
     for (unsigned i = 0; i < sp->n; i++)
         unnamed = unnamed || sp->speaker[i]->state < SPEAKER_KNOWN;
     const struct store_voices *known = voices_known(sp->voices);
-    bool candidates = false;
+    bool candidates = voices_awaited(sp->voices);
     for (size_t i = 0; i < known->n && !candidates; i++)
         candidates = s->params.include_speech_profile || strcmp(known->voice[i].person_id, STORE_OWNER) != 0;
     sp->needed = (unnamed || candidates) && answered;

@@ -16,8 +16,8 @@ struct voices {
     struct sessions *ss;
     char *uid;
     unsigned holders;
-    bool reading;
-    bool stale; /* to be read again, when the reading under way is over or when there is room for it */
+    bool reading, settled; /* settled: they have been read, once */
+    bool stale;            /* to be read again, when the reading under way is over or when there is room for it */
     struct store_voices known;
     /* The reading's, while it is under way. */
     struct store_voices read;
@@ -56,6 +56,8 @@ static void read_done(void *arg, bool ran)
         store_voices_free(&v->known);
         v->known = v->read;
         v->read = (struct store_voices){0};
+        v->settled = true;
+        log_debug(MODULE, "voices were read", LU("voices", v->known.n));
         if (v->known.left_out > 0) {
             metric_add(speakers_metrics()->left_out, (int64_t)v->known.left_out);
             log_warning(MODULE, "a user has more voices than speakers.voices has room for: the oldest are left out",
@@ -127,6 +129,12 @@ const struct store_voices *voices_known(const struct voices *v)
 {
     CHECK_MAGIC(v, VOICES_MAGIC);
     return &v->known;
+}
+
+bool voices_awaited(const struct voices *v)
+{
+    CHECK_MAGIC(v, VOICES_MAGIC);
+    return !v->settled && (v->reading || v->stale);
 }
 
 void voices_settle(struct voices *v)

@@ -30,15 +30,14 @@ struct day_call {
 
 static void rows_clear(struct day_call *d)
 {
-    for (size_t i = 0; i < d->n; i++) {
-        if (d->plan) {
-            free(d->plan[i].uid);
-            free(d->plan[i].timezone);
-        } else {
-            free(d->day[i].uid);
-            free(d->day[i].timezone);
-            free(d->day[i].summary);
-        }
+    for (size_t i = 0; d->plan && i < d->n; i++) {
+        free(d->plan[i].uid);
+        free(d->plan[i].timezone);
+    }
+    for (size_t i = 0; d->day && i < d->n; i++) {
+        free(d->day[i].uid);
+        free(d->day[i].timezone);
+        free(d->day[i].summary);
     }
     d->n = 0;
 }

@@ -99,10 +99,17 @@ const char *json_fault(const char *json, size_t len)
     static const yajl_callbacks callbacks = {
         .yajl_start_map = deeper, .yajl_end_map = shallower, .yajl_start_array = deeper, .yajl_end_array = shallower};
     unsigned depth = 0;
+    /* yajl takes these for blanks; JSON has them nowhere. */
+    if (len > 0 && (memchr(json, '\v', len) != NULL || memchr(json, '\f', len) != NULL))
+        return "not JSON";
     yajl_handle y = yajl_alloc(&callbacks, NULL, &depth);
     if (y == NULL)
         return "out of memory";
     yajl_status st = yajl_parse(y, (const unsigned char *)json, len);
+    /* yajl forgets a token behind the value that never ends, {}"a for one; a line's end ends it, one way or the other.
+     */
+    if (st == yajl_status_ok)
+        st = yajl_parse(y, (const unsigned char *)"\n", 1);
     if (st == yajl_status_ok)
         st = yajl_complete_parse(y);
     yajl_free(y);

@@ -73,11 +73,13 @@ void memory_with_names(struct text *out, const char *json, size_t len, const cha
     }
     /* omid keeps no folders: the member is there for receivers that expect it. */
     size_t end = out->failed ? from : out->len;
-    while (end > from && out->data[end - 1] != '}')
+    while (end > from && strchr(" \t\r\n", out->data[end - 1]) != NULL)
         end--;
-    if (end == from)
+    if (end == from || out->data[end - 1] != '}')
         return; /* no object: the daemon has not made it */
     out->len = end - 1;
+    while (strchr(" \t\r\n", out->data[out->len - 1]) != NULL)
+        out->len--;
     bool empty = out->data[out->len - 1] == '{';
     text_adds(out, empty ? "\"folder_name\":null}" : ",\"folder_name\":null}");
 }

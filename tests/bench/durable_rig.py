@@ -20,8 +20,8 @@ class Events(rig.Program):
     def target(self, daemon, connections):
         self.ask("target %s %d" % (daemon.address.rsplit(":", 1)[1], connections))
 
-    def send(self, count, rate=0, kind="bench.posted"):
-        self.ask("send %f %d /v1/events/%s" % (rate, count, kind))
+    def send(self, count, rate=0, kind="bench.posted", key=False):
+        self.ask("send %f %d /v1/events/%s%s" % (rate, count, kind, " key" if key else ""))
 
     def stat(self):
         return self.numbers("stat")

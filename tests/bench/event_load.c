@@ -31,6 +31,9 @@ static unsigned n_posts, n_idle;
 static unsigned port;
 static char head[2048], path[1024], pad[MAX_MESSAGE];
 static const char *authorization;
+static uint32_t *again; /* keyed, and never answered: n_again of them are sent once more */
+static unsigned n_again;
+static bool keyed;
 static unsigned bytes;
 static double rate;
 static unsigned wanted, begun; /* of this run */
@@ -41,6 +44,9 @@ void load_init(const char *auth, unsigned body)
     authorization = auth;
     bytes = body < MAX_MESSAGE - 1024 ? body : MAX_MESSAGE - 1024;
     memset(pad, 'x', sizeof pad);
+    again = calloc(EVENTS_MAX, sizeof *again);
+    if (again == NULL)
+        fail("calloc");
 }
 
 static void post_close(struct post *p)
@@ -49,6 +55,8 @@ static void post_close(struct post *p)
         ledger.fate[p->number] = FATE_UNKNOWN;
         load.unknown++;
         load.flying--;
+        if (keyed)
+            again[n_again++] = p->number;
     }
     if (p->state == IDLE) {
         for (unsigned i = 0; i < n_idle; i++) {
@@ -88,24 +96,30 @@ static void post_connect(struct post *p)
 static void post_send(struct post *p)
 {
     char out[MAX_MESSAGE + 4096];
-    uint32_t n = ledger.n;
-    char body[128];
+    uint32_t n;
+    char body[128], key[64] = "";
 
-    if (n == EVENTS_MAX)
-        fail("too many events");
-    ledger.n++;
-    ledger.due_ns[n] = rate > 0 ? began_ns + (uint64_t)(begun / rate * 1e9) : now_ns();
-    begun++;
+    if (n_again > 0) {
+        n = again[--n_again];
+    } else {
+        n = ledger.n++;
+        if (n == EVENTS_MAX)
+            fail("too many events");
+        ledger.due_ns[n] = rate > 0 ? began_ns + (uint64_t)(begun / rate * 1e9) : now_ns();
+        begun++;
+        load.sent++;
+    }
+    if (keyed)
+        snprintf(key, sizeof key, "Idempotency-Key: event-%u\r\n", n);
     int start = snprintf(body, sizeof body, "{\"n\":%u,\"pad\":\"", n);
     unsigned fill = bytes > (unsigned)start + 2 ? bytes - (unsigned)start - 2 : 0;
-    int at = snprintf(out, sizeof out, "%sContent-Length: %u\r\n\r\n%s", head, (unsigned)start + fill + 2, body);
+    int at = snprintf(out, sizeof out, "%s%sContent-Length: %u\r\n\r\n%s", head, key, (unsigned)start + fill + 2, body);
     memcpy(out + at, pad, fill);
     memcpy(out + at + fill, "\"}", 2);
     size_t len = (size_t)at + fill + 2;
     p->state = BUSY;
     p->number = n;
     ledger.fate[n] = FATE_SENT;
-    load.sent++;
     load.flying++;
     /* A request fits into any socket's buffer, which holds nothing else. */
     if (send(p->peer.fd, out, len, MSG_NOSIGNAL) != (ssize_t)len)
@@ -122,7 +136,7 @@ static void load_offer(void)
 {
     uint64_t due = wanted;
 
-    if (begun >= wanted)
+    if (begun >= wanted && n_again == 0)
         return;
     if (rate > 0) {
         due = (uint64_t)((double)(now_ns() - began_ns) / 1e9 * rate) + 1;
@@ -134,7 +148,7 @@ static void load_offer(void)
             due -= skip;
         }
     }
-    while (n_idle > 0 && begun < due)
+    while (n_idle > 0 && (n_again > 0 || begun < due))
         post_send(idle[--n_idle]);
 }
 
@@ -225,8 +239,9 @@ void load_target(unsigned to, unsigned connections)
     }
 }
 
-void load_begin(double per_s, unsigned count, const char *to)
+void load_begin(double per_s, unsigned count, const char *to, bool with_key)
 {
+    keyed = with_key;
     snprintf(path, sizeof path, "%s", to);
     snprintf(head, sizeof head,
              "POST %s HTTP/1.1\r\nHost: localhost\r\nAuthorization: %s\r\nContent-Type: application/json\r\n", path,
@@ -244,5 +259,5 @@ void load_stop(void)
 
 bool load_is_over(void)
 {
-    return begun >= wanted && load.flying == 0;
+    return begun >= wanted && load.flying == 0 && n_again == 0;
 }

@@ -8,7 +8,9 @@
  * port. On its standard input, a command a line, each answered with one line:
  *
  *     target PORT N       from now on N connections to that port of 127.0.0.1: `ok`
- *     send RATE N PATH    N events, RATE a second (0: as fast as they are answered): `ok`, at once
+ *     send RATE N PATH [key]
+ *                         N events, RATE a second (0: as fast as they are answered): `ok`, at once. key: each with an
+ *                         Idempotency-Key, and again when the connection goes before the answer
  *     stop                no more of them: `ok`
  *     stat                what was sent and what has come, as key=value
  *     times               of the answers and of the deliveries since the last reset, in ms, each from when the event
@@ -147,7 +149,7 @@ static void lost_print(void)
 
 static void command(const char *line)
 {
-    char path[1024];
+    char path[1024], key[4] = "";
     unsigned port, n;
     double rate;
     bool answered = true;
@@ -163,8 +165,8 @@ static void command(const char *line)
     if (!answered) {
         if (sscanf(line, "target %u %u", &port, &n) == 2)
             load_target(port, n);
-        else if (sscanf(line, "send %lf %u %1023s", &rate, &n, path) == 3)
-            load_begin(rate, n, path);
+        else if (sscanf(line, "send %lf %u %1023s %3s", &rate, &n, path, key) >= 3)
+            load_begin(rate, n, path, strcmp(key, "key") == 0);
         else if (strcmp(line, "stop") == 0)
             load_stop();
         else if (strcmp(line, "reset") == 0)

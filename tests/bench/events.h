@@ -61,8 +61,9 @@ struct load_stat {
 extern struct load_stat load;
 void load_init(const char *authorization, unsigned bytes);
 void load_target(unsigned port, unsigned connections);
-/* rate 0: as fast as they are answered. Until count events have been sent. */
-void load_begin(double rate, unsigned count, const char *path);
+/* rate 0: as fast as they are answered. Until count events have been sent. with_key: each with an Idempotency-Key, and
+ * again until it is answered. */
+void load_begin(double rate, unsigned count, const char *path, bool with_key);
 void load_stop(void);
 void load_tick(void);
 bool load_is_over(void);

@@ -166,7 +166,9 @@ static void bad_requests(void)
         {"", "{}", NULL},          {"a b", "{}", NULL},     {"a/b", "{}", NULL},     {"\xc3\xa9", "{}", NULL},
         {"a", "", NULL},           {"a", "{", NULL},        {"a", "{}{}", NULL},     {"a", "nul", NULL},
         {"a", "{\"a\":01}", NULL}, {"a", "'a'", NULL},      {"a", "\"\xff\"", NULL}, {"a", "[1,]", NULL},
-        {"a", "{}", ""},           {"a", "// x\n{}", NULL}, {"a", "NaN", NULL},      {"a", " ", NULL},
+        {"a", "{}", ""},           {"a", "// x\n{}", NULL}, {"a", "NaN", NULL},      {"a", "{}\"a", NULL},
+        {"a", "{\v}", NULL},       {"a", "\f1", NULL},      {"a", "1 tru", NULL},    {"a", "{}\"\\", NULL},
+        {"a", " ", NULL},
     };
     up();
     size_t n = sizeof(cases) / sizeof(cases[0]);
