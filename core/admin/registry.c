@@ -379,6 +379,16 @@ static void enable_for(struct reg_call *r)
              registry_enable_for(r->api->registry, r->id, r->uid, r->on, channel_loop(r->call.ch), on_enabled_for, r));
 }
 
+/* Names the field, once. */
+static void setup_failed(struct reg_call *r, int status, const char *text)
+{
+    static const char field[] = "setup_completed_url";
+    if (text == NULL)
+        text = "the app did not answer as expected";
+    bool named = strncmp(text, field, sizeof(field) - 1) == 0;
+    admin_call_error(&r->call, status, "%s%s%s", named ? "" : field, named ? "" : ": ", text);
+}
+
 static void on_setup(void *arg, const struct omid_answer *a)
 {
     struct reg_call *r = arg;
@@ -391,8 +401,7 @@ static void on_setup(void *arg, const struct omid_answer *a)
     else if (a->result == OMID_EFULL || a->result == OMID_ECLOSED)
         admin_call_failed(&r->call, a->result, "");
     else
-        admin_call_error(&r->call, a->result == OMID_ETIMEOUT ? 504 : 502, "setup_completed_url: %s",
-                         a->text != NULL ? a->text : "the app did not answer as expected");
+        setup_failed(r, a->result == OMID_ETIMEOUT ? 504 : 502, a->text);
 }
 
 static void ask_setup(struct reg_call *r, const char *url)

@@ -488,6 +488,8 @@ int registry_page(struct registry *r, const struct registry_list *l, struct regi
     int n;
     if (l->after != NULL && (after == NULL || after->entry->app != l->app))
         n = -1;
+    else if (l->disabled && r->n_disabled == 0)
+        n = 0; /* not looked for among all */
     else if (l->uid != NULL)
         n = page_of_uid(r, l, after, out, more);
     else

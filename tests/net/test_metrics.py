@@ -52,7 +52,7 @@ def documented(with_plugins):
         if label:
             values = re.fullmatch(r"one of (.*)\.", lines[i + 1]).group(1)
             entry.fixed[label.group(1)] = set(re.sub(r" \([^)]*\)", "", values).split(", "))
-    for name in [n for n in entries if re.match(r"omid_plugin_(sphinx|deepgram|webhooks|echo)_", n)]:
+    for name in [n for n in entries if re.match(r"omid_plugin_(sphinx|deepgram|webhooks|echo|storage|diarizer)_", n)]:
         if name.split("_")[2] not in with_plugins:
             del entries[name]
     if "gathers" not in with_plugins:
@@ -100,6 +100,7 @@ def watched(start_daemon, deepgram, receiver, have_sphinx):
     return start_daemon(merge(settings, {
         "listen": {"conversation_timeout": "2s", "conversation_timeout_floor": "2s"},
         "queue": {"retry": ["1s", "1s", "1s"]},
+        "plugin diarizer": {"url": "http://127.0.0.1:1"}, "plugin storage": {},
         "plugin echo": {}, **({"plugin gathers": {"path": GATHERS}} if GATHERS.exists() else {}),
         "plugin webhooks": {"realtime_transcript": [receiver.url("/%s/transcript?key=%s" % (TOKEN, TOKEN))],
                             "memory_created": [receiver.url("/%s/memory?key=%s" % (TOKEN, TOKEN))],
@@ -107,7 +108,7 @@ def watched(start_daemon, deepgram, receiver, have_sphinx):
 
 
 def loaded(models):
-    return {"deepgram", "webhooks", "echo"} | ({"gathers"} if GATHERS.exists() else set()) | set(models[1:])
+    return {"deepgram", "webhooks", "echo", "diarizer", "storage"} | ({"gathers"} if GATHERS.exists() else set()) | set(models[1:])
 
 
 def counted(daemon, name, **labels):
@@ -205,7 +206,7 @@ def test_page_names_what_exists(watched, models):
         unknown = {n for n in METRIC.findall(text) if n not in every and not any(n.startswith(a) for a in absent)}
         assert not unknown
     conf = settings_of_conf()
-    named = set(re.findall(r"\b(?:log|daemon|memory|ingress|listen|auth|stt|store|queue|exec|watchdog)\.[a-z_]+\b", page + rules))
+    named = set(re.findall(r"\b(?:log|daemon|memory|ingress|listen|auth|stt|speakers|store|queue|exec|watchdog)\.[a-z_]+\b", page + rules))
     assert len(named) > 5 and named <= conf
 
 

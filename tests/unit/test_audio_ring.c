@@ -117,13 +117,32 @@ static void test_release(void)
     CU_ASSERT_EQUAL(held(), before);
 }
 
+/* Rings for voices are counted apart, and say beforehand what they would grow by. */
+static void test_uses(void)
+{
+    struct audio_ring voices = {.use = AUDIO_RING_VOICES}, replay = {0};
+    size_t before = audio_ring_held(AUDIO_RING_VOICES), other = audio_ring_held(AUDIO_RING_REPLAY);
+    size_t growth = audio_ring_growth(&voices, RATE);
+    CU_ASSERT(growth >= RATE * sizeof(int16_t));
+    CU_ASSERT(feed(&voices, SECOND));
+    CU_ASSERT_EQUAL(audio_ring_held(AUDIO_RING_VOICES), before + growth);
+    CU_ASSERT_EQUAL(audio_ring_held(AUDIO_RING_REPLAY), other);
+    CU_ASSERT_EQUAL(audio_ring_growth(&voices, 1), 0);
+    CU_ASSERT(audio_ring_growth(&voices, 10 * RATE) > 0);
+    CU_ASSERT(feed(&replay, SECOND));
+    CU_ASSERT_EQUAL(audio_ring_held(AUDIO_RING_VOICES), before + growth);
+    audio_ring_free(&replay);
+    audio_ring_free(&voices);
+    audio_ring_account(AUDIO_RING_VOICES, 100);
+    CU_ASSERT_EQUAL(audio_ring_held(AUDIO_RING_VOICES), before + 100);
+    audio_ring_account(AUDIO_RING_VOICES, -100);
+    CU_ASSERT_EQUAL(audio_ring_held(AUDIO_RING_VOICES), before);
+}
+
 int main(void)
 {
-    CU_TestInfo tests[] = {{"steady", test_steady},
-                           {"shrinks", test_shrinks},
-                           {"pinned", test_pinned},
-                           {"release", test_release},
-                           CU_TEST_INFO_NULL};
+    CU_TestInfo tests[] = {{"steady", test_steady},   {"shrinks", test_shrinks}, {"pinned", test_pinned},
+                           {"release", test_release}, {"uses", test_uses},       CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"audio ring", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
 }
