@@ -214,9 +214,9 @@ def test_how_it_is_told(start_daemon, embedder, talker):
     # The user knows better, and is not asked again.
     one = t.utter(CID, speaker=7)
     until(lambda: questions(daemon, "nobody") == nobody + 2, what="a new voice")
+    asked = len(embedder.asked)
     t.assign(one, "p-cid", "Cid")
     until(lambda: t.current(one)["person_id"] == "p-cid", what="the user's name")
-    asked = len(embedder.asked)
     until(lambda: len(voices(daemon, "ann")) == 3, what="its sample")
     assert t.utter(BEN, speaker=7)["person_id"] == "p-cid"
     assert len(embedder.asked) == asked + 1  # the sample alone
