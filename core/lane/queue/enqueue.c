@@ -167,7 +167,7 @@ static int64_t names_look_up(struct queue *q, struct enqueue_op *e)
     for (size_t i = 0; i < e->n; i++) {
         struct enqueue_job *j = &e->job[i];
         j->id = 0;
-        j->not_before = j->asked > e->now ? j->asked : e->now;
+        j->not_before = j->asked > e->now ? j->asked : queue_row_now(q);
         int known = j->name[0] ? name_known(q, e, j) : 0;
         if (known < 0)
             return -1;

@@ -87,7 +87,7 @@ static bool job_failed(struct queue *q, struct queue_claim *c)
 {
     int64_t delay = queue_retry_delay(&q->c, queue_failures(c->view.attempt, c->lost), c->retry_after_s, q->c.random());
     c->dead = delay < 0;
-    c->next = queue_wall(q) + delay;
+    c->next = queue_row_now(q) + delay;
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost);
 }
 
@@ -95,7 +95,7 @@ static bool job_failed(struct queue *q, struct queue_claim *c)
 static bool job_expired(struct queue *q, struct queue_claim *c)
 {
     c->dead = queue_failures(c->view.attempt, c->lost + 1) > q->c.n_retry;
-    c->next = queue_wall(q);
+    c->next = queue_row_now(q);
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost + 1);
 }
 
@@ -211,6 +211,8 @@ static void finish_done(void *ctx, struct db_op *op, int result)
         bool same = c->released || (!expired && c->outcome == OMID_JOB_WAIT);
         if (c->ordered)
             t->head_due = QUEUE_NEVER; /* it is the first again */
+        if (same)                      /* it was due, whatever the clock has been set to since */
+            c->next = queue_min(c->next, queue_wall(q));
         queue_target_ready(t, c->ordered, c->next);
         atomic_fetch_add(&q->waiting, 1);
         if (c->delayed || !same)

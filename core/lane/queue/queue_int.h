@@ -168,6 +168,7 @@ struct queue {
     /* What the transaction under way adds to; void when it does not commit. */
     int64_t txn_next_id, txn_reserved_id;
     uint64_t txn_jobs;
+    int64_t txn_shift; /* what the rows' delays have yet to be moved by */
 
     /* Read by any thread. */
     atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names, receipts; /* waiting: delayed too */
@@ -236,6 +237,9 @@ static inline int64_t queue_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 int64_t queue_wall(const struct queue *q);
+/* Within a transaction: now, for not_before of a row. After the clock was set and before the rows have been moved along
+ * it is what the clock would say had it not been set: the row is moved with the others. */
+int64_t queue_row_now(const struct queue *q);
 int64_t queue_mono(const struct queue *q);
 
 /* load.c: the state in memory from the file; frees the leases of a former process. */

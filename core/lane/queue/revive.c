@@ -43,7 +43,7 @@ int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queu
     if (atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs >= q->c.max_jobs)
         return OMID_EFULL;
     *r = (struct queue_revival){
-        .id = (int64_t)d->id, .now = queue_wall(q), .payload_len = d->payload_len, .ordered = d->ordered};
+        .id = (int64_t)d->id, .now = queue_row_now(q), .payload_len = d->payload_len, .ordered = d->ordered};
     struct queue_target *t = queue_target_get(q, d->owner, d->target);
     if (t == NULL)
         return OMID_ERR;
