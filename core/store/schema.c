@@ -121,10 +121,9 @@ static const char v8[] =
     "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
 /* Version 9: conversations that are deleted, until that has been told for good. */
-static const char v9[] =
-    "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL);"
-    "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
-    " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
+static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL);"
+                         "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
+                         " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
