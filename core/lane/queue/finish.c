@@ -44,11 +44,22 @@ bool queue_name_keep(struct queue *q, const char *name, const char *owner)
     return db_run(q->db, st);
 }
 
-static bool job_done(struct queue *q, const struct queue_claim *c)
+bool queue_job_delete(struct queue *q, int64_t id, bool large)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
-    sqlite3_bind_int64(st, 1, (int64_t)c->view.id);
+    sqlite3_bind_int64(st, 1, id);
     if (!db_run(q->db, st))
+        return false;
+    if (!large)
+        return true;
+    st = db_stmt(q->db, QS_LARGE_DELETE);
+    sqlite3_bind_int64(st, 1, id);
+    return db_run(q->db, st);
+}
+
+static bool job_done(struct queue *q, const struct queue_claim *c)
+{
+    if (!queue_job_delete(q, (int64_t)c->view.id, c->view.payload_len > QUEUE_LARGE))
         return false;
     return c->view.name[0] == '\0' || queue_name_keep(q, c->view.name, c->target->owner->name);
 }

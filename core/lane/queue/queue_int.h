@@ -23,8 +23,10 @@
 #define CLAIM_MAGIC UINT32_C(0x71636c6d)
 
 #define QUEUE_MAX_PAYLOAD (((size_t)1 << 20) + 4096) /* the largest event, and a plugin's line about it */
-#define QUEUE_MAX_STRING 4096                        /* bytes of a type, name or target */
-#define QUEUE_MAX_KEY 512                            /* of a receipt */
+/* A longer payload has a row of its own, so that a retry, a death and a replay write the narrow row alone. */
+#define QUEUE_LARGE 3000
+#define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
+#define QUEUE_MAX_KEY 512     /* of a receipt */
 #define QUEUE_MAX_VALUE 4096
 #define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
@@ -190,6 +192,9 @@ extern const char *const queue_migrations[];
 extern const size_t queue_n_migrations;
 enum queue_stmt {
     QS_JOB_INSERT,
+    QS_LARGE_INSERT,
+    QS_LARGE_DELETE,
+    QS_LARGE_GET,
     QS_JOB_DELETE,
     QS_JOB_RETRY,
     QS_JOB_DEAD,
@@ -277,6 +282,8 @@ int64_t queue_retry_delay(const struct queue_config *c, unsigned failures, uint3
 unsigned queue_failures(unsigned attempt, unsigned lost);
 struct db_op *queue_leases_expire(struct queue *q);              /* those that have run out, as operations */
 void queue_claim_return(struct queue *q, struct queue_claim *c); /* nobody took it */
+/* Within a transaction. large: its payload may have a row of its own. */
+bool queue_job_delete(struct queue *q, int64_t id, bool large);
 /* Within a transaction: the job of this name is gone; the name answers for a while. */
 bool queue_name_keep(struct queue *q, const char *name, const char *owner);
 void queue_finish_init(struct queue_claim *c);
