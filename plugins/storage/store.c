@@ -116,7 +116,7 @@ static void upload_settle(struct shared *sh, struct upload *u)
     u->done = stored && spool_remove(sh, u->name);
     if (!u->done)
         snprintf(u->error, sizeof(u->error), "its index or the spool: %s", strerror(stored ? errno : error));
-    u->again = u->done && tombstone_there(sh, u->s.conv);
+    u->again = u->done && tombstone_there(sh, u->s.uid, u->s.conv);
 }
 
 static void store_in_directory(struct shared *sh, struct upload *u)
@@ -172,7 +172,7 @@ static void prepare_run(struct shared *sh, void *arg)
         memcpy(pcm, data + u->s.header, bytes);
     free(data);
     u->piece = (struct piece){.start_ms = u->s.start_ms, .rate = u->s.rate, .samples = bytes / 2};
-    bool deleted = tombstone_there(sh, u->s.conv);
+    bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
     if (pcm == NULL) {
         snprintf(u->error, sizeof(u->error), "no memory");
     } else if (bytes == 0 || deleted) {

@@ -142,10 +142,12 @@ def test_directory(start_daemon, phone):
     start = starts[0] + 100000
     (folder(d, "spool") / ("%s.%d.late.pcm" % (c, start))).write_bytes(
         b"omid-spool 1 %d 16000 ann %s\n" % (start, c.encode()) + b"\1\0" * 16000)
+    (folder(d, "spool") / ("%s.%d.theirs.pcm" % (c, start))).write_bytes(
+        b"omid-spool 1 %d 16000 bob %s\n" % (start, c.encode()) + b"\1\0" * 16000)
     d.stop()
     d.start()
     until(lambda: count(d, "batches", outcome="deleted") == 1 and not spool(d), what="the late one to be dropped")
-    assert audio(d, c)[0] == 404
+    assert audio(d, c)[0] == 404 and audio(d, c, uid="bob")[0] == 200  # of this id, and another's
 
 
 def silent(daemon, phone, uid, seconds=1.5):
