@@ -143,7 +143,7 @@ static int claim_read(struct queue *q, struct queue_target *t, int64_t id, struc
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_GET), *large = NULL;
     sqlite3_bind_int64(st, 1, id);
     int r = db_step(q->db, st);
-    if (r > 0 && sqlite3_column_int(st, 7) > 0) {
+    if (r > 0 && sqlite3_column_type(st, 6) == SQLITE_INTEGER) {
         large = db_stmt(q->db, QS_LARGE_GET);
         sqlite3_bind_int64(large, 1, id);
         r = db_step(q->db, large);
