@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "bus/bus.h"
 #include "bus/channel.h"
+#include "session/deletions.h"
 #include "session/state.h"
 
 #define MODULE "conversation"
@@ -674,7 +675,7 @@ const char *conversation_photo(struct conversation *c, unsigned char *data, size
 static void on_deleted(void *arg, int result)
 {
     char *id = arg;
-    if (result != OMID_OK)
+    if (result == OMID_ERR)
         log_warning(MODULE, "an empty conversation was not deleted; the sweeper will", LS("conversation", id));
     free(id);
 }
@@ -699,10 +700,10 @@ static void conversation_mark_ended(struct conversation *c)
 
 static void conversation_delete(struct conversation *c)
 {
-    char *id = strdup(c->id);
-    if (!id || store_conversation_delete(c->ss->env.store, c->id, NULL, c->ss->env.loop, on_deleted, id) != OMID_OK)
-        free(id);
     struct sessions *ss = c->ss;
+    char *id = strdup(c->id);
+    if (!id || deletions_delete(ss, c->id, c->uid, on_deleted, id) != OMID_OK)
+        free(id);
     conversation_set_state(c, CONVERSATION_GONE); /* first: or its sessions would find it open */
     sessions_move_on(c);
     conversation_free(c);

@@ -122,9 +122,10 @@ static void day_again(struct day *d, const char *step, const char *why)
     char tag[16];
     id_uid_tag(d->uid, tag);
     snprintf(d->err, sizeof d->err, "%s: %.200s", step, why);
-    if (d->ds->draining) {
+    if (d->ds->draining) { /* the next start goes on with it */
+        struct sessions *ss = d->ds->ss;
         day_free(d);
-        sessions_check_drained(d->ds->ss);
+        sessions_check_drained(ss);
         return;
     }
     if (++d->failures >= conf->day_summary.attempts) {

@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "host/ask.h"
 #include "lane/queue/queue.h"
+#include "session/deletions.h"
 #include "session/geolocation.h"
 #include "session/processing.h"
 #include "store/days.h"
@@ -266,7 +267,7 @@ static void on_begun(void *arg, int result, struct store_conversation *c, struct
         return;
     }
     /* Nothing was ever said into it: its session left before its first word. */
-    if (store_conversation_delete(p->ss->env.store, p->id, NULL, p->ss->env.loop, on_deleted, p) != OMID_OK)
+    if (deletions_delete(p->ss, p->id, p->uid, on_deleted, p) != OMID_OK)
         processing_store_failed(p, "delete");
 }
 

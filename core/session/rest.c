@@ -9,13 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "base/query.h"
-#include "bus/bus.h"
 #include "lane/exec/exec.h"
 #include "session/call.h"
+#include "session/deletions.h"
 #include "session/geolocation.h"
 #include "session/state.h"
 #include "session/sync.h"
@@ -286,25 +285,13 @@ static void get_opened(struct channel *ch)
 
 /* ------------------------------------------------------------------- deleting */
 
-/* Who keeps anything of it lets go of it. */
-static void tell_deleted(struct rest_call *r)
-{
-    const struct omid_event ev = {.size = sizeof ev,
-                                  .type = OMID_EVENT_CONVERSATION_DELETED,
-                                  .uid = r->uid,
-                                  .session_id = "",
-                                  .conversation_id = r->id,
-                                  .time_ms = clock_wall_ms()};
-    bus_publish(r->ss->env.bus, &ev);
-}
-
 static void on_deleted(void *arg, int result)
 {
     struct rest_call *r = arg;
     CHECK_MAGIC(r, REST_MAGIC);
     r->working = false;
     if (result == OMID_OK)
-        tell_deleted(r);
+        deletions_tell(r->ss, r->id, r->uid);
     if (result == OMID_OK)
         rest_answer(r, 204, NULL, 0);
     else if (result == OMID_ENOTSUP)

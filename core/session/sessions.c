@@ -10,6 +10,7 @@
 #include "session/audio_ring.h"
 #include "session/call.h"
 #include "session/days.h"
+#include "session/deletions.h"
 #include "session/geolocation.h"
 #include "session/samples.h"
 #include "session/speakers.h"
@@ -167,6 +168,7 @@ static void on_sweep(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     struct sessions *ss = w->data;
     CHECK_MAGIC(ss, SESSIONS_MAGIC);
+    deletions_sweep(ss);
     if (ss->sweeping || ss->draining)
         return;
     ss->sweeping = store_due(ss->env.store, clock_wall_ms(), SWEEP_MAX, ss->env.loop, on_due, ss) == OMID_OK;
@@ -290,6 +292,8 @@ struct sessions *sessions_new(const struct sessions_env *env)
     geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
     list_init(&ss->calls);
+    list_init(&ss->deletions);
+    ss->deletions_left = true; /* what a former process did not get to */
     ss->samples = samples_new(ss);
     ss->voices = map_new();
     ss->by_id = map_new();
@@ -367,7 +371,7 @@ void sessions_tell(struct sessions *ss, struct omid_instance *inst, bool begins)
 void sessions_check_drained(struct sessions *ss)
 {
     if (!ss->draining || !ss->drained || !list_empty(&ss->session) || map_count(ss->conversation) > 0 ||
-        map_count(ss->processing) > 0 || !samples_drained(ss->samples) || !sync_idle(ss->sync) ||
+        map_count(ss->processing) > 0 || !deletions_idle(ss) || !samples_drained(ss->samples) || !sync_idle(ss->sync) ||
         (ss->days && !days_idle(ss->days)))
         return;
     void (*done)(void *) = ss->drained;
@@ -416,6 +420,7 @@ void sessions_free(struct sessions **ssp)
     days_free(&ss->days);
     rest_free_all(ss);
     calls_free_all(ss);
+    deletions_free_all(ss);
     sync_free(&ss->sync);
     samples_free(&ss->samples);
     voices_free_all(ss);

@@ -40,6 +40,7 @@ struct sessions {
     struct list geolocation, geolocation_patch; /* under way */
     struct list rest;                           /* requests of the REST routes under way */
     struct sync *sync;                          /* recordings made offline */
+    struct list deletions;                      /* of conversations, under way */
     struct list calls;                          /* the same, of call.h */
     struct map *voices;                         /* uid -> struct voices, of those who speak */
     struct samples *samples;                    /* of voices, that are to be taken */
@@ -53,6 +54,8 @@ struct sessions {
     ev_timer lifecycle, sweep, drain_check;
     struct loop_msg start; /* of sessions_start() */
     bool sweeping;         /* a store_due() is under way */
+    bool deletions_left;   /* of former runs, or not told for good */
+    bool deletions_asked;  /* for those: the store's answer is due */
     bool draining;
     uint64_t drain_until_ms; /* while draining: no session's own drain lasts longer */
     void (*drained)(void *arg);

@@ -120,7 +120,12 @@ static const char v8[] =
     "CREATE INDEX day_summary_made ON day_summary(created);"
     "CREATE INDEX day_summary_open ON day_summary(created) WHERE status = 0;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8};
+/* Version 9: conversations that are deleted, until that has been told for good. */
+static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, uid TEXT NOT NULL);"
+                         "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
+                         " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
@@ -146,6 +151,8 @@ const char *const store_statements[SS_STATEMENTS] = {
         "UPDATE conversation SET status = ?3, structured = ifnull(?4, structured), error = ifnull(?5, error)"
         " WHERE id = ?1 AND status = ?2",
     [SS_CONV_DELETE] = "DELETE FROM conversation WHERE id = ?1 AND (?2 IS NULL OR uid = ?2) RETURNING status",
+    [SS_DELETED] = "SELECT id, uid FROM deleted ORDER BY n LIMIT ?1",
+    [SS_DELETED_FORGET] = "DELETE FROM deleted WHERE id = ?1",
     [SS_CONV_ROW] = "SELECT n, uid FROM conversation WHERE id = ?1",
     [SS_FIND_COMPLETED] =
         "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 ORDER BY finished DESC, n DESC LIMIT 1",

@@ -60,6 +60,8 @@ enum store_stmt {
     SS_CONV_TIMES,
     SS_CONV_STATUS,
     SS_CONV_DELETE,
+    SS_DELETED,
+    SS_DELETED_FORGET,
     SS_CONV_ROW,
     SS_FIND_COMPLETED,
     SS_FIND_OPEN,

@@ -145,8 +145,8 @@ enum omid_event_type {
     OMID_EVENT_SPEAKER_ASSIGNED,     /* 1.1. The user has said who a speaker is, and that is on disk. uid, session_id,
                                         conversation_id, json: {"sample_id", "speaker_id", "person_id" ("user": the
                                         owner), "person_name", "segment_ids"} */
-    OMID_EVENT_CONVERSATION_DELETED, /* 1.2. By its user, with all that is kept of it: uid, conversation_id. Not
-                                        repeated after a crash */
+    OMID_EVENT_CONVERSATION_DELETED, /* 1.2. By its user, with all that is kept of it, or because nothing was said into
+                                        it: uid, conversation_id. Durable, as CONVERSATION_CREATED */
     OMID_EVENT_TYPES                 /* their number */
 };
 #define OMID_EVENT_MASK(type) (UINT32_C(1) << (type))

@@ -100,8 +100,8 @@ bool enqueue_store(struct instance *in, const char *name, enqueued_cb cb, void *
 
 bool enqueue_delete(struct instance *in, const char *uid, const char *conv, int64_t before_ms)
 {
-    char name[CONV_MAX + 64], payload[UID_NAME_MAX + CONV_MAX + 64];
-    snprintf(name, sizeof(name), JOB_DELETE ":%s:%" PRId64, conv, before_ms);
+    char name[UID_NAME_MAX + CONV_MAX + 64], payload[UID_NAME_MAX + CONV_MAX + 64];
+    snprintf(name, sizeof(name), JOB_DELETE ":%s/%s:%" PRId64, uid, conv, before_ms);
     snprintf(payload, sizeof(payload), "%s\n%s\n%" PRId64, uid, conv, before_ms);
     if (enqueue_job(in, JOB_DELETE, name, conv, payload, NULL, NULL))
         return true;

@@ -166,17 +166,25 @@ bool index_cut(const struct shared *sh, const char *uid, const char *conv, int64
     return ok;
 }
 
-bool tombstone_make(const struct shared *sh, const char *conv)
+/* A name that fits whatever the uid is. */
+static void tombstone_path(const struct shared *sh, char out[PATH_SIZE], const char *uid, const char *conv)
+{
+    char sum[65];
+    sha256_hex(sum, uid, strlen(uid));
+    snprintf(out, PATH_SIZE, "%s/deleted/%s.%s", sh->root, conv, sum);
+}
+
+bool tombstone_make(const struct shared *sh, const char *uid, const char *conv)
 {
     char path[PATH_SIZE];
-    snprintf(path, sizeof(path), "%s/deleted/%s", sh->root, conv);
+    tombstone_path(sh, path, uid, conv);
     return replace_file(path, "", 0);
 }
 
-bool tombstone_there(const struct shared *sh, const char *conv)
+bool tombstone_there(const struct shared *sh, const char *uid, const char *conv)
 {
     char path[PATH_SIZE];
-    snprintf(path, sizeof(path), "%s/deleted/%s", sh->root, conv);
+    tombstone_path(sh, path, uid, conv);
     return access(path, F_OK) == 0;
 }
 

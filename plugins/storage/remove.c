@@ -46,6 +46,19 @@ static void removal_end(struct removal *r, enum omid_job_outcome outcome, enum c
 
 /* -------------------------------------------------------------------- executor */
 
+/* Another user's conversation of this id is nobody's but theirs. */
+static bool is_theirs(const struct shared *sh, const struct removal *r, const char *name)
+{
+    char path[PATH_SIZE];
+    struct spooled s;
+    size_t len;
+    spool_path(sh, path, name);
+    char *head = read_file(path, 0, HEADER_MAX, &len);
+    bool theirs = head != NULL && spool_parse(&s, head, len) && strcmp(s.uid, r->uid) == 0;
+    free(head);
+    return theirs;
+}
+
 static void clear_spool(struct shared *sh, const struct removal *r)
 {
     char path[PATH_SIZE];
@@ -55,7 +68,7 @@ static void clear_spool(struct shared *sh, const struct removal *r)
     for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
         size_t n = strlen(e->d_name);
         if (strncmp(e->d_name, r->conv, len) == 0 && e->d_name[len] == '.' && n > 4 &&
-            strcmp(e->d_name + n - 4, ".pcm") == 0 && spool_remove(sh, e->d_name))
+            strcmp(e->d_name + n - 4, ".pcm") == 0 && is_theirs(sh, r, e->d_name) && spool_remove(sh, e->d_name))
             count_add(sh, COUNT_DELETED, 1);
     }
     if (dir != NULL)
@@ -84,7 +97,7 @@ static void first_run(struct shared *sh, void *arg)
     struct removal *r = arg;
     struct piece *piece;
     size_t n;
-    if (is_whole(r) && !tombstone_make(sh, r->conv)) {
+    if (is_whole(r) && !tombstone_make(sh, r->uid, r->conv)) {
         snprintf(r->error, sizeof(r->error), "%s: %s", sh->root, strerror(errno));
         return;
     }

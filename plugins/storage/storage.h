@@ -207,8 +207,8 @@ static inline int64_t piece_end_ms(const struct piece *p)
     return p->start_ms + (int64_t)(p->samples * 1000 / p->rate);
 }
 /* Executor: a conversation that was deleted keeps nothing that comes late. */
-bool tombstone_make(const struct shared *sh, const char *conv);
-bool tombstone_there(const struct shared *sh, const char *conv);
+bool tombstone_make(const struct shared *sh, const char *uid, const char *conv);
+bool tombstone_there(const struct shared *sh, const char *uid, const char *conv);
 void tombstones_sweep(const struct shared *sh, int64_t now_ms);
 
 /* ---- bucket.c: requests, on the reactor ---- */

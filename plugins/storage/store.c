@@ -110,12 +110,13 @@ static void key_of(const struct shared *sh, char *out, size_t size, const struct
 /* In the index, and out of the spool. */
 static void upload_settle(struct shared *sh, struct upload *u)
 {
-    u->done = index_add(sh, u->s.uid, u->s.conv, &u->piece) && spool_remove(sh, u->name);
+    bool stored = index_add(sh, u->s.uid, u->s.conv, &u->piece);
+    int error = errno;
+    count_add(sh, COUNT_STORED, stored);
+    u->done = stored && spool_remove(sh, u->name);
     if (!u->done)
-        snprintf(u->error, sizeof(u->error), "its index or the spool: %s", strerror(errno));
-    else
-        count_add(sh, COUNT_STORED, 1);
-    u->again = u->done && tombstone_there(sh, u->s.conv);
+        snprintf(u->error, sizeof(u->error), "its index or the spool: %s", strerror(stored ? errno : error));
+    u->again = u->done && tombstone_there(sh, u->s.uid, u->s.conv);
 }
 
 static void store_in_directory(struct shared *sh, struct upload *u)
@@ -171,7 +172,7 @@ static void prepare_run(struct shared *sh, void *arg)
         memcpy(pcm, data + u->s.header, bytes);
     free(data);
     u->piece = (struct piece){.start_ms = u->s.start_ms, .rate = u->s.rate, .samples = bytes / 2};
-    bool deleted = tombstone_there(sh, u->s.conv);
+    bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
     if (pcm == NULL) {
         snprintf(u->error, sizeof(u->error), "no memory");
     } else if (bytes == 0 || deleted) {
@@ -182,8 +183,8 @@ static void prepare_run(struct shared *sh, void *arg)
     } else {
         u->piece.crc = crc32_add(0, pcm, bytes);
         if (place(there, n, &u->piece)) {
+            count_add(sh, COUNT_REPEATED, 1);
             u->done = spool_remove(sh, u->name);
-            count_add(sh, COUNT_REPEATED, u->done);
         } else {
             upload_encode(sh, u, pcm);
         }

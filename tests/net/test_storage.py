@@ -3,6 +3,7 @@ import http.client
 import io
 import os
 import re
+import sqlite3
 import subprocess
 import time
 import wave
@@ -141,10 +142,47 @@ def test_directory(start_daemon, phone):
     start = starts[0] + 100000
     (folder(d, "spool") / ("%s.%d.late.pcm" % (c, start))).write_bytes(
         b"omid-spool 1 %d 16000 ann %s\n" % (start, c.encode()) + b"\1\0" * 16000)
+    (folder(d, "spool") / ("%s.%d.theirs.pcm" % (c, start))).write_bytes(
+        b"omid-spool 1 %d 16000 bob %s\n" % (start, c.encode()) + b"\1\0" * 16000)
     d.stop()
     d.start()
     until(lambda: count(d, "batches", outcome="deleted") == 1 and not spool(d), what="the late one to be dropped")
-    assert audio(d, c)[0] == 404
+    assert audio(d, c)[0] == 404 and audio(d, c, uid="bob")[0] == 200  # of this id, and another's
+
+
+def silent(daemon, phone, uid, seconds=1.5):
+    """Speaks nothing that anybody transcribes, and leaves: an empty conversation with audio."""
+    was = count(daemon, "spool_bytes", event="added")
+    p = phone(daemon, uid=uid, sample_rate=16000, custom_stt="enabled")
+    p.play(ramp(seconds, 16000), speed=20)
+    until(lambda: count(daemon, "spool_bytes", event="added") - was >= seconds * 32000 * .9, what="the audio to come")
+    p.close()
+
+
+def test_audio_goes_with_its_conversation(start_daemon, phone):
+    d = start_daemon({"plugin storage": FAST, "listen": {"conversation_timeout": "2s", "conversation_timeout_floor": "2s", "lifecycle_check": "100ms"},
+                      "store": {"sweep": "200ms"}})
+    # Nothing was said into it: nobody could delete its audio, so the daemon does.
+    silent(d, phone, "ann")
+    until(lambda: list(folder(d, "index").glob("ann/*")) or count(d, "batches", outcome="deleted"), what="its audio")
+    until(lambda: count(d, "batches", outcome="deleted") >= 1 and not spool(d) and
+          not list(folder(d, "audio").glob("*/*/*")) and not list(folder(d, "index").glob("*/*")), what="it to be gone")
+    # Killed between the deletion and its event: told at the next start, by the row that the deletion left.
+    c = record(d, phone, 1, uid="bob")
+    settled(d, 1)
+    until(lambda: audio(d, c, uid="bob")[0] == 200, what="it to be heard")
+    d.kill()
+    store = d.dir / "state/store.db"
+    with sqlite3.connect(store) as db:
+        db.execute("PRAGMA foreign_keys=ON")
+        assert db.execute("DELETE FROM conversation WHERE id=?", (c,)).rowcount == 1
+    d.start()
+    until(lambda: audio(d, c, uid="bob")[0] == 404, what="it to be gone after a crash")
+
+    def rows():
+        with sqlite3.connect("file:%s?mode=ro" % store, uri=True) as db:
+            return db.execute("SELECT count(*) FROM deleted").fetchone()[0]
+    until(lambda: rows() == 0, what="the rows to go")
 
 
 def test_kill_loses_at_most_what_was_not_appended(start_daemon, phone):

@@ -20,10 +20,12 @@ static const uint32_t schedule[] = {5000, 300000, 1800000};
 
 /* ---------------------------------------------------------------- a driven clock */
 
-static _Atomic int64_t clock_now, clock_mono;
+/* One counter passes and the wall clock stands a distance from it: nobody sees the one moved and the other not yet. */
+static _Atomic int64_t clock_mono, clock_ahead;
+static _Atomic bool clock_driven;
 static int64_t driven_now(void)
 {
-    return clock_now;
+    return clock_mono + clock_ahead;
 }
 static int64_t driven_mono(void)
 {
@@ -53,7 +55,7 @@ static struct {
     int outcome;     /* else how it ends */
     unsigned offers; /* refused ones too */
     uint32_t retry_after;
-    unsigned fail_every; /* > 0: every so many-th is to be retried instead */
+    unsigned fail_every; /* > 0: every so many-th is to be retried instead, none to death */
 } h = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
 RIG bool handle(void *arg, struct queue_claim *c)
@@ -70,14 +72,14 @@ RIG bool handle(void *arg, struct queue_claim *c)
     struct seen *s = &h.seen[h.n++];
     s->id = v->id;
     s->attempt = v->attempt;
-    s->at = clock_now ? clock_mono : clock_wall_ms();
+    s->at = clock_driven ? clock_mono : clock_wall_ms();
     snprintf(s->type, sizeof(s->type), "%s", v->type);
     snprintf(s->target, sizeof(s->target), "%s", v->target);
     snprintf(s->name, sizeof(s->name), "%s", v->name);
     snprintf(s->payload, sizeof(s->payload), "%.*s", (int)v->payload_len, (const char *)v->payload);
     s->claim = h.keep ? c : NULL;
     int outcome = h.outcome;
-    if (h.fail_every > 0 && h.n % h.fail_every == 0)
+    if (h.fail_every > 0 && h.n % h.fail_every == 0 && v->attempt < 3)
         outcome = OMID_JOB_RETRY;
     bool keep = h.keep;
     uint32_t after = h.retry_after;
@@ -166,8 +168,9 @@ RIG void config_default(void)
 
 RIG void driven(void)
 {
-    clock_now = 1700000000000;
+    clock_driven = true;
     clock_mono = 1000000;
+    clock_ahead = 1700000000000 - clock_mono;
     cf.now = driven_now;
     cf.mono = driven_mono;
     cf.random = half;
@@ -175,7 +178,6 @@ RIG void driven(void)
 
 RIG void advance(int64_t ms)
 {
-    clock_now += ms;
     clock_mono += ms;
     if (q != NULL)
         queue_wake(q);
@@ -224,7 +226,7 @@ RIG void fresh(void)
 {
     unit_rm_dir(dir);
     mkdir(dir, 0700);
-    clock_now = 0;
+    clock_driven = false;
     config_default();
     handler_reset();
 }

@@ -128,6 +128,32 @@ static void test_max_jobs(void)
     closed();
 }
 
+/* Attempts under way hold their payloads in memory: large ones are bounded by that, not by their number. */
+static void test_payloads_out(void)
+{
+    enum { JOBS = 80, LARGE = 1 << 20 };
+    char *payload = malloc(LARGE + 1);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(payload);
+    memset(payload, 'x', LARGE);
+    payload[LARGE] = '\0';
+    fresh();
+    cf.in_flight = cf.in_flight_per_target = 1000;
+    CU_ASSERT_FATAL(opened());
+    handler_set(true, 0, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    for (int i = 0; i < JOBS; i++)
+        CU_ASSERT_EQUAL(enqueue("web", "t", NULL, payload, 0, NULL), OMID_OK);
+    free(payload);
+    CU_ASSERT(WAIT_FOR(seen_count() == 64));
+    CU_ASSERT_EQUAL(counts().leased, 64);
+    for (size_t i = 0; i < JOBS; i++) { /* as each ends, one more begins */
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() > i));
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    }
+    CU_ASSERT(WAIT_FOR(counts().done == JOBS));
+    closed();
+}
+
 /* ---------------------------------------------------------------- retries */
 
 static void test_retry_delay_bounds(void)
@@ -203,7 +229,7 @@ static void test_retry_times(void)
             advance(1000);
             if (n % 10 == 5) {
                 set = n % 20 == 5 ? 5000000 : -5000000;
-                clock_now += set;
+                clock_ahead += set;
             }
             settle();
             collect_attempts(first);
@@ -236,7 +262,7 @@ static void test_not_before(void)
     fresh();
     driven();
     CU_ASSERT_FATAL(started());
-    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "later", clock_now + 60000, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "later", driven_now() + 60000, NULL), OMID_OK);
     CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "now", 0, NULL), OMID_OK);
     CU_ASSERT(WAIT_FOR(counts().done == 1));
     CU_ASSERT_STRING_EQUAL(h.seen[0].payload, "now");
@@ -497,14 +523,14 @@ static void test_clock_jumps(void)
     CU_ASSERT(WAIT_FOR(seen_count() == 2));
     finish_nth(0, OMID_JOB_RETRY, 0, "no");
     CU_ASSERT(WAIT_FOR(counts().delayed == 1));
-    CU_ASSERT_EQUAL(enqueue("web", "asked", NULL, "x", clock_now + 7200000, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "asked", NULL, "x", driven_now() + 7200000, NULL), OMID_OK);
     /* An hour forward: the retry is still 5 s away, the lease still runs. */
-    clock_now += 3600000;
+    clock_ahead += 3600000;
     queue_wake(q);
     settle();
     CU_ASSERT_EQUAL(seen_count(), 2);
     /* Two hours back. A job of now is due now. */
-    clock_now -= 2 * 3600000;
+    clock_ahead -= 2 * 3600000;
     queue_wake(q);
     settle();
     CU_ASSERT_EQUAL(seen_count(), 2);
@@ -517,7 +543,7 @@ static void test_clock_jumps(void)
     CU_ASSERT(WAIT_FOR(seen_count() == 4));
     CU_ASSERT_STRING_EQUAL(h.seen[3].target, "retried");
     /* Forward to the time that was asked for. */
-    clock_now += 3 * 3600000;
+    clock_ahead += 3 * 3600000;
     queue_wake(q);
     CU_ASSERT(WAIT_FOR(seen_count() == 5));
     CU_ASSERT_STRING_EQUAL(h.seen[4].target, "asked");
@@ -525,6 +551,42 @@ static void test_clock_jumps(void)
         finish_nth(i, OMID_JOB_DONE, 0, NULL);
     CU_ASSERT(WAIT_FOR(counts().done == 4));
     closed();
+}
+
+/* The clock is set, and in the same turn of the queue's thread a job comes, or an attempt ends. */
+static void test_clock_set_meanwhile(void)
+{
+    static const int64_t jumps[] = {3600000, -3600000};
+    for (size_t i = 0; i < ARRAY_LEN(jumps); i++) {
+        fresh();
+        driven();
+        CU_ASSERT_FATAL(started());
+        settle();
+        handler_set(true, 0, false);
+        clock_ahead += jumps[i];
+        CU_ASSERT_EQUAL(enqueue("web", "retried", NULL, "x", 0, NULL), OMID_OK);
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() == 1));
+        clock_ahead += jumps[i];
+        finish_nth(0, OMID_JOB_RETRY, 0, "no");
+        CU_ASSERT(WAIT_FOR(counts().delayed == 1));
+        advance(4999);
+        settle();
+        CU_ASSERT_EQUAL(seen_count(), 1);
+        advance(1);
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() == 2));
+        /* Told to wait: for so long, not until the clock has come to where it was. */
+        clock_ahead += jumps[i];
+        finish_nth(1, OMID_JOB_WAIT, 2, "no");
+        CU_ASSERT(WAIT_FOR(counts().leased == 0));
+        advance(1999);
+        settle();
+        CU_ASSERT_EQUAL(seen_count(), 2);
+        advance(401);
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() == 3));
+        finish_nth(2, OMID_JOB_DONE, 0, NULL);
+        CU_ASSERT(WAIT_FOR(counts().done == 1));
+        closed();
+    }
 }
 
 /* Finished after the queue has gone. */
@@ -905,6 +967,7 @@ int main(void)
     CU_add_test(s, "bad arguments", test_bad_arguments);
     CU_add_test(s, "names", test_names);
     CU_add_test(s, "bound on jobs", test_max_jobs);
+    CU_add_test(s, "payloads under way", test_payloads_out);
     CU_add_test(s, "retry delay", test_retry_delay_bounds);
     CU_add_test(s, "retry times", test_retry_times);
     CU_add_test(s, "not before", test_not_before);
@@ -919,6 +982,7 @@ int main(void)
     CU_add_test(s, "lease runs out", test_lease_runs_out);
     CU_add_test(s, "lease runs out for ever", test_lease_runs_out_for_ever);
     CU_add_test(s, "clock jumps", test_clock_jumps);
+    CU_add_test(s, "clock set meanwhile", test_clock_set_meanwhile);
     CU_add_test(s, "finish after free", test_finish_after_free);
     CU_add_test(s, "disk full", test_disk_full);
     CU_add_test(s, "bad places", test_bad_places);

@@ -231,6 +231,105 @@ static void test_dead_while_failing(void)
     closed();
 }
 
+/* ---------------------------------------------------------------- large jobs */
+
+enum { LARGE = 1 << 20 };
+static _Atomic unsigned large_seen, large_wrong;
+static _Atomic int large_outcome;
+
+static bool large_handle(void *arg, struct queue_claim *c)
+{
+    const struct omid_job_view *v = queue_claim_view(c);
+    const char *p = v->payload;
+    (void)arg;
+    bool right = v->payload_len == LARGE && p[LARGE] == '\0';
+    for (size_t i = 0; right && i < LARGE; i++)
+        right = p[i] == (char)('a' + i % 23);
+    large_wrong += !right;
+    large_seen++;
+    queue_finish(&c, (enum omid_job_outcome)large_outcome, 0, "it broke, and says so at some length");
+    return true;
+}
+
+static void on_large(void *arg, int result, const struct queue_dead *item, size_t n)
+{
+    struct answer *a = arg;
+    a->result = result == OMID_OK && n == 1 && item->payload_len == LARGE &&
+                        ((const char *)item->payload)[LARGE - 1] == (char)('a' + (LARGE - 1) % 23)
+                    ? OMID_OK
+                    : OMID_ERR;
+    a->id = n > 0 ? item->id : 0;
+    a->n++;
+}
+
+static void on_one(void *arg, int result)
+{
+    struct answer *a = arg;
+    a->result = result;
+    a->n++;
+}
+
+/* What a failing endpoint is sent is written once, not at every attempt: neither the disk fills nor is it worn. */
+static void test_large(void)
+{
+    static char payload[LARGE];
+    struct answer a = {0};
+    struct stat st;
+    char wal[128];
+    uint64_t id = 0;
+    fresh();
+    driven();
+    for (size_t i = 0; i < LARGE; i++)
+        payload[i] = (char)('a' + i % 23);
+    large_seen = large_wrong = 0;
+    large_outcome = OMID_JOB_RETRY;
+    CU_ASSERT_FATAL(opened() && queue_start(q, large_handle, NULL));
+    struct omid_job job = {
+        .size = sizeof(job), .type = "test", .target = "t", .payload = payload, .payload_len = LARGE, .name = "big"};
+    CU_ASSERT_EQUAL_FATAL(queue_enqueue(q, "web", &job, lp, on_enqueued, &a), OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(a.n == 1));
+    id = a.id;
+    for (unsigned n = 1; n <= 4; n++) {
+        CU_ASSERT_FATAL(WAIT_FOR(large_seen == n));
+        CU_ASSERT_FATAL(WAIT_FOR(counts().leased == 0));
+        CU_ASSERT_EQUAL(counts().bytes, n < 4 ? LARGE : 0);
+        advance(3600000);
+    }
+    CU_ASSERT_EQUAL(counts().dead, 1);
+    snprintf(wal, sizeof(wal), "%s-wal", path);
+    CU_ASSERT_EQUAL_FATAL(stat(wal, &st), 0);
+    CU_ASSERT(st.st_size < 2 * LARGE);
+    /* Shown, brought back, over a restart. */
+    a.n = 0;
+    CU_ASSERT_EQUAL(queue_dead_show(q, id, lp, on_large, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(a.n == 1) && a.result == OMID_OK);
+    a.n = 0;
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_one, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(large_seen == 5));
+    CU_ASSERT(WAIT_FOR(counts().leased == 0));
+    CU_ASSERT_EQUAL(counts().bytes, LARGE);
+    closed();
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_EQUAL(counts().bytes, LARGE);
+    large_outcome = OMID_JOB_DONE;
+    CU_ASSERT_FATAL(queue_start(q, large_handle, NULL));
+    advance(3600000);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    /* Another dies, and is dropped. */
+    large_outcome = OMID_JOB_DEAD;
+    a.n = 0;
+    job.name = NULL;
+    CU_ASSERT_EQUAL_FATAL(queue_enqueue(q, "web", &job, lp, on_enqueued, &a), OMID_OK);
+    CU_ASSERT_FATAL(WAIT_FOR(a.n == 1 && counts().dead == 1));
+    id = a.id;
+    a.n = 0;
+    CU_ASSERT_EQUAL(queue_dead_drop(q, id, lp, on_one, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(a.n == 1) && a.result == OMID_OK);
+    CU_ASSERT_EQUAL(large_wrong, 0);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT (SELECT count(*) FROM job) + (SELECT count(*) FROM large)"), 0);
+}
+
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
@@ -242,6 +341,7 @@ int main(void)
     CU_add_test(s, "writes fail", test_write_fails);
     CU_add_test(s, "synced before it is told", test_synced_before_told);
     CU_add_test(s, "dead letters while it fails", test_dead_while_failing);
+    CU_add_test(s, "large jobs are written once", test_large);
     CU_basic_set_mode(CU_BRM_VERBOSE);
     CU_basic_run_tests();
     unsigned failed = CU_get_number_of_failures();

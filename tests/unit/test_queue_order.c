@@ -239,13 +239,15 @@ static const char v1_sql[] =
     "CREATE INDEX name_expires ON name(expires) WHERE expires IS NOT NULL;"
     "PRAGMA user_version = 1;"
     "INSERT INTO meta VALUES('next_id', 65537);"
-    "INSERT INTO target VALUES(1, 'web', 'a'), (2, 'web', 'b');"
+    "INSERT INTO target VALUES(1, 'web', 'a'), (2, 'web', 'b'), (3, 'web', 'c');"
     /* Ready, retried, leased, dead. */
     "INSERT INTO job VALUES(10, 1, 0, 0, 0, 1600000000000, 0, 1600000000000, 'test', 'n10', NULL, NULL, 'ready');"
     "INSERT INTO job VALUES(11, 1, 0, 2, 0, 1600000000000, 0, 1600000000000, 'test', NULL, 'it broke', NULL, 'again');"
     "INSERT INTO job VALUES(12, 2, 0, 0, 0, 1600000000000, 0, 1600000000000, 'test', NULL, NULL, NULL, 'leased');"
     "INSERT INTO job VALUES(13, 2, 1, 4, 0, 1600000000000, 0, 1600000000000, 'test', 'n13', '410', 1600000000000,"
     " 'dead');"
+    "INSERT INTO job VALUES(14, 3, 0, 0, 0, 1600000000000, 0, 1600000000000, 'test', NULL, NULL, NULL,"
+    " 'large' || zeroblob(5000));"
     "INSERT INTO lease VALUES(12, 1, 1600000060000);"
     "INSERT INTO name VALUES('n10', 'web', 10, NULL), ('n13', 'web', 13, NULL), ('gone', 'web', 9, 1700000100000);";
 
@@ -256,15 +258,15 @@ static void test_first_version(void)
     CU_ASSERT_FATAL(unit_sql(path, v1_sql));
     driven();
     CU_ASSERT_FATAL(started());
-    CU_ASSERT(WAIT_FOR(counts().done == 3));
+    CU_ASSERT(WAIT_FOR(counts().done == 4));
     CU_ASSERT_EQUAL(counts().dead, 1);
-    unsigned attempts[3] = {0};
-    for (size_t i = 0; i < 3; i++) {
-        CU_ASSERT_FATAL(h.seen[i].id >= 10 && h.seen[i].id <= 12);
+    unsigned attempts[5] = {0};
+    for (size_t i = 0; i < 4; i++) {
+        CU_ASSERT_FATAL(h.seen[i].id >= 10 && h.seen[i].id <= 14);
         attempts[h.seen[i].id - 10] = h.seen[i].attempt;
-        CU_ASSERT_STRING_EQUAL(h.seen[i].target, h.seen[i].id == 12 ? "b" : "a");
+        CU_ASSERT_STRING_EQUAL(h.seen[i].target, h.seen[i].id == 14 ? "c" : h.seen[i].id == 12 ? "b" : "a");
     }
-    CU_ASSERT(attempts[0] == 1 && attempts[1] == 3 && attempts[2] == 2);
+    CU_ASSERT(attempts[0] == 1 && attempts[1] == 3 && attempts[2] == 2 && attempts[4] == 1);
     /* Names still answer, ids go on. */
     CU_ASSERT_EQUAL(enqueue("web", "a", "gone", "x", 0, &id), OMID_OK);
     CU_ASSERT_EQUAL(id, 9);

@@ -167,13 +167,14 @@ static void test_index(void)
     CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX));
     CU_ASSERT_EQUAL(access(path, F_OK), -1);
     CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX)); /* nothing is left to cut */
-    CU_ASSERT_FALSE(tombstone_there(&sh, CONV));
-    CU_ASSERT_TRUE(tombstone_make(&sh, CONV));
-    CU_ASSERT_TRUE(tombstone_there(&sh, CONV));
+    CU_ASSERT_FALSE(tombstone_there(&sh, "ann", CONV));
+    CU_ASSERT_TRUE(tombstone_make(&sh, "ann", CONV));
+    CU_ASSERT_FALSE(tombstone_there(&sh, "bob", CONV)); /* nobody else's of this id */
+    CU_ASSERT_TRUE(tombstone_there(&sh, "ann", CONV));
     tombstones_sweep(&sh, (int64_t)time(NULL) * 1000);
-    CU_ASSERT_TRUE(tombstone_there(&sh, CONV));
+    CU_ASSERT_TRUE(tombstone_there(&sh, "ann", CONV));
     tombstones_sweep(&sh, (int64_t)time(NULL) * 1000 + INT64_C(200000000));
-    CU_ASSERT_FALSE(tombstone_there(&sh, CONV));
+    CU_ASSERT_FALSE(tombstone_there(&sh, "ann", CONV));
     mock_free(&m);
 }
 

@@ -27,6 +27,8 @@ struct claim_op {
 static unsigned room(const struct queue *q)
 {
     uint64_t leased = atomic_load(&q->leased);
+    if (atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT)
+        return 0;
     return leased < q->c.in_flight ? (unsigned)(q->c.in_flight - leased) : 0;
 }
 
@@ -45,6 +47,7 @@ void queue_claim_unref(struct queue_claim *c)
     struct queue *q = c->q;
     omid_assert(list_empty(&c->of_target) && list_empty(&c->of_lease));
     c->magic = OMID_MAGIC_DEAD;
+    atomic_fetch_sub(&q->out_bytes, c->view.payload_len);
     free(c->text);
     free(c->payload);
     free(c->attempt);
@@ -59,12 +62,13 @@ static char *put_text(char **at, const char *s)
     return to;
 }
 
-/* From the row that QS_JOB_GET stands on. */
-static struct queue_claim *claim_new(struct queue *q, struct queue_target *t, int64_t id, sqlite3_stmt *st)
+/* From the row that QS_JOB_GET stands on, and the one with its payload, which may be the same. */
+static struct queue_claim *claim_new(struct queue *q, struct queue_target *t, int64_t id, sqlite3_stmt *st,
+                                     sqlite3_stmt *with_payload, int col)
 {
     const char *type = db_col_str(st, 4), *name = db_col_str(st, 5);
-    const void *payload = sqlite3_column_blob(st, 6);
-    size_t len = (size_t)sqlite3_column_bytes(st, 6);
+    const void *payload = sqlite3_column_blob(with_payload, col);
+    size_t len = (size_t)sqlite3_column_bytes(with_payload, col);
     struct queue_claim *c = calloc(1, sizeof(*c));
     size_t text_len =
         (type ? strlen(type) : 0) + (name ? strlen(name) : 0) + strlen(t->name) + strlen(t->owner->name) + 4;
@@ -99,6 +103,7 @@ static struct queue_claim *claim_new(struct queue *q, struct queue_target *t, in
         .created_ms = sqlite3_column_int64(st, 2),
     };
     c->owner = put_text(&at, t->owner->name);
+    atomic_fetch_add(&q->out_bytes, len);
     c->delayed = c->view.attempt > 1 || sqlite3_column_int(st, 3) != 0;
     queue_finish_init(c);
     return c;
@@ -132,16 +137,34 @@ static bool is_leased(const struct queue_target *t, int64_t id)
     return false;
 }
 
-static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_before, bool ordered)
+/* 1: read, *out may be NULL without memory; 0: there is none; -1: failed. */
+static int claim_read(struct queue *q, struct queue_target *t, int64_t id, struct queue_claim **out)
 {
-    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_GET);
+    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_GET), *large = NULL;
     sqlite3_bind_int64(st, 1, id);
     int r = db_step(q->db, st);
-    struct queue_claim *c = r > 0 ? claim_new(q, p->t, id, st) : NULL;
+    if (r > 0 && sqlite3_column_type(st, 6) == SQLITE_INTEGER) {
+        large = db_stmt(q->db, QS_LARGE_GET);
+        sqlite3_bind_int64(large, 1, id);
+        r = db_step(q->db, large);
+    }
+    if (r > 0)
+        *out = claim_new(q, t, id, st, large != NULL ? large : st, large != NULL ? 0 : 6);
+    if (large != NULL)
+        sqlite3_reset(large);
     sqlite3_reset(st);
+    return r;
+}
+
+static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_before, bool ordered)
+{
+    struct queue_claim *c = NULL;
+    int r = claim_read(q, p->t, id, &c);
     if (c == NULL) {
         if (r >= 0)
-            db_set_error(q->db, r ? "no memory" : "an index entry without its job: the file is corrupt");
+            db_set_error(q->db,
+                         r ? "no memory"
+                           : "an index entry without its job, or a job without its payload: the file is corrupt");
         return OMID_ERR;
     }
     c->not_before = not_before;
@@ -149,7 +172,7 @@ static int lease_one(struct queue *q, struct pick *p, int64_t id, int64_t not_be
     c->generation = ++q->generation;
     list_append(&p->claims, &c->of_lease);
     p->n++;
-    st = db_stmt(q->db, QS_LEASE_INSERT);
+    sqlite3_stmt *st = db_stmt(q->db, QS_LEASE_INSERT);
     sqlite3_bind_int64(st, 1, id);
     sqlite3_bind_int64(st, 2, (int64_t)c->generation);
     sqlite3_bind_int64(st, 3, queue_wall(q) + q->c.lease_ms);
@@ -182,6 +205,10 @@ static int pick_ready(struct queue *q, struct pick *p, unsigned quota, int64_t n
         return OMID_ERR;
     sqlite3_reset(st);
     for (unsigned i = 0; i < n; i++) {
+        if (i > 0 && atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT) { /* the rest when there is room again */
+            p->next_due = due[i];
+            break;
+        }
         if (lease_one(q, p, ids[i], due[i], false) != OMID_OK)
             return OMID_ERR;
     }

@@ -104,6 +104,7 @@ static bool target_write(struct queue *q, const struct enqueue_job *j)
 
 static bool job_insert(struct queue *q, const struct enqueue_op *e, const struct enqueue_job *j)
 {
+    const bool large = j->payload_len > QUEUE_LARGE;
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_INSERT);
     sqlite3_bind_int64(st, 1, (int64_t)j->id);
     sqlite3_bind_int64(st, 2, j->target->id);
@@ -112,8 +113,18 @@ static bool job_insert(struct queue *q, const struct enqueue_op *e, const struct
     sqlite3_bind_int64(st, 5, e->now);
     db_bind_str(st, 6, j->type);
     db_bind_str(st, 7, j->name[0] ? j->name : NULL);
-    sqlite3_bind_blob(st, 8, j->payload, (int)j->payload_len, SQLITE_STATIC);
+    if (large)
+        sqlite3_bind_int64(st, 8, (int64_t)j->payload_len);
+    else
+        sqlite3_bind_blob(st, 8, j->payload, (int)j->payload_len, SQLITE_STATIC);
     sqlite3_bind_int(st, 9, j->ordered ? QUEUE_STATE_ORDERED : 0);
+    if (!db_run(q->db, st))
+        return false;
+    if (!large)
+        return true;
+    st = db_stmt(q->db, QS_LARGE_INSERT);
+    sqlite3_bind_int64(st, 1, (int64_t)j->id);
+    sqlite3_bind_blob(st, 2, j->payload, (int)j->payload_len, SQLITE_STATIC);
     return db_run(q->db, st);
 }
 
@@ -167,7 +178,7 @@ static int64_t names_look_up(struct queue *q, struct enqueue_op *e)
     for (size_t i = 0; i < e->n; i++) {
         struct enqueue_job *j = &e->job[i];
         j->id = 0;
-        j->not_before = j->asked > e->now ? j->asked : e->now;
+        j->not_before = j->asked > e->now ? j->asked : queue_row_now(q);
         int known = j->name[0] ? name_known(q, e, j) : 0;
         if (known < 0)
             return -1;

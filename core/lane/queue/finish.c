@@ -44,11 +44,22 @@ bool queue_name_keep(struct queue *q, const char *name, const char *owner)
     return db_run(q->db, st);
 }
 
-static bool job_done(struct queue *q, const struct queue_claim *c)
+bool queue_job_delete(struct queue *q, int64_t id, bool large)
 {
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
-    sqlite3_bind_int64(st, 1, (int64_t)c->view.id);
+    sqlite3_bind_int64(st, 1, id);
     if (!db_run(q->db, st))
+        return false;
+    if (!large)
+        return true;
+    st = db_stmt(q->db, QS_LARGE_DELETE);
+    sqlite3_bind_int64(st, 1, id);
+    return db_run(q->db, st);
+}
+
+static bool job_done(struct queue *q, const struct queue_claim *c)
+{
+    if (!queue_job_delete(q, (int64_t)c->view.id, c->view.payload_len > QUEUE_LARGE))
         return false;
     return c->view.name[0] == '\0' || queue_name_keep(q, c->view.name, c->target->owner->name);
 }
@@ -87,7 +98,7 @@ static bool job_failed(struct queue *q, struct queue_claim *c)
 {
     int64_t delay = queue_retry_delay(&q->c, queue_failures(c->view.attempt, c->lost), c->retry_after_s, q->c.random());
     c->dead = delay < 0;
-    c->next = queue_wall(q) + delay;
+    c->next = queue_row_now(q) + delay;
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost);
 }
 
@@ -95,7 +106,7 @@ static bool job_failed(struct queue *q, struct queue_claim *c)
 static bool job_expired(struct queue *q, struct queue_claim *c)
 {
     c->dead = queue_failures(c->view.attempt, c->lost + 1) > q->c.n_retry;
-    c->next = queue_wall(q);
+    c->next = queue_row_now(q);
     return c->dead ? job_dead(q, c) : job_retry(q, c, c->lost + 1);
 }
 
@@ -211,6 +222,8 @@ static void finish_done(void *ctx, struct db_op *op, int result)
         bool same = c->released || (!expired && c->outcome == OMID_JOB_WAIT);
         if (c->ordered)
             t->head_due = QUEUE_NEVER; /* it is the first again */
+        if (same)                      /* it was due, whatever the clock has been set to since */
+            c->next = queue_min(c->next, queue_wall(q));
         queue_target_ready(t, c->ordered, c->next);
         atomic_fetch_add(&q->waiting, 1);
         if (c->delayed || !same)

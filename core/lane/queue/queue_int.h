@@ -23,10 +23,13 @@
 #define CLAIM_MAGIC UINT32_C(0x71636c6d)
 
 #define QUEUE_MAX_PAYLOAD (((size_t)1 << 20) + 4096) /* the largest event, and a plugin's line about it */
-#define QUEUE_MAX_STRING 4096                        /* bytes of a type, name or target */
-#define QUEUE_MAX_KEY 512                            /* of a receipt */
+/* A longer payload has a row of its own, so that a retry, a death and a replay write the narrow row alone. */
+#define QUEUE_LARGE 3000
+#define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
+#define QUEUE_MAX_KEY 512     /* of a receipt */
 #define QUEUE_MAX_VALUE 4096
-#define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
+#define QUEUE_CLAIM_BATCH 256            /* claims in one transaction */
+#define QUEUE_MAX_OUT ((size_t)64 << 20) /* payloads of attempts under way, in memory; beyond it none is begun */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
 #define QUEUE_LOST_GRACE 3
 #define QUEUE_OWNER_RETRY_MS 1000 /* between two offers to an owner that is not there */
@@ -168,9 +171,11 @@ struct queue {
     /* What the transaction under way adds to; void when it does not commit. */
     int64_t txn_next_id, txn_reserved_id;
     uint64_t txn_jobs;
+    int64_t txn_shift; /* what the rows' delays have yet to be moved by */
 
     /* Read by any thread. */
     atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names, receipts; /* waiting: delayed too */
+    atomic_size_t out_bytes;                                                     /* payloads of claims that exist */
     atomic_uint finishes;                                                        /* not yet written */
     atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
         evicted_receipts, evicted_dead;
@@ -189,6 +194,9 @@ extern const char *const queue_migrations[];
 extern const size_t queue_n_migrations;
 enum queue_stmt {
     QS_JOB_INSERT,
+    QS_LARGE_INSERT,
+    QS_LARGE_DELETE,
+    QS_LARGE_GET,
     QS_JOB_DELETE,
     QS_JOB_RETRY,
     QS_JOB_DEAD,
@@ -236,6 +244,9 @@ static inline int64_t queue_min(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 int64_t queue_wall(const struct queue *q);
+/* Within a transaction: now, for not_before of a row. After the clock was set and before the rows have been moved along
+ * it is what the clock would say had it not been set: the row is moved with the others. */
+int64_t queue_row_now(const struct queue *q);
 int64_t queue_mono(const struct queue *q);
 
 /* load.c: the state in memory from the file; frees the leases of a former process. */
@@ -273,6 +284,8 @@ int64_t queue_retry_delay(const struct queue_config *c, unsigned failures, uint3
 unsigned queue_failures(unsigned attempt, unsigned lost);
 struct db_op *queue_leases_expire(struct queue *q);              /* those that have run out, as operations */
 void queue_claim_return(struct queue *q, struct queue_claim *c); /* nobody took it */
+/* Within a transaction. large: its payload may have a row of its own. */
+bool queue_job_delete(struct queue *q, int64_t id, bool large);
 /* Within a transaction: the job of this name is gone; the name answers for a while. */
 bool queue_name_keep(struct queue *q, const char *name, const char *owner);
 void queue_finish_init(struct queue_claim *c);

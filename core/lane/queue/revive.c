@@ -43,7 +43,7 @@ int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queu
     if (atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs >= q->c.max_jobs)
         return OMID_EFULL;
     *r = (struct queue_revival){
-        .id = (int64_t)d->id, .now = queue_wall(q), .payload_len = d->payload_len, .ordered = d->ordered};
+        .id = (int64_t)d->id, .now = queue_row_now(q), .payload_len = d->payload_len, .ordered = d->ordered};
     struct queue_target *t = queue_target_get(q, d->owner, d->target);
     if (t == NULL)
         return OMID_ERR;
@@ -64,9 +64,7 @@ int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queu
 
 bool queue_dead_remove(struct queue *q, int64_t id, const char *owner, const char *name)
 {
-    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DELETE);
-    sqlite3_bind_int64(st, 1, id);
-    return db_run(q->db, st) && (name == NULL || name[0] == '\0' || queue_name_keep(q, name, owner));
+    return queue_job_delete(q, id, true) && (name == NULL || name[0] == '\0' || queue_name_keep(q, name, owner));
 }
 
 bool queue_revival_drop(struct queue *q, const struct queue_dead *d, struct queue_revival *r)

@@ -18,9 +18,11 @@ static const char v1[] =
     "CREATE INDEX name_expires ON name(expires) WHERE expires IS NOT NULL;";
 
 /* Version 2. job.state became bits (1 dead, 2 ordered): what is dead is seen by `died`, and ordered jobs that are ready
- * are found by an index of their own, in the order of their ids. */
+ * are found by an index of their own, in the order of their ids. A payload beyond QUEUE_LARGE stands in a table of its
+ * own, and job.payload is then its length, an integer; those of version 1 stay where they are. */
 static const char v2[] =
     "ALTER TABLE target ADD COLUMN rate INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE large(id INTEGER PRIMARY KEY, payload BLOB NOT NULL);"
     "DROP INDEX dead_jobs;"
     "DROP INDEX dead_of_target;"
     "CREATE INDEX dead_jobs ON job(died) WHERE died IS NOT NULL;"
@@ -45,6 +47,9 @@ const char *const queue_statements[QS_STATEMENTS] = {
     [QS_JOB_INSERT] =
         "INSERT INTO job(id, target, state, attempt, lost, not_before, wall, created, type, name, payload)"
         " VALUES(?1, ?2, ?9, 0, 0, ?3, ?4, ?5, ?6, ?7, ?8)",
+    [QS_LARGE_INSERT] = "INSERT INTO large(id, payload) VALUES(?1, ?2)",
+    [QS_LARGE_DELETE] = "DELETE FROM large WHERE id = ?1",
+    [QS_LARGE_GET] = "SELECT payload FROM large WHERE id = ?1",
     [QS_JOB_DELETE] = "DELETE FROM job WHERE id = ?1",
     [QS_JOB_RETRY] =
         "UPDATE job SET attempt = ?2, lost = ?3, not_before = ?4, wall = 0, last_error = ifnull(?5, last_error)"
@@ -60,13 +65,14 @@ const char *const queue_statements[QS_STATEMENTS] = {
                        " WHERE j.died IS NOT NULL ORDER BY j.died LIMIT ?1",
 #define DEAD_ROW                                                                                         \
     "SELECT j.id, j.died, j.state, j.attempt, j.created, t.owner, j.type, j.name, t.name, j.last_error," \
-    " length(j.payload)"
+    " CASE typeof(j.payload) WHEN 'integer' THEN j.payload ELSE length(j.payload) END"
     /* From the oldest, and from the newest: by dead_jobs. */
     [QS_DEAD_UP] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target"
                             " WHERE j.died IS NOT NULL AND (j.died, j.id) > (?1, ?2) ORDER BY j.died, j.id LIMIT ?3",
     [QS_DEAD_DOWN] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target WHERE j.died IS NOT NULL"
                               " AND (j.died, j.id) < (?1, ?2) ORDER BY j.died DESC, j.id DESC LIMIT ?3",
-    [QS_DEAD_GET] = DEAD_ROW ", j.payload FROM job j CROSS JOIN target t ON t.id = j.target"
+    [QS_DEAD_GET] = DEAD_ROW ", ifnull((SELECT payload FROM large WHERE id = j.id), j.payload)"
+                             " FROM job j CROSS JOIN target t ON t.id = j.target"
                              " WHERE j.died IS NOT NULL AND j.id = ?1",
     [QS_DEAD_REVIVE] = "UPDATE job SET state = state & 2, attempt = 0, lost = 0, not_before = ?2, wall = 0, died = NULL"
                        " WHERE id = ?1 AND died IS NOT NULL",

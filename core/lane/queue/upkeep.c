@@ -20,6 +20,18 @@
 
 /* ---------------------------------------------------------------- the wall clock */
 
+/* By how much the wall clock is ahead. Who is held up between two looks must not take that for a clock being set. */
+static int64_t wall_ahead(const struct queue *q)
+{
+    int64_t before = queue_mono(q), wall = q->c.now(), after = queue_mono(q);
+    for (int i = 0; i < 10 && after - before > JUMP_MS / 4; i++) {
+        before = after;
+        wall = q->c.now();
+        after = queue_mono(q);
+    }
+    return wall - after;
+}
+
 void queue_clock_check(struct queue *q)
 {
     uint64_t ticks;
@@ -31,7 +43,7 @@ void queue_clock_check(struct queue *q)
             timerfd_settime(q->clock_fd, TFD_TIMER_ABSTIME | TFD_TIMER_CANCEL_ON_SET, &far, NULL);
         }
     }
-    int64_t drift = queue_wall(q) - queue_mono(q), jump = drift - q->drift;
+    int64_t drift = wall_ahead(q), jump = drift - q->drift;
     q->drift = drift;
     if (jump > -JUMP_MS && jump < JUMP_MS)
         return;
@@ -59,6 +71,7 @@ static bool shift_delays(struct queue *q, struct upkeep_op *u)
     sqlite3_stmt *st = db_stmt(q->db, QS_JOBS_SHIFT);
     sqlite3_bind_int64(st, 1, u->shift);
     sqlite3_bind_int64(st, 2, queue_min(now, before));
+    q->txn_shift = 0;
     return db_run(q->db, st);
 }
 
