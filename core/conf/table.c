@@ -317,9 +317,9 @@
       "The longest time a job waits for others to share its commit.") \
     R("queue", "lease", DURATION, "60s", 1 SEC, 1 HOUR, NULL, 0, queue.lease_ms, \
       "A job whose attempt has not ended within this time is offered again.") \
-    R("queue", "in_flight", INT, "64", 1, 10000, NULL, 0, queue.in_flight, \
+    R("queue", "in_flight", INT, "1024", 1, 10000, NULL, 0, queue.in_flight, \
       "Attempts under way at once.") \
-    R("queue", "in_flight_per_target", INT, "4", 1, 10000, NULL, 0, queue.in_flight_per_target, \
+    R("queue", "in_flight_per_target", INT, "64", 1, 10000, NULL, 0, queue.in_flight_per_target, \
       "Attempts under way at once for one target, at most in_flight.") \
     R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, 0, queue.max_jobs, \
       "Jobs that wait or are under way; beyond it new ones are refused.") \

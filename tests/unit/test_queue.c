@@ -128,6 +128,32 @@ static void test_max_jobs(void)
     closed();
 }
 
+/* Attempts under way hold their payloads in memory: large ones are bounded by that, not by their number. */
+static void test_payloads_out(void)
+{
+    enum { JOBS = 80, LARGE = 1 << 20 };
+    char *payload = malloc(LARGE + 1);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(payload);
+    memset(payload, 'x', LARGE);
+    payload[LARGE] = '\0';
+    fresh();
+    cf.in_flight = cf.in_flight_per_target = 1000;
+    CU_ASSERT_FATAL(opened());
+    handler_set(true, 0, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    for (int i = 0; i < JOBS; i++)
+        CU_ASSERT_EQUAL(enqueue("web", "t", NULL, payload, 0, NULL), OMID_OK);
+    free(payload);
+    CU_ASSERT(WAIT_FOR(seen_count() == 64));
+    CU_ASSERT_EQUAL(counts().leased, 64);
+    for (size_t i = 0; i < JOBS; i++) { /* as each ends, one more begins */
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() > i));
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    }
+    CU_ASSERT(WAIT_FOR(counts().done == JOBS));
+    closed();
+}
+
 /* ---------------------------------------------------------------- retries */
 
 static void test_retry_delay_bounds(void)
@@ -941,6 +967,7 @@ int main(void)
     CU_add_test(s, "bad arguments", test_bad_arguments);
     CU_add_test(s, "names", test_names);
     CU_add_test(s, "bound on jobs", test_max_jobs);
+    CU_add_test(s, "payloads under way", test_payloads_out);
     CU_add_test(s, "retry delay", test_retry_delay_bounds);
     CU_add_test(s, "retry times", test_retry_times);
     CU_add_test(s, "not before", test_not_before);

@@ -27,6 +27,8 @@ struct claim_op {
 static unsigned room(const struct queue *q)
 {
     uint64_t leased = atomic_load(&q->leased);
+    if (atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT)
+        return 0;
     return leased < q->c.in_flight ? (unsigned)(q->c.in_flight - leased) : 0;
 }
 
@@ -45,6 +47,7 @@ void queue_claim_unref(struct queue_claim *c)
     struct queue *q = c->q;
     omid_assert(list_empty(&c->of_target) && list_empty(&c->of_lease));
     c->magic = OMID_MAGIC_DEAD;
+    atomic_fetch_sub(&q->out_bytes, c->view.payload_len);
     free(c->text);
     free(c->payload);
     free(c->attempt);
@@ -100,6 +103,7 @@ static struct queue_claim *claim_new(struct queue *q, struct queue_target *t, in
         .created_ms = sqlite3_column_int64(st, 2),
     };
     c->owner = put_text(&at, t->owner->name);
+    atomic_fetch_add(&q->out_bytes, len);
     c->delayed = c->view.attempt > 1 || sqlite3_column_int(st, 3) != 0;
     queue_finish_init(c);
     return c;
@@ -139,7 +143,7 @@ static int claim_read(struct queue *q, struct queue_target *t, int64_t id, struc
     sqlite3_stmt *st = db_stmt(q->db, QS_JOB_GET), *large = NULL;
     sqlite3_bind_int64(st, 1, id);
     int r = db_step(q->db, st);
-    if (r > 0 && sqlite3_column_int(st, 7) > 0) {
+    if (r > 0 && sqlite3_column_type(st, 6) == SQLITE_INTEGER) {
         large = db_stmt(q->db, QS_LARGE_GET);
         sqlite3_bind_int64(large, 1, id);
         r = db_step(q->db, large);
@@ -201,6 +205,10 @@ static int pick_ready(struct queue *q, struct pick *p, unsigned quota, int64_t n
         return OMID_ERR;
     sqlite3_reset(st);
     for (unsigned i = 0; i < n; i++) {
+        if (i > 0 && atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT) { /* the rest when there is room again */
+            p->next_due = due[i];
+            break;
+        }
         if (lease_one(q, p, ids[i], due[i], false) != OMID_OK)
             return OMID_ERR;
     }

@@ -113,9 +113,11 @@ static bool job_insert(struct queue *q, const struct enqueue_op *e, const struct
     sqlite3_bind_int64(st, 5, e->now);
     db_bind_str(st, 6, j->type);
     db_bind_str(st, 7, j->name[0] ? j->name : NULL);
-    sqlite3_bind_blob(st, 8, large ? "" : j->payload, large ? 0 : (int)j->payload_len, SQLITE_STATIC);
+    if (large)
+        sqlite3_bind_int64(st, 8, (int64_t)j->payload_len);
+    else
+        sqlite3_bind_blob(st, 8, j->payload, (int)j->payload_len, SQLITE_STATIC);
     sqlite3_bind_int(st, 9, j->ordered ? QUEUE_STATE_ORDERED : 0);
-    sqlite3_bind_int(st, 10, large ? (int)j->payload_len : 0);
     if (!db_run(q->db, st))
         return false;
     if (!large)

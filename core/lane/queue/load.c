@@ -104,7 +104,9 @@ static bool load_counts(struct queue *q)
     } counts[] = {
         {"SELECT count(*) FROM job WHERE died IS NULL AND (attempt > 0 OR wall = 1)", &q->delayed},
         {"SELECT count(*) FROM job WHERE died IS NOT NULL", &q->dead},
-        {"SELECT total(length(payload) + large) FROM job WHERE died IS NULL", &q->bytes},
+        {"SELECT total(CASE typeof(payload) WHEN 'integer' THEN payload ELSE length(payload) END) FROM job WHERE died "
+         "IS NULL",
+         &q->bytes},
         {"SELECT count(*) FROM name WHERE expires IS NOT NULL", &q->names},
         {"SELECT count(*) FROM receipt", &q->receipts},
     };

@@ -28,7 +28,8 @@
 #define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
 #define QUEUE_MAX_KEY 512     /* of a receipt */
 #define QUEUE_MAX_VALUE 4096
-#define QUEUE_CLAIM_BATCH 256 /* claims in one transaction */
+#define QUEUE_CLAIM_BATCH 256            /* claims in one transaction */
+#define QUEUE_MAX_OUT ((size_t)64 << 20) /* payloads of attempts under way, in memory; beyond it none is begun */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
 #define QUEUE_LOST_GRACE 3
 #define QUEUE_OWNER_RETRY_MS 1000 /* between two offers to an owner that is not there */
@@ -174,6 +175,7 @@ struct queue {
 
     /* Read by any thread. */
     atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names, receipts; /* waiting: delayed too */
+    atomic_size_t out_bytes;                                                     /* payloads of claims that exist */
     atomic_uint finishes;                                                        /* not yet written */
     atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
         evicted_receipts, evicted_dead;

@@ -19,10 +19,9 @@ static const char v1[] =
 
 /* Version 2. job.state became bits (1 dead, 2 ordered): what is dead is seen by `died`, and ordered jobs that are ready
  * are found by an index of their own, in the order of their ids. A payload beyond QUEUE_LARGE stands in a table of its
- * own, and job.large says how long it is; those of version 1 stay where they are. */
+ * own, and job.payload is then its length, an integer; those of version 1 stay where they are. */
 static const char v2[] =
     "ALTER TABLE target ADD COLUMN rate INTEGER NOT NULL DEFAULT 0;"
-    "ALTER TABLE job ADD COLUMN large INTEGER NOT NULL DEFAULT 0;"
     "CREATE TABLE large(id INTEGER PRIMARY KEY, payload BLOB NOT NULL);"
     "DROP INDEX dead_jobs;"
     "DROP INDEX dead_of_target;"
@@ -46,8 +45,8 @@ const size_t queue_n_migrations = ARRAY_LEN(queue_migrations);
 
 const char *const queue_statements[QS_STATEMENTS] = {
     [QS_JOB_INSERT] =
-        "INSERT INTO job(id, target, state, attempt, lost, not_before, wall, created, type, name, payload, large)"
-        " VALUES(?1, ?2, ?9, 0, 0, ?3, ?4, ?5, ?6, ?7, ?8, ?10)",
+        "INSERT INTO job(id, target, state, attempt, lost, not_before, wall, created, type, name, payload)"
+        " VALUES(?1, ?2, ?9, 0, 0, ?3, ?4, ?5, ?6, ?7, ?8)",
     [QS_LARGE_INSERT] = "INSERT INTO large(id, payload) VALUES(?1, ?2)",
     [QS_LARGE_DELETE] = "DELETE FROM large WHERE id = ?1",
     [QS_LARGE_GET] = "SELECT payload FROM large WHERE id = ?1",
@@ -60,13 +59,13 @@ const char *const queue_statements[QS_STATEMENTS] = {
     /* From the index alone; then the row. */
     [QS_JOB_DUE] = "SELECT id, not_before FROM job WHERE state = 0 AND target = ?1 ORDER BY not_before, id LIMIT ?2",
     [QS_JOB_HEAD] = "SELECT id, not_before FROM job WHERE state = 2 AND target = ?1 ORDER BY id LIMIT 1",
-    [QS_JOB_GET] = "SELECT attempt, lost, created, wall, type, name, payload, large FROM job WHERE id = ?1",
+    [QS_JOB_GET] = "SELECT attempt, lost, created, wall, type, name, payload FROM job WHERE id = ?1",
     [QS_JOBS_SHIFT] = "UPDATE job SET not_before = not_before + ?1 WHERE died IS NULL AND wall = 0 AND not_before > ?2",
     [QS_DEAD_OLDEST] = "SELECT j.id, t.owner, j.name, j.died FROM job j JOIN target t ON t.id = j.target"
                        " WHERE j.died IS NOT NULL ORDER BY j.died LIMIT ?1",
 #define DEAD_ROW                                                                                         \
     "SELECT j.id, j.died, j.state, j.attempt, j.created, t.owner, j.type, j.name, t.name, j.last_error," \
-    " length(j.payload) + j.large"
+    " CASE typeof(j.payload) WHEN 'integer' THEN j.payload ELSE length(j.payload) END"
     /* From the oldest, and from the newest: by dead_jobs. */
     [QS_DEAD_UP] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target"
                             " WHERE j.died IS NOT NULL AND (j.died, j.id) > (?1, ?2) ORDER BY j.died, j.id LIMIT ?3",
