@@ -11,9 +11,10 @@ static bool is_boundary_char(unsigned char c)
 }
 
 /* The value of a parameter of a header's value ("; name=value" or a quoted one), unescaped into out. false: absent, or
- * longer than fits. */
+ * longer than fits: then out holds its begin. */
 static bool parameter(const char *value, size_t len, const char *name, char *out, size_t outlen)
 {
+    out[0] = '\0';
     size_t name_len = strlen(name), at = 0;
     while (at < len) {
         /* To the next parameter; what is quoted has no separators. */
@@ -35,8 +36,10 @@ static bool parameter(const char *value, size_t len, const char *name, char *out
         for (at += quoted; at < len && (quoted ? value[at] != '"' : value[at] != ';' && value[at] != ' '); at++) {
             if (quoted && value[at] == '\\' && at + 1 < len)
                 at++;
-            if (n + 1 >= outlen)
+            if (n + 1 >= outlen) {
+                out[n] = '\0';
                 return false;
+            }
             out[n++] = value[at];
         }
         out[n] = '\0';
@@ -93,9 +96,22 @@ static bool disposition(struct multipart_part *p, const char *value, size_t len,
     }
     if (!parameter(value, len, "name", p->name, sizeof(p->name)))
         p->name[0] = '\0';
-    if (!parameter(value, len, "filename", p->filename, sizeof(p->filename)))
-        p->filename[0] = '\0';
+    if (!parameter(value, len, "filename", p->filename, sizeof(p->filename))) {
+        char extended[2];
+        if (p->filename[0] != '\0') {
+            snprintf(err, errlen, "its file name is longer than %d bytes", MULTIPART_MAX_NAME);
+            return false;
+        }
+        (void)parameter(value, len, "filename*", extended, sizeof(extended));
+        if (extended[0] != '\0') { /* RFC 7578, 4.2; not silently a field without a file */
+            snprintf(err, errlen, "expected filename, found filename*");
+            return false;
+        }
+    }
+    bool named = p->filename[0] != '\0';
     base_name(p->filename);
+    if (named && p->filename[0] == '\0')
+        strcpy(p->filename, "unnamed");
     return true;
 }
 

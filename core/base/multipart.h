@@ -12,7 +12,8 @@
 
 struct multipart_part {
     char name[MULTIPART_MAX_NAME + 1];     /* of the form's field; "" when absent */
-    char filename[MULTIPART_MAX_NAME + 1]; /* without any folder, control characters left out; "" when absent */
+    char filename[MULTIPART_MAX_NAME + 1]; /* without any folder, control characters left out; "" when absent,
+                                            * "unnamed" when nothing is left of it */
     char type[128];                        /* Content-Type; "" when absent */
     const unsigned char *data;             /* into the body */
     size_t len;

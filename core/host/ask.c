@@ -5,6 +5,7 @@
  */
 #include "host/ask.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -232,12 +233,12 @@ static const char *answer_fault(const struct omid_answer *a)
         return "a part of it is missing";
     for (size_t i = 0; i < a->n_intervals; i++) {
         const struct omid_interval *v = &a->intervals[i];
-        if (!(v->start >= 0 && v->end > v->start) || (i > 0 && v->start < a->intervals[i - 1].end))
+        if (!(v->start >= 0 && v->end > v->start && isfinite(v->end)) || (i > 0 && v->start < a->intervals[i - 1].end))
             return "its intervals are not in order";
     }
     for (size_t i = 0; i < a->n_segments; i++) {
         const struct omid_stt_segment *s = &a->segments[i];
-        if (s->text == NULL || !(s->start >= 0 && s->end >= s->start))
+        if (s->text == NULL || !(s->start >= 0 && s->end >= s->start && isfinite(s->end)))
             return "a segment has no text, or no time";
     }
     return NULL;

@@ -49,6 +49,7 @@ const char *http_reason(int status)
         {502, "Bad Gateway"},
         {503, "Service Unavailable"},
         {504, "Gateway Timeout"},
+        {507, "Insufficient Storage"},
     };
     static const char *const classes[] = {"OK", "Redirect", "Client Error", "Server Error"};
 

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,6 +30,12 @@ static struct metric *outcome_metric(const char *outcome)
 static struct metric *running_metric(void)
 {
     return metric_gauge("omid_sync_running", "Recordings made offline that are being worked on.");
+}
+
+static struct metric *waiting_metric(void)
+{
+    return metric_gauge("omid_sync_waiting",
+                        "Recordings made offline whose transcript waits for the end of a conversation it belongs to.");
 }
 
 /* ---------------------------------------------------------------- a job */
@@ -75,6 +82,15 @@ char *job_path(const struct job *j, const char *suffix)
     return asprintf(&path, "%s/%s%s", j->sync->dir, j->file, suffix) < 0 ? NULL : path;
 }
 
+static void job_wait_set(struct job *j, bool waiting)
+{
+    if (j->waiting == waiting)
+        return;
+    j->waiting = waiting;
+    j->sync->waiting += waiting ? 1 : (size_t)-1;
+    metric_add(waiting_metric(), waiting ? 1 : -1);
+}
+
 static void job_free(struct job *j)
 {
     CHECK_MAGIC(j, JOB_MAGIC);
@@ -83,6 +99,7 @@ static void job_free(struct job *j)
     if (map_get(j->sync->job, j->file) == j)
         map_remove(j->sync->job, j->file);
     metric_add(running_metric(), -1);
+    job_wait_set(j, false);
     job_stt_free(j);
     pcm_free(&j->pcm);
     free(j->conversation);
@@ -98,6 +115,7 @@ static void job_over(struct job *j)
 {
     struct sync *y = j->sync;
     map_remove(y->job, j->file);
+    job_wait_set(j, false);
     j->abandoned = true;
     host_ask_cancel(&j->ask);
     ev_timer_stop(loop_ev(y->ss->env.loop), &j->timer);
@@ -204,35 +222,67 @@ bool job_read(struct job *j, uint64_t at, size_t n)
 
 /* ---------------------------------------------------------------- the end of a job's work */
 
-static void unlink_run(void *arg)
+/* Between a look at the store and an unlink, and between a look at the file and its writing: executors' threads alone.
+ */
+static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
+
+void sync_files_lock(bool lock)
 {
-    char *path = arg; /* two names behind each other */
-    unlink(path);
-    unlink(path + strlen(path) + 1);
+    (void)(lock ? pthread_mutex_lock(&files_lock) : pthread_mutex_unlock(&files_lock));
 }
 
-static void unlink_done(void *arg, bool ran)
+void sync_file_drop(struct store *store, const char *dir, const char *file)
 {
-    if (!ran)
-        unlink_run(arg);
+    char path[4400], err[128];
+    snprintf(path, sizeof(path), "%s/%s", dir, file);
+    sync_files_lock(true);
+    if (store_recording_wants(store, file, err, sizeof(err)) == 0)
+        unlink(path);
+    sync_files_lock(false);
+}
+
+struct removal {
+    struct store *store;
+    bool upload;
+    const char *file; /* behind dir */
+    char dir[];
+};
+
+static void removal_run(void *arg)
+{
+    const struct removal *r = arg;
+    char path[4400];
+    snprintf(path, sizeof(path), "%s/%s.pcm", r->dir, r->file);
+    unlink(path);
+    if (r->upload)
+        sync_file_drop(r->store, r->dir, r->file);
+}
+
+static void removal_done(void *arg, bool ran)
+{
+    (void)ran; /* else looked for at the next start */
     free(arg);
 }
 
 /* The files of a recording; the upload itself stays while there is something left to do. */
 static void files_remove(struct job *j, bool upload)
 {
-    char *paths = NULL;
-    int n = asprintf(&paths, "%s/%s.pcm%c%s/%s", j->sync->dir, j->file, '\0', j->sync->dir, upload ? j->file : ".none");
-    if (n < 0)
+    const char *dir = j->sync->dir;
+    struct removal *r = malloc(sizeof(*r) + strlen(dir) + strlen(j->file) + 2);
+    if (r == NULL)
         return; /* looked for at the next start */
+    r->store = j->sync->ss->env.store;
+    r->upload = upload;
+    r->file = stpcpy(r->dir, dir) + 1;
+    strcpy(r->dir + strlen(dir) + 1, j->file);
     const struct omid_work work = {.size = sizeof(work),
                                    .pool = OMID_POOL_STORAGE,
                                    .label = "sync_remove",
-                                   .run = unlink_run,
-                                   .done = unlink_done,
-                                   .arg = paths};
+                                   .run = removal_run,
+                                   .done = removal_done,
+                                   .arg = r};
     if (exec_submit(j->sync->ss->env.exec, exec_core, j->sync->ss->env.loop, &work) != OMID_OK)
-        free(paths);
+        free(r);
 }
 
 static void settle_write(struct job *j);
@@ -247,6 +297,8 @@ static void on_settle_again(struct ev_loop *ev, ev_timer *t, int revents)
 static void on_settled(void *arg, int result)
 {
     struct job *j = arg;
+    if (result == OMID_OK || result == OMID_ENOTSUP)
+        files_remove(j, j->end.stored); /* also while the daemon stops: nobody would look for them again */
     if (!job_returned(j))
         return;
     if (result == OMID_ERR) {
@@ -256,7 +308,6 @@ static void on_settled(void *arg, int result)
         return;
     }
     struct sync *y = j->sync;
-    files_remove(j, j->end.stored);
     job_over(j);
     sync_kick(y);
 }
@@ -301,6 +352,12 @@ void job_failed(struct job *j)
         st.stored = true;
         metric_add(outcome_metric("failed"), 1);
         log_warning(MODULE, "a recording has failed", LS("file", j->file), LS("reason", j->err));
+    } else if (kept && j->result == OMID_EINVAL) { /* its file is gone, or damaged: the same every time */
+        st.status = RECORDING_DONE;
+        st.progress = 1;
+        st.stored = true;
+        metric_add(outcome_metric("failed"), 1);
+        log_error(MODULE, "a recording's audio is lost", LS("file", j->file), LS("reason", j->err));
     } else {
         st.status = kept ? RECORDING_DONE : RECORDING_WAITING;
         st.progress = kept ? 1 : 0;
@@ -363,8 +420,14 @@ static void on_merged(void *arg, int result, const char (*ids)[37], size_t n)
                       result == OMID_ERR ? STORE_RETRY_S : ss->env.conf->sync.check_ms / 1000., 0.);
         j->timer.data = j;
         ev_timer_start(loop_ev(ss->env.loop), &j->timer);
+        if (result == OMID_EFULL && !j->waiting && j->sync->waiting < SYNC_WAITING_MAX) {
+            pcm_free(&j->pcm);
+            job_wait_set(j, true);
+            sync_kick(j->sync);
+        }
         return;
     }
+    job_wait_set(j, false);
     if (result != OMID_OK || !ids_take(j, ids, n)) {
         job_over(j); /* done before, or found again */
         return;
@@ -487,7 +550,8 @@ static void decode_run(void *arg)
     int out = to != NULL ? open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0640) : -1;
     void *data = MAP_FAILED;
     if (in < 0 || out < 0 || fstat(in, &st) != 0) {
-        j->result = in < 0 && errno == ENOENT ? OMID_EINVAL : OMID_ERR;
+        /* The first time its upload may still be at it. */
+        j->result = in < 0 && errno == ENOENT && j->attempts > 0 ? OMID_EINVAL : OMID_ERR;
         snprintf(j->err, sizeof(j->err), "the recording can't be opened: %s", strerror(errno));
     } else if (st.st_size == 0) {
         j->result = OMID_EINVAL;
@@ -496,9 +560,8 @@ static void decode_run(void *arg)
         j->result = OMID_ERR;
         snprintf(j->err, sizeof(j->err), "the recording can't be read: %s", strerror(errno));
     } else {
-        uint64_t max = j->sync->ss->env.conf->sync.max_audio_ms * (RECORDING_RATE / 1000);
-        j->result =
-            recording_decode(j->format, data, (size_t)st.st_size, max, out, &j->samples, j->err, sizeof(j->err));
+        j->result = recording_decode(j->format, data, (size_t)st.st_size, j->max_samples, out, &j->samples, j->err,
+                                     sizeof(j->err));
     }
     if (data != MAP_FAILED)
         munmap(data, (size_t)st.st_size);
@@ -549,6 +612,7 @@ static void job_begin(struct sync *y, const struct store_recording *r)
     j->format = (enum recording_format)r->format;
     j->start_ms = r->start_ms;
     j->attempts = r->attempts;
+    j->max_samples = y->ss->env.conf->sync.max_audio_ms * (uint64_t)(RECORDING_RATE / 1000);
     j->uid = strdup(r->uid);
     j->language = strdup(r->language);
     j->file = strdup(r->file);
@@ -570,13 +634,18 @@ static void job_begin(struct sync *y, const struct store_recording *r)
 
 /* ---------------------------------------------------------------- a reactor's recordings */
 
+static bool has_room(const struct sync *y)
+{
+    return map_count(y->job) - y->waiting < y->ss->env.conf->sync.running;
+}
+
 static void on_due(void *arg, const struct store_recording *r, size_t n)
 {
     struct sync *y = arg;
     CHECK_MAGIC(y, SYNC_MAGIC);
     struct sessions *ss = y->ss;
     y->asking = false;
-    for (size_t i = 0; i < n && !ss->draining && map_count(y->job) < ss->env.conf->sync.running; i++) {
+    for (size_t i = 0; i < n && !ss->draining && has_room(y); i++) {
         if (session_reactor_of(r[i].uid, ss->env.reactors) == ss->env.reactor && map_get(y->job, r[i].file) == NULL)
             job_begin(y, &r[i]);
     }
@@ -592,7 +661,7 @@ void sync_kick(struct sync *y)
         y->again = true;
         return;
     }
-    if (ss->draining || map_count(y->job) >= ss->env.conf->sync.running)
+    if (ss->draining || !has_room(y))
         return;
     y->again = false;
     int64_t now = clock_wall_ms();
@@ -613,14 +682,15 @@ static void on_check(struct ev_loop *ev, ev_timer *t, int revents)
 
 static void sweep_file(struct sync *y, const char *dir, const char *name)
 {
-    char path[4400], file[256], err[128];
+    char path[4400];
     struct stat st;
     snprintf(path, sizeof(path), "%s/%s", dir, name);
     if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || clock_wall_ms() / 1000 - st.st_mtime < SWEEP_AGE_S)
         return;
-    snprintf(file, sizeof(file), "%.*s", (int)strcspn(name, "."), name);
-    if (strchr(name, '.') != NULL || store_recording_wants(y->ss->env.store, file, err, sizeof(err)) == 0)
+    if (strchr(name, '.') != NULL)
         unlink(path);
+    else
+        sync_file_drop(y->ss->env.store, dir, name);
 }
 
 static void sweep_run(void *arg)
@@ -662,6 +732,7 @@ struct sync *sync_new(struct sessions *ss)
     for (size_t i = 0; i < ARRAY_LEN(outcomes); i++)
         (void)outcome_metric(outcomes[i]);
     (void)running_metric();
+    (void)waiting_metric();
     double check = ss->env.conf->sync.check_ms / 1000.;
     ev_timer_init(&y->check, on_check, 0., check);
     y->check.data = y;

@@ -20,6 +20,7 @@
 
 #define SYNC_MAGIC UINT32_C(0x73796e63)
 #define JOB_MAGIC UINT32_C(0x73796a62)
+#define SYNC_WAITING_MAX 64 /* of one reactor; more of them take the place of others */
 
 enum job_state {
     JOB_NEW,
@@ -47,12 +48,13 @@ struct job {
     int64_t start_ms;
     unsigned attempts;
     bool working;   /* an executor or the store will answer */
+    bool waiting;   /* JOB_WAIT, for a conversation's end: leaves its place to others */
     bool abandoned; /* and then nobody wants it any more */
     struct host_ask *ask;
     ev_timer timer;
-    uint64_t samples; /* of all */
-    uint64_t at;      /* the window's first */
-    struct pcm pcm;   /* the window, or the piece */
+    uint64_t samples, max_samples; /* of all; allowed */
+    uint64_t at;                   /* the window's first */
+    struct pcm pcm;                /* the window, or the piece */
     int result;
     char err[256];
     /* of the window */
@@ -60,6 +62,7 @@ struct job {
     size_t n_speech, speech_at;
     bool cut_open;             /* its last stretch may go on behind it: heard again with the next window */
     unsigned model;            /* of stt.models, that is asked */
+    char asked[64];            /* and its name: the list may be another one when the answer comes */
     struct segment_list found; /* seconds of the recording */
     double found_until;
     /* of the audio */
@@ -74,6 +77,7 @@ struct sync {
     struct sessions *ss;
     struct map *job; /* file -> struct job */
     ev_timer check;
+    size_t waiting;     /* of them, for a conversation's end */
     bool asking, again; /* the store has been asked for what is due */
     bool swept;         /* files that belong to nothing have been looked for */
     char *dir;
@@ -101,6 +105,10 @@ void job_transcribed(struct job *j); /* by sync_stt.c: all of it */
 void job_audio_kept(struct job *j);  /* by sync_audio.c: all of it */
 /* dir/file.suffix; malloc()ed. */
 char *job_path(const struct job *j, const char *suffix);
+/* Removes an upload's file, unless its recording is to be worked on. Executor. */
+void sync_file_drop(struct store *store, const char *dir, const char *file);
+/* Nothing is removed by that meanwhile. Executor. */
+void sync_files_lock(bool lock);
 /* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
 bool job_read(struct job *j, uint64_t at, size_t n);
 

@@ -45,12 +45,12 @@ static struct metric *fallback_metric(const char *from, const char *to, const ch
 
 static bool segments_take(struct job *j, const struct omid_answer *a)
 {
-    const struct conf *conf = j->sync->ss->env.conf;
-    double offset = seconds(j->at) + j->speech[j->speech_at].start;
+    const struct omid_interval *v = &j->speech[j->speech_at];
+    double offset = seconds(j->at) + v->start, length = v->end - v->start; /* nothing was said outside of it */
     for (size_t i = 0; i < a->n_segments; i++) {
         const struct omid_stt_segment *g = &a->segments[i];
-        struct segment *s = segment_new(g->text, g->speaker > 0 ? g->speaker : 0, false, offset + g->start,
-                                        offset + g->end, conf->stt.models.item[j->model]);
+        struct segment *s = segment_new(g->text, g->speaker > 0 ? g->speaker : 0, false,
+                                        offset + fmin(g->start, length), offset + fmin(g->end, length), j->asked);
         if (s == NULL)
             return false;
         if (s->text[0] == '\0') {
@@ -68,7 +68,6 @@ static void transcribe(struct job *j);
 static void on_transcribed(void *arg, const struct omid_answer *a)
 {
     struct job *j = arg;
-    const struct conf *conf = j->sync->ss->env.conf;
     CHECK_MAGIC(j, JOB_MAGIC);
     j->ask = NULL;
     if (a->result == OMID_OK && segments_take(j, a)) {
@@ -78,7 +77,7 @@ static void on_transcribed(void *arg, const struct omid_answer *a)
         return;
     }
     j->result = OMID_ERR;
-    snprintf(j->err, sizeof(j->err), "%s: %s", conf->stt.models.item[j->model],
+    snprintf(j->err, sizeof(j->err), "%s: %s", j->asked,
              a->result == OMID_OK      ? "out of memory"
              : a->text != NULL         ? a->text
              : a->result == OMID_EFULL ? "no room now"
@@ -105,12 +104,13 @@ static void transcribe(struct job *j)
     struct sessions *ss = j->sync->ss;
     const struct conf_list *models = &ss->env.conf->stt.models;
     const struct omid_interval *v = &j->speech[j->speech_at];
-    unsigned before = j->model;
+    unsigned before = j->model < models->n ? j->model : models->n; /* the list may be shorter now */
+    j->model = before;
     struct omid_stt_params p;
     while (j->model < models->n && !host_answers(ss->env.host, ss->env.reactor, HOST_ASK_TRANSCRIBE, params_of(j, &p)))
         j->model++;
     if (before > 0)
-        metric_add(fallback_metric(models->item[before - 1], j->model < models->n ? models->item[j->model] : "none",
+        metric_add(fallback_metric(j->asked, j->model < models->n ? models->item[j->model] : "none",
                                    j->model < models->n ? "degraded" : "exhausted"),
                    1);
     if (j->model >= models->n) {
@@ -122,6 +122,7 @@ static void transcribe(struct job *j)
         job_failed(j);
         return;
     }
+    snprintf(j->asked, sizeof(j->asked), "%s", models->item[j->model]);
     size_t from = (size_t)(v->start * RECORDING_RATE), to = (size_t)(v->end * RECORDING_RATE);
     if (to > j->pcm.n)
         to = j->pcm.n;

@@ -18,6 +18,7 @@
 #include "base/log.h"
 #include "base/multipart.h"
 #include "base/query.h"
+#include "base/utf8.h"
 #include "lane/exec/exec.h"
 #include "session/sync.h"
 
@@ -43,6 +44,7 @@ struct upload {
     char (*hash)[RECORDING_HASH + 1];
     char (*path)[2 * RECORDING_HASH]; /* names within dir */
     bool again[RECORDING_FILES_MAX];  /* known before */
+    size_t of[RECORDING_FILES_MAX];   /* their parts */
     size_t n;
     struct buf body;
     int result;
@@ -153,25 +155,6 @@ static void on_job_read(void *arg, bool ran)
     job_answer(arg, ran, 200);
 }
 
-/* What was known, and is done with, needs its file no more. */
-static void taken_read_run(void *arg)
-{
-    struct upload *u = arg;
-    char path[4400], err[128];
-    for (size_t i = 0; i < u->n; i++) {
-        if (!u->again[i] || store_recording_wants(u->ss->env.store, u->file[i].file, err, sizeof(err)) != 0)
-            continue;
-        snprintf(path, sizeof(path), "%s/%s", u->dir, u->file[i].file);
-        unlink(path);
-    }
-    job_read_run(arg);
-}
-
-static void on_taken_read(void *arg, bool ran)
-{
-    job_answer(arg, ran, 202);
-}
-
 static void job_opened(struct channel *ch)
 {
     struct upload *u = upload_begin(ch);
@@ -247,6 +230,10 @@ static bool file_take(struct upload *u, size_t parts, size_t i)
         refuse_part(u, i, p->filename, "it is empty");
         return false;
     }
+    if (!utf8_valid(p->filename, strlen(p->filename))) {
+        refuse_part(u, i, "a file", "its name is not UTF-8");
+        return false;
+    }
     f->format = (int)recording_sniff(p->data, p->len, p->filename);
     if (f->format == RECORDING_UNKNOWN) {
         refuse_part(u, i, p->filename, "it is neither WAV nor Opus (in Ogg, or *.bin)");
@@ -272,7 +259,7 @@ static bool file_take(struct upload *u, size_t parts, size_t i)
     return true;
 }
 
-static bool parse(struct upload *u, const struct channel_request *req, const unsigned char *data[])
+static bool parse(struct upload *u, const struct channel_request *req)
 {
     char boundary[MULTIPART_MAX_BOUNDARY + 1];
     size_t parts = 0;
@@ -298,7 +285,7 @@ static bool parse(struct upload *u, const struct channel_request *req, const uns
             refuse_part(u, i, u->part[i].filename, "there are more files than one upload may have (sync.max_files)");
             return false;
         }
-        data[u->n] = u->part[i].data;
+        u->of[u->n] = i;
         if (!file_take(u, parts, i))
             return false;
     }
@@ -354,24 +341,85 @@ static bool dir_sync(const char *dir)
     return ok;
 }
 
+/* A file of the upload, unless it is there. */
+static bool file_put(struct upload *u, size_t i)
+{
+    return file_write(u, u->file[i].file, u->part[u->of[i]].data, u->part[u->of[i]].len);
+}
+
+/* What is not wanted: refused, or known and done with. */
+static void files_drop(struct upload *u)
+{
+    for (size_t i = 0; i < u->n; i++)
+        sync_file_drop(u->ss->env.store, u->dir, u->file[i].file);
+}
+
+/* Rows are there now: their files stay from here on. One that somebody has removed just before is written again. */
+static void taken_read_run(void *arg)
+{
+    struct upload *u = arg;
+    char path[4400], err[128];
+    for (size_t i = 0; i < u->n; i++) {
+        snprintf(path, sizeof(path), "%s/%s", u->dir, u->file[i].file);
+        sync_files_lock(true);
+        if (access(path, F_OK) != 0 &&
+            store_recording_wants(u->ss->env.store, u->file[i].file, err, sizeof(err)) != 0 && !file_put(u, i))
+            log_error(MODULE, "an upload is lost", LS("file", path), LS("reason", strerror(errno)));
+        sync_files_lock(false);
+    }
+    files_drop(u);
+    job_read_run(arg);
+}
+
+static void on_taken_read(void *arg, bool ran)
+{
+    struct upload *u = arg;
+    sync_kick(u->ss->sync);
+    job_answer(u, ran, 202);
+}
+
+static void refused_run(void *arg)
+{
+    files_drop(arg);
+}
+
+static void on_refused(void *arg, bool ran)
+{
+    struct upload *u = arg;
+    (void)ran; /* else they are looked for at the next start */
+    upload_refuse(u, u->status, u->err);
+}
+
+/* Not without its files: they would stay for ever. */
+static void upload_undo(struct upload *u, int status, const char *why)
+{
+    u->status = status;
+    snprintf(u->err, sizeof(u->err), "%s", why);
+    const struct omid_work work = {.size = sizeof(work),
+                                   .pool = OMID_POOL_STORAGE,
+                                   .label = "sync_undo",
+                                   .run = refused_run,
+                                   .done = on_refused,
+                                   .arg = u};
+    if (exec_submit(u->ss->env.exec, exec_core, u->ss->env.loop, &work) != OMID_OK)
+        upload_refuse(u, u->status, u->err);
+}
+
 static void take_run(void *arg)
 {
     struct upload *u = arg;
     const struct channel_request *req = channel_request(u->ch);
-    const unsigned char *data[RECORDING_FILES_MAX];
-    if (!parse(u, req, data))
+    if (!parse(u, req))
         return;
     bool ok = mkdir(u->dir, 0750) == 0 || errno == EEXIST;
-    for (size_t i = 0, k = 0; ok && i < u->n; i++, k++) {
-        while (u->part[k].data != data[i])
-            k++;
-        ok = file_write(u, u->file[i].file, data[i], u->part[k].len);
-    }
+    for (size_t i = 0; ok && i < u->n; i++)
+        ok = file_put(u, i);
     if (ok && dir_sync(u->dir))
         return;
     u->status = 507;
     snprintf(u->err, sizeof(u->err), "the upload can't be kept: %s", strerror(errno));
-    log_error(MODULE, "an upload can't be kept", LS("dir", u->dir), LS("reason", strerror(errno)));
+    log_error(MODULE, "an upload can't be kept", LS("dir", u->dir), LS("reason", u->err));
+    files_drop(u);
 }
 
 /* ---------------------------------------------------------------- into the store */
@@ -381,18 +429,17 @@ static void on_put(void *arg, int result, const bool *again)
     struct upload *u = arg;
     CHECK_MAGIC(u, UPLOAD_MAGIC);
     if (result == OMID_ENOTSUP) {
-        upload_refuse(u, 429, "too many of this user's recordings wait, try again later");
+        upload_undo(u, 429, "too many of this user's recordings wait, try again later");
         return;
     }
     if (result != OMID_OK) {
-        upload_refuse(u, 503, "the store failed, try again later");
+        upload_undo(u, 503, "the store failed, try again later");
         return;
     }
     size_t known = 0;
     for (size_t i = 0; i < u->n; i++)
         known += u->again[i] = again[i];
     log_info(MODULE, "an upload is taken", LS("job", u->id), LU("files", u->n), LU("known", known));
-    sync_kick(u->ss->sync);
     upload_work(u, "sync_job", taken_read_run, on_taken_read);
 }
 
@@ -400,7 +447,7 @@ static void on_taken(void *arg, bool ran)
 {
     struct upload *u = arg;
     CHECK_MAGIC(u, UPLOAD_MAGIC);
-    if (!ran || u->ss->draining) {
+    if (!ran) {
         upload_refuse(u, 503, "going away");
         return;
     }
@@ -408,11 +455,15 @@ static void on_taken(void *arg, bool ran)
         upload_refuse(u, u->status, u->err);
         return;
     }
+    if (u->ss->draining) {
+        upload_undo(u, 503, "going away");
+        return;
+    }
     const struct store_upload put = {
         .id = u->id, .uid = u->uid, .language = u->language, .now_ms = clock_wall_ms(), .file = u->file, .n = u->n};
     int rc = store_upload_put(u->ss->env.store, &put, u->ss->env.loop, on_put, u);
     if (rc != OMID_OK)
-        upload_refuse(u, 503, "overloaded, try again later");
+        upload_undo(u, 503, "overloaded, try again later");
 }
 
 static bool language_take(struct upload *u, const char *text, char *err, size_t errlen)

@@ -84,6 +84,9 @@ static int put_file(struct db *db, struct put_call *p, int64_t job, size_t i)
         sqlite3_stmt *st = db_stmt(db, SS_RECORDING_AGAIN);
         sqlite3_bind_int64(st, 1, n);
         sqlite3_bind_int64(st, 2, p->now_ms);
+        sqlite3_bind_int(st, 3, f->format);
+        sqlite3_bind_int64(st, 4, f->start_ms);
+        db_bind_str(st, 5, p->language);
         if (!db_run(db, st))
             return OMID_ERR;
     }

@@ -186,10 +186,13 @@ const char *const store_statements[SS_STATEMENTS] = {
         "INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts, not_before,"
         " progress, seconds, stored) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, 0)",
     [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, progress = 0, stored = 0,"
-                           " error = NULL, created = ?2 WHERE n = ?1",
+                           " error = NULL, created = ?2, format = ?3, start = ?4, language = ?5 WHERE n = ?1",
     [SS_RECORDING_COUNT] = "SELECT count(*) FROM recording WHERE uid = ?1 AND stored = 0",
-    [SS_RECORDINGS_DUE] = "SELECT n, uid, language, file, format, start, status, attempts, conversations FROM recording"
-                          " WHERE stored = 0 AND not_before <= ?1 ORDER BY not_before, n LIMIT ?2",
+    [SS_RECORDINGS_DUE] = /* each uid's first ones before anybody's second ones; of the oldest, which bounds its time */
+    "SELECT r.n, r.uid, r.language, r.file, r.format, r.start, r.status, r.attempts, r.conversations FROM (SELECT n,"
+    " not_before, row_number() OVER (PARTITION BY uid ORDER BY not_before, n) AS nth FROM (SELECT n, uid, not_before"
+    " FROM recording WHERE stored = 0 AND not_before <= ?1 ORDER BY not_before, n LIMIT 20000)"
+    " ORDER BY nth, not_before, n LIMIT ?2) d JOIN recording r ON r.n = d.n ORDER BY d.nth, d.not_before, d.n",
     [SS_RECORDINGS_FORGET] =
         "DELETE FROM recording WHERE n IN (SELECT n FROM recording r WHERE created < ?1 AND stored = 1 AND"
         " NOT EXISTS(SELECT 1 FROM upload_file WHERE recording = r.n) ORDER BY created LIMIT ?2)",

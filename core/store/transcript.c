@@ -11,6 +11,8 @@
 #include "store/recordings.h"
 #include "store/store_int.h"
 
+#define MAX_SECOND 1e11 /* Unix seconds: in milliseconds it is a number still */
+
 struct merge_call {
     struct store_call call;
     void (*cb)(void *arg, int result, const char (*ids)[37], size_t n);
@@ -241,7 +243,7 @@ static size_t transcript_check(const struct store_transcript *t)
     for (size_t i = 0; i < t->n_segments; i++) {
         const struct store_segment *s = &t->segment[i];
         if (s->id == NULL || s->text == NULL || s->speaker == NULL || !store_text_ok(s->text) || !(s->start >= 0) ||
-            !(s->end >= s->start) || (i > 0 && s->start < t->segment[i - 1].start))
+            !(s->end >= s->start) || !(s->end < MAX_SECOND) || (i > 0 && s->start < t->segment[i - 1].start))
             return 0;
     }
     while (group_next(t, &g))

@@ -1,8 +1,10 @@
 /*
  * Is asked where places are, and answers as the latitude says: 0 at once, 1 after 20 ms, 2 never, 3 with OMID_EFULL
  * from the call, 4 with an answer that can't be used, 5 with OMID_ENOTSUP, 6 with OMID_ERR from the call after it has
- * answered.
+ * answered, 7 and 8 with times without an end.
  */
+#include <math.h>
+
 #include "plain.h"
 
 struct late {
@@ -56,6 +58,18 @@ static int geocode(void *state, double latitude, double longitude, struct omid_a
         return OMID_EFULL;
     case 4:
         p->host->answer(&ask, &(const struct omid_answer){.size = sizeof(struct omid_answer), .json_len = 5});
+        return OMID_OK;
+    case 7:
+        p->host->answer(
+            &ask, &(const struct omid_answer){
+                      .size = sizeof(struct omid_answer),
+                      .segments = &(const struct omid_stt_segment){.text = "x", .start = INFINITY, .end = INFINITY},
+                      .n_segments = 1});
+        return OMID_OK;
+    case 8:
+        p->host->answer(&ask, &(const struct omid_answer){.size = sizeof(struct omid_answer),
+                                                          .intervals = &(const struct omid_interval){0, INFINITY},
+                                                          .n_intervals = 1});
         return OMID_OK;
     case 5:
         answer(p, &ask, OMID_ENOTSUP, "", 0);

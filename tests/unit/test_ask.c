@@ -84,6 +84,8 @@ static void test_answers(void)
     CU_ASSERT_EQUAL(put(4, 10000).result, OMID_ERR);
     CU_ASSERT_EQUAL(put(5, 10000).result, OMID_ENOTSUP);
     CU_ASSERT_EQUAL(put(6, 10000).result, OMID_OK); /* the first word counts */
+    CU_ASSERT_EQUAL(put(7, 10000).result, OMID_ERR);
+    CU_ASSERT_EQUAL(put(8, 10000).result, OMID_ERR);
     CU_ASSERT_EQUAL(rig_status_int(&r, "asked", "in_flight.questions"), 0);
     rig_stop(&r);
     CU_ASSERT_EQUAL(rig_status_int(&r, "asked", "memory"), 0);

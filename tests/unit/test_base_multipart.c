@@ -72,15 +72,11 @@ static void test_names(void)
 {
     static const struct {
         const char *given, *kept;
-    } cases[] = {{"a.wav", "a.wav"},
-                 {"../../etc/passwd", "passwd"},
-                 {"..", ""},
-                 {"/", ""},
-                 {"a/../.", ""},
-                 {"x\ty.wav", "xy.wav"},
-                 {"caf\xc3\xa9.wav", "caf\xc3\xa9.wav"},
-                 {".hidden", ".hidden"},
-                 {"\\\\\\\\host\\\\c$\\\\z", "z"}};
+    } cases[] = {{"a.wav", "a.wav"},     {"../../etc/passwd", "passwd"},
+                 {"..", "unnamed"},      {"", ""},
+                 {"/", "unnamed"},       {"a/../.", "unnamed"},
+                 {"x\ty.wav", "xy.wav"}, {"caf\xc3\xa9.wav", "caf\xc3\xa9.wav"},
+                 {".hidden", ".hidden"}, {"\\\\\\\\host\\\\c$\\\\z", "z"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         char body[256];
         snprintf(body, sizeof(body), "--B\r\nContent-Disposition: form-data; filename=\"%s\"\r\n\r\nx\r\n--B--",
@@ -88,6 +84,12 @@ static void test_names(void)
         CU_ASSERT_FATAL(parses(body));
         CU_ASSERT_STRING_EQUAL(part[0].filename, cases[i].kept);
     }
+    /* Too long: not a field without a file. */
+    char body[512], name[MULTIPART_MAX_NAME + 2] = "";
+    memset(name, 'x', MULTIPART_MAX_NAME + 1);
+    snprintf(body, sizeof(body), "--B\r\nContent-Disposition: form-data; filename=\"%s\"\r\n\r\nx\r\n--B--", name);
+    CU_ASSERT_FALSE(parses(body));
+    CU_ASSERT_STRING_EQUAL(err, "part 1: its file name is longer than 255 bytes");
 }
 
 static void test_bad(void)
@@ -104,6 +106,8 @@ static void test_bad(void)
         {"--B\r\nA: b", "part 1: it ends within its header lines"},
         {"--B\r\nno colon\r\n\r\nx\r\n--B--", "part 1: expected header lines, found \"no colon\""},
         {"--B\r\nContent-Disposition: attachment\r\n\r\nx\r\n--B--", "part 1: Content-Disposition: expected form-data"},
+        {"--B\r\nContent-Disposition: form-data; name=f; filename*=UTF-8''a\r\n\r\nx\r\n--B--",
+         "part 1: expected filename, found filename*"},
         {"--B\r\n\r\nx", "part 1: it has no end"},
         {"--B\r\n\r\nx\r\n--B\r\n\r\ny\r\n--C--", "part 2: it has no end"},
         {"--B\r\n\r\n1\r\n--B\r\n\r\n2\r\n--B\r\n\r\n3\r\n--B\r\n\r\n4\r\n--B\r\n\r\n5\r\n--B--",

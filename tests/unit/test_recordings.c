@@ -225,6 +225,20 @@ static void test_known_again(void)
     closed();
 }
 
+/* One who has uploaded much leaves room for who comes later. */
+static void test_fair(void)
+{
+    static const char *const many[] = {"a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"}, *const one[] = {"b1"};
+    fresh();
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000a", 8, many), OMID_OK);
+    CU_ASSERT_EQUAL(due(T0, 0), 8);
+    int64_t first = a.row[0], second = a.row[1];
+    CU_ASSERT_EQUAL(put("ben", "c0000000-0000-4000-8000-00000000000b", 1, one), OMID_OK);
+    CU_ASSERT_EQUAL(due(T0, 0), 8);
+    CU_ASSERT(a.row[0] == first && a.row[1] == first + 8 && a.row[2] == second);
+    closed();
+}
+
 static void test_times(void)
 {
     fresh();
@@ -290,10 +304,11 @@ static void test_unusable(void)
 {
     fresh();
     int64_t n = recording("f1");
-    static const double back[] = {5, 1}, none[] = {NAN};
+    static const double back[] = {5, 1}, none[] = {NAN}, far[] = {INFINITY};
     CU_ASSERT_EQUAL(merge(n, "ann", 0, back), OMID_EINVAL);
     CU_ASSERT_EQUAL(merge(n, "ann", 2, back), OMID_EINVAL);
     CU_ASSERT_EQUAL(merge(n, "ann", 1, none), OMID_EINVAL);
+    CU_ASSERT_EQUAL(merge(n, "ann", 1, far), OMID_EINVAL);
     CU_ASSERT_EQUAL(merge(999, "ann", 1, back), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(put("ann", "x", 0, NULL), OMID_EINVAL);
     closed();
@@ -301,11 +316,9 @@ static void test_unusable(void)
 
 int main(void)
 {
-    CU_TestInfo tests[] = {{"known again", test_known_again},
-                           {"times", test_times},
-                           {"groups and conversations", test_groups},
-                           {"unusable", test_unusable},
-                           CU_TEST_INFO_NULL};
+    CU_TestInfo tests[] = {
+        {"known again", test_known_again},         {"in turn", test_fair},      {"times", test_times},
+        {"groups and conversations", test_groups}, {"unusable", test_unusable}, CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"recordings", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
         return 2;

@@ -1,0 +1,177 @@
+"""Recordings made offline, while everything around them changes or fails."""
+import http.client
+import json
+import ssl
+import subprocess
+import time
+
+import pytest
+
+from support.daemon import ADMIN_KEY, Daemon, merge, program
+from support.disk import LyingDisk
+from support.receiver import Answer, Receiver
+from support.wait import SLOW, until
+from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
+
+LIVE = {"listen": {"conversation_timeout": "60s", "conversation_timeout_floor": "60s", "lifecycle_check": "50ms"}}
+
+
+def reload(daemon):
+    done = subprocess.run([str(program("omictl")), "--socket", daemon.control, "reload"], capture_output=True, text=True,
+                          timeout=60 * SLOW)
+    assert done.returncode == 0, done
+
+
+def test_reload_while_asked(start_daemon, settings, receiver):
+    """The list of models and the limits change while a provider is asked: the answer is used, the work goes on."""
+    good = receiver._answers["/v1/listen"][0]
+    models = {"stt": {"models": ["dg-nova-3", "dg-nova-2"]}}
+    d = start_daemon(merge(settings, models))
+    # The first model fails at once, the second one is slow, and leaves the list meanwhile.
+    slow = Answer(body=good.body, drip=0.002)
+    receiver.on("/v1/listen", Answer(status=400), slow, Answer(status=400), Answer(status=400), good)
+    job = upload(d, [("a.wav", wav(tone(2)), NOON)], query="?language=en")
+    until(lambda: len(receiver.at("/v1/listen")) == 2, what="the second model is asked")
+    d.rewrite(settings)
+    reload(d)
+    f = finished(d, job)["files"][0]
+    assert f["status"] == "done", f
+    c, = completed(d, 1)
+    segment, = ask(d, "GET", "/v1/conversations/" + c["id"])[1]["transcript_segments"]
+    assert segment["stt_provider"] == "dg-nova-2"
+    # And once more, with a failure behind the reload.
+    d.rewrite(merge(settings, models))
+    reload(d)
+    receiver.on("/v1/listen", Answer(status=400), Answer(status=400, body=b'{"err_msg":"no"}', drip=0.01), good)
+    before = len(receiver.at("/v1/listen"))
+    job = upload(d, [("b.wav", wav(tone(2.5)), NOON + 5000)], query="?language=en")
+    until(lambda: len(receiver.at("/v1/listen")) == before + 2, what="the second model is asked")
+    d.rewrite(settings)
+    reload(d)
+    assert finished(d, job)["files"][0]["status"] == "done"
+
+
+def test_times_beyond(start_daemon, settings, receiver):
+    """Times that lie outside of what was sent are brought within it."""
+    receiver.on("/v1/listen", Answer(body=transcript(("Far", 1.5, 80000.0, 0), ("away.", 86000.0, 86001.0, 1))))
+    d = start_daemon(settings)
+    assert finished(d, upload(d, [("a.wav", wav(tone(2)), NOON)]))["files"][0]["status"] == "done"
+    c, = completed(d, 1)
+    assert c["started_at"] >= "2026-01-01T12:00:01" and c["finished_at"] <= "2026-01-01T12:00:02.1", c
+
+
+def test_waiting_leaves_room(start_daemon, settings, phone):
+    """Who speaks all day long keeps no other user's recordings from being worked on."""
+    d = start_daemon(merge(merge(settings, LIVE), {"sync": {"running": 1}}))
+    p = phone(d, uid="ann", custom_stt="enabled").wait_ready()
+    p.send({"type": "suggested_transcript", "segments": [
+        {"text": "live words", "speaker": "SPEAKER_00", "speaker_id": 0, "is_user": True, "start": 0.0, "end": 1.0}]})
+    until(lambda: any(c["transcript_segments"] for c in conversations(d)), what="the live transcript")
+    waits = upload(d, [("a%d.wav" % i, wav(tone(1 + i / 10)), int(time.time() * 1000) - 500) for i in range(3)])
+    until(lambda: d.metric("omid_sync_waiting") == 3, what="they wait for the conversation's end")
+    others = [(uid, upload(d, [("b.wav", wav(tone(1)), NOON)], uid=uid)) for uid in ("ben", "cas", "dan")]
+    for uid, job in others:
+        assert finished(d, job, uid)["files"][0]["status"] == "done"
+    assert ask(d, "GET", "/v1/sync-jobs/" + waits["id"])[1]["status"] == "processing"
+    p.close()
+
+
+def test_sent_again_otherwise(start_daemon, settings, receiver):
+    """What has failed and is sent again is taken as it is sent now."""
+    d = start_daemon(settings)
+    content = wav(tone(1))
+    receiver.on("/v1/listen", Answer(status=400))
+    assert finished(d, upload(d, [("a.wav", content, NOON)], query="?language=fr"))["files"][0]["status"] == "failed"
+    receiver.on("/v1/listen", Answer(body=transcript(("Hi.", 0.1, 0.5, 0))))
+    f = finished(d, upload(d, [("a.wav", content, NOON + 3600)], query="?language=de"))["files"][0]
+    assert f["status"] == "done" and f["start"].startswith("2026-01-01T13:00:00")
+    c, = completed(d, 1)
+    assert c["started_at"].startswith("2026-01-01T13:00:00") and c["language"] == "de"
+
+
+def test_names(start_daemon, settings):
+    """A file is never left out because of its name."""
+    d = start_daemon(settings)
+    body, kind = form([("a.wav", wav(tone(1)), NOON), ("NAME", wav(tone(1.5)), NOON + 1000)])
+    for name, reason in ((b'filename="' + b"x" * 300 + b'.wav"', "part 4: its file name is longer than 255"),
+                         (b"filename*=UTF-8''%c3%a9.wav", "part 4: expected filename"),
+                         (b'filename="\xff.wav"', "part 4 (a file): its name is not UTF-8")):
+        sent = body.replace(b'filename="NAME"', name)
+        status, answer = ask(d, "POST", "/v1/sync-local-files", body=sent, kind=kind)
+        assert status == 400 and reason in answer["error"], (status, answer)
+    job = ask(d, "POST", "/v1/sync-local-files", body=body.replace(b'"NAME"', b'".."'), kind=kind)[1]
+    assert len(job["files"]) == 2
+    many = form([("x.wav", b"RIFF", NOON)] * 5000)[0]
+    status, answer = ask(d, "POST", "/v1/sync-local-files", body=many, kind=kind)
+    assert status == 400 and "more parts than are taken" in answer["error"]
+    finished(d, job)
+    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
+
+
+def test_disk_fails(tmp_path, reactors, settings):
+    """What can't be kept is refused, and nothing of it stays."""
+    (tmp_path / "state").mkdir()
+    disk = LyingDisk(tmp_path / "state", tmp_path)
+    d = Daemon(tmp_path, reactors, settings, disk.environment)
+    try:
+        d.start()
+        files = [("%d.wav" % i, wav(tone(1 + i / 10)), NOON + 1000 * i) for i in range(3)]
+        disk.breaks()
+        assert "can't be kept" in upload(d, files, expect=507)["error"]
+        disk.mends()
+        until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
+        job = until(lambda: [a for s, a in [ask(d, "POST", "/v1/sync-local-files", "ann", *form(files))] if s == 202],
+                    what="it is taken")[0]
+        assert [f["status"] for f in finished(d, job)["files"]] == ["done"] * 3
+        d.stop()
+    finally:
+        d.remove()
+
+
+@pytest.mark.parametrize("kind", ["hang", "drip", "refuse"])
+def test_provider_never_answers(start_daemon, settings, receiver, kind):
+    """One that is silent costs its own recordings alone, and stops nothing at the end."""
+    d = start_daemon(merge(settings, {"sync": {"running": 2}}))
+    if kind == "refuse":
+        receiver.stop()
+    else:
+        receiver.on("/v1/listen", Answer(**{kind: True if kind == "hang" else 1.0}))
+    job = upload(d, [("a.wav", wav(tone(1)), NOON)])
+    if kind == "refuse":
+        f = finished(d, job)["files"][0]
+        assert f["status"] == "failed" and f["error"].startswith("dg-nova-3: ")
+    else:
+        until(lambda: receiver.at("/v1/listen"), what="a request")
+    assert upload(d, [("b.wav", wav(b""), NOON)])["files"]
+    d.stop()
+
+
+def test_https(start_daemon, settings, authority):
+    """The upload listener and the provider, both with TLS."""
+    cert, key = authority.issue("here")
+    provider = Receiver(authority.server_context())
+    provider.on("/v1/listen", Answer(body=transcript(("Safe.", 0.1, 0.5, 0))))
+    try:
+        d = start_daemon(merge(settings, {
+            "ingress": {"upload": {"address": "127.0.0.1:0"}, "tls": {"certificate": str(cert), "key": str(key)}},
+            "plugin deepgram": {"url": provider.url(""), "tls": {"ca": str(authority.ca)}}}))
+        host, port = d.uploads[0].rsplit(":", 1)
+        secure = http.client.HTTPSConnection(host, int(port), timeout=60,
+                                             context=ssl.create_default_context(cafile=str(authority.ca)))
+        body, kind = form([("a.wav", wav(tone(1)), NOON)])
+        head = {"Authorization": "Bearer " + ADMIN_KEY + "ann", "Content-Type": kind}
+        secure.request("POST", "/v1/sync-local-files", body=body, headers=head)
+        answer = secure.getresponse()
+        job = json.loads(answer.read())
+        assert answer.status == 202, job
+
+        def over():
+            secure.request("GET", "/v1/sync-jobs/" + job["id"], headers=head)
+            told = json.loads(secure.getresponse().read())
+            return told if told["status"] != "processing" else None
+        assert until(over, 60, "the job")["files"][0]["status"] == "done"
+        secure.close()
+        sent, = provider.at("/v1/listen")
+        assert sent.body[:4] == b"RIFF"
+    finally:
+        provider.stop()
