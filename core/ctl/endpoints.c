@@ -311,6 +311,7 @@ static int page_print(const struct given *g, char next[80], struct json_w *all)
 {
     struct buf path = BUF_INIT(0), answer;
     char err[128];
+    bool first = !*next;
     bool ok = buf_printf(&path, "/v1/admin/%s", g->command) && (!g->uid || query_append(&path, "uid", g->uid)) &&
               (!g->disabled || query_append(&path, "disabled", "true")) &&
               (!*next || query_append(&path, "after", next)) && ctl_get(g->ctl, path.data, &answer);
@@ -318,6 +319,8 @@ static int page_print(const struct given *g, char next[80], struct json_w *all)
     if (!ok)
         return CTL_FAULT;
     yajl_val v = json_parse(answer.data, answer.len, 0, err, sizeof err), list = json_array(v, g->command);
+    if (v && first && !g->ctl->json)
+        printf("%-36s %-24s %-8s %8s  %s\n", "ID", "UID", "STATE", "FAILURES", "TRIGGERS  URL");
     for (size_t i = 0; i < json_len(list); i++) {
         if (g->ctl->json)
             json_w_tree(all, json_at(list, i));
@@ -344,8 +347,6 @@ static int list(const struct given *g)
     json_w_open(&w, '{');
     json_w_key(&w, g->command);
     json_w_open(&w, '[');
-    if (!g->ctl->json)
-        printf("%-36s %-24s %-8s %8s  %s\n", "ID", "UID", "STATE", "FAILURES", "TRIGGERS  URL");
     do
         rc = page_print(g, next, &w);
     while (rc == CTL_OK && *next);

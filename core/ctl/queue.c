@@ -193,7 +193,7 @@ static void deliveries_print(const struct ctl *ctl, yajl_val v, long long *last)
     }
 }
 
-static int deliveries_once(const struct ctl *ctl, const struct wanted *w, double limit, long long *last)
+static int deliveries_once(const struct ctl *ctl, const struct wanted *w, double limit, bool head, long long *last)
 {
     struct buf path = BUF_INIT(0), body;
     bool ok = buf_printf(&path, "/v1/admin/deliveries%s", w->query.data ? w->query.data : "") &&
@@ -202,6 +202,9 @@ static int deliveries_once(const struct ctl *ctl, const struct wanted *w, double
     buf_free(&path);
     if (!v)
         return CTL_FAULT;
+    if (head && !ctl->json)
+        printf("%-19s %-9s %-7s %6s %7s %2s  %-18s %s\n", "TIME", "JOB", "OUTCOME", "STATUS", "MS", "N", "TYPE",
+               "ENDPOINT, ERROR OR ANSWER");
     deliveries_print(ctl, v, last);
     json_free(&v);
     buf_free(&body);
@@ -214,13 +217,10 @@ int ctl_deliveries(const struct ctl *ctl, int argc, char **argv)
     long long last = 0;
     if (!wanted_parse("deliveries", &w, "FLW", false, argc, argv, 1))
         return CTL_USAGE;
-    if (!ctl->json)
-        printf("%-19s %-9s %-7s %6s %7s %2s  %-18s %s\n", "TIME", "JOB", "OUTCOME", "STATUS", "MS", "N", "TYPE",
-               "ENDPOINT, ERROR OR ANSWER");
-    int rc = deliveries_once(ctl, &w, w.limit, &last);
+    int rc = deliveries_once(ctl, &w, w.limit, true, &last);
     while (w.watch && rc == CTL_OK && fflush(stdout) == 0) {
         nanosleep(&(struct timespec){.tv_sec = WATCH_MS / 1000}, NULL);
-        rc = deliveries_once(ctl, &w, LIMIT_MAX, &last);
+        rc = deliveries_once(ctl, &w, LIMIT_MAX, false, &last);
     }
     buf_free(&w.query);
     return rc;

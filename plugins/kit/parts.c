@@ -1,3 +1,5 @@
+/* core/base/multipart.c reads the same, for the daemon: plugins see no core header and the core none of theirs, and the
+ * two differ in bounds and in how they tell a fault. What is mended here is looked at there. */
 #include "parts.h"
 
 #include <stdio.h>

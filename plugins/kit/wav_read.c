@@ -1,3 +1,5 @@
+/* core/base/wav.c reads the same, for the daemon: plugins see no core header and the core none of theirs, and the two
+ * tell their faults in different ways. What is mended here is looked at there. */
 #include "wav_read.h"
 
 #include <math.h>

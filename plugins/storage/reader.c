@@ -2,6 +2,7 @@
  * it is over; what lies between them is silence, what lies over each other is mixed. */
 #include <string.h>
 
+#include "plugins/kit/wav.h"
 #include "storage.h"
 
 #define WINDOW 65536 /* samples at once */
@@ -37,11 +38,28 @@ const char *reader_error(const struct reader *r)
     return r->error;
 }
 
+/* Of a range: samples as they lie in the file. */
+static void take_raw(struct loaded *l)
+{
+    l->samples = l->len / 2;
+    l->pcm = malloc((l->samples + 1) * sizeof(*l->pcm));
+    if (l->pcm == NULL) {
+        l->rc = OMID_ERR;
+        snprintf(l->error, sizeof(l->error), "no memory");
+    }
+    for (size_t i = 0; l->pcm != NULL && i < l->samples; i++)
+        l->pcm[i] = (int16_t)(uint16_t)(l->raw[2 * i] | l->raw[2 * i + 1] << 8);
+    free(l->raw);
+    l->raw = NULL;
+}
+
 static void on_loaded(void *arg, struct loaded *l)
 {
     struct reader *r = arg;
     r->load = NULL;
     struct place *p = &r->place[r->n];
+    if (l->rc == OMID_OK && l->pcm == NULL)
+        take_raw(l);
     if (l->rc == OMID_OK) {
         p->pcm = l->pcm;
         if (p->end > p->at + l->samples)
@@ -70,6 +88,30 @@ static uint64_t samples_of(const struct piece *p)
     return p->samples * RATE / p->rate;
 }
 
+/* A WAV of ours at the rate that is read: each sample has its place in the file, and a part of it is enough. */
+static bool has_places(const struct piece *p)
+{
+    size_t n = strlen(p->name);
+    return p->where != 's' && p->rate == RATE && p->bytes == kit_wav_size((size_t)p->samples) && n > 4 &&
+           strcmp(p->name + n - 4, ".wav") == 0;
+}
+
+static void bring_one(struct reader *r, const struct piece *p)
+{
+    struct place *place = &r->place[r->n];
+    *place = (struct place){.at = p->at, .end = p->at + samples_of(p)};
+    uint64_t from = r->pos > place->at ? r->pos : place->at, to = r->to < place->end ? r->to : place->end;
+    if (to - from < place->end - place->at && has_places(p)) {
+        uint64_t first = KIT_WAV_HEADER + 2 * (from - place->at);
+        *place = (struct place){.at = from, .end = to};
+        r->load = load_raw(r->in, r->rec, p, first, (size_t)(2 * (to - from)), on_loaded, r);
+    } else {
+        r->load = load_pcm(r->in, r->rec, p, on_loaded, r);
+    }
+    if (r->load == NULL)
+        snprintf(r->error, sizeof(r->error), "no memory");
+}
+
 /* true: one is on its way. */
 static bool bring(struct reader *r)
 {
@@ -83,10 +125,7 @@ static bool bring(struct reader *r)
                              r->rec->conv);
             continue;
         }
-        r->place[r->n] = (struct place){.at = p->at, .end = p->at + samples_of(p)};
-        r->load = load_pcm(r->in, r->rec, p, on_loaded, r);
-        if (r->load == NULL)
-            snprintf(r->error, sizeof(r->error), "no memory");
+        bring_one(r, p);
         r->next++;
         return true;
     }

@@ -171,3 +171,11 @@ def test_order_and_too_many(start_daemon, receiver):
     limited = receiver.at("/limited")
     assert limited[1].time - limited[0].time >= 1.9
     assert len({d.headers["webhook-id"] for d in limited}) == 5
+
+
+def test_no_daemon(tmp_path):
+    """Nothing on stdout that could be taken for an empty list."""
+    for command in (["apps", "list"], ["webhooks", "list"], ["deliveries"], ["dead", "list"], ["dead", "replays"]):
+        done = subprocess.run([program("omictl"), "--socket", tmp_path / "none.sock", *command], stdout=subprocess.PIPE,
+                              stderr=subprocess.PIPE, text=True, timeout=60 * SLOW)
+        assert done.returncode == 1 and done.stdout == "" and "is omid running?" in done.stderr, (command, done)

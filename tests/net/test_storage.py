@@ -3,7 +3,10 @@ import http.client
 import io
 import os
 import re
+import socket
 import sqlite3
+import ssl
+import struct
 import subprocess
 import time
 import wave
@@ -263,7 +266,12 @@ def test_bucket(start_daemon, phone, authority, kind):
             check_ogg(d, c, body, [s3.objects[k] for k in keys])
         else:
             assert wav(body) == ramp(2.5, 16000)
-            assert audio(d, c, uid="x@y", Range="bytes=40000-60001")[1] == body[40000:60002]
+            del s3.requests[:]
+            assert audio(d, c, uid="x@y", Range="bytes=40001-60000")[1] == body[40001:60001]
+            asked = [headers.get("range") for method, _, headers in s3.requests if method == "GET"]
+            if kind == "http":  # no more of a batch than what is wanted of it
+                assert len(asked) == 1 and asked == ["bytes=8000-28001"], asked
+            assert audio(d, c, uid="x@y", Range="bytes=30000-40001")[1] == body[30000:40002]
         assert rest(d, "DELETE", "/v1/conversations/" + c, uid="x@y")[0] == 204
         until(lambda: not s3.objects, what="the objects to be deleted")
         assert audio(d, c, uid="x@y")[0] == 404 and not s3.refused
@@ -394,3 +402,74 @@ def test_reload_in_the_middle(start_daemon, phone):
         assert status == 200 and len(wav(body)) == 6 * 32000
     finally:
         s3.stop()
+
+
+def test_readers_of_all_kinds(start_daemon, authority):
+    """Over TLS: ranges; readers that stop, or vanish, in the middle: each costs a bounded piece of memory, and its place
+    only until it is gone."""
+    certificate, private = authority.issue()
+    c, seconds = "00000000-0000-4000-8000-000000000001", 120
+    d = start_daemon({"ingress": {"answer_timeout": "1s", "tls": {"certificate": certificate, "key": private}},
+                      "plugin storage": {**FAST, "reads": 3, "batch": "60s"}})
+    d.stop()
+    sound = b"".join(int(100 * (i % 300)).to_bytes(2, "little") * 1600 for i in range(10 * seconds))
+    d.get = lambda path, headers=None, timeout=10.0: d.get_control(path, timeout)  # what is public speaks TLS
+    folder(d, "spool").mkdir(exist_ok=True)
+    for at in (0, seconds // 2):
+        (folder(d, "spool") / ("%s.%d.x.pcm" % (c, 1000000 + 1000 * at))).write_bytes(
+            b"omid-spool 1 %d 16000 ann %s\n" % (1000000 + 1000 * at, c.encode()) +
+            sound[32000 * at:32000 * (at + seconds // 2)])
+    d.start()
+    settled(d, 0)
+    until(lambda: stored(d) == 2, what="it to be stored")
+    host, port = d.address.rsplit(":", 1)
+    context = ssl.create_default_context(cafile=authority.ca)
+
+    def ask(method="GET", **headers):
+        with socket.create_connection((host, int(port)), 30) as plain, context.wrap_socket(plain, server_hostname=host) as s:
+            lines = ["%s /v1/conversations/%s/audio HTTP/1.1" % (method, c), "Host: x", "Connection: close",
+                     "Authorization: Bearer " + d.admin_key + "ann"]
+            s.sendall(("\r\n".join(lines + ["%s: %s" % (k.replace("_", "-"), v) for k, v in headers.items()]) +
+                       "\r\n\r\n").encode())
+            r = http.client.HTTPResponse(s, method=method)
+            r.begin()
+            return r.status, r.read(), r.headers
+
+    status, whole, headers = ask()
+    assert status == 200 and whole[44:] == sound and len(whole) == 44 + len(sound)
+    assert ask("HEAD")[:2] == (200, b"") and ask("HEAD")[2]["Content-Length"] == str(len(whole))
+    for given, want in (("bytes=1000001-1900000", (206, whole[1000001:1900001])), ("bytes=-70001", (206, whole[-70001:])),
+                        ("bytes=%d-" % len(whole), (416, None)), ("bytes=0-1,5-6", (200, whole))):
+        status, body, _ = ask(Range=given)
+        assert status == want[0] and (want[1] is None or body == want[1]), given
+    assert ask(Range="bytes=1-2", If_Range=headers["ETag"])[:2] == (206, whole[1:3])
+    assert ask(Range="bytes=1-2", If_Range='"no"')[1] == whole
+
+    def begin():
+        plain = socket.socket()
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.settimeout(30)
+        plain.connect((host, int(port)))
+        s = context.wrap_socket(plain, server_hostname=host)
+        s.sendall(("GET /v1/conversations/%s/audio HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %sann\r\n\r\n" %
+                   (c, d.admin_key)).encode())
+        assert s.recv(12) == b"HTTP/1.1 200"
+        return s
+
+    before = d.metric("omid_memory_heap_used_bytes")
+    for turn in range(4):
+        slow = [begin() for _ in range(3)]
+        status, _, headers = ask()
+        assert status == 503 and headers["Retry-After"]
+        assert d.metric("omid_memory_heap_used_bytes") - before < 20 << 20  # a batch and the pieces before the socket, each
+        if turn % 2:  # silent: they are cut when they have not taken a piece in answer_timeout
+            until(lambda: ask("HEAD")[0] == 200, what="the silent ones to be cut")
+            with pytest.raises((OSError, AssertionError)):  # and see that it was not all
+                got = sum(iter(lambda s=slow[0]: len(s.recv(65536)), 0))
+                assert got >= len(whole)
+        for s in slow:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+        until(lambda: ask("HEAD")[0] == 200, what="the vanished ones to be noticed")
+    assert ask()[1] == whole
+    until(lambda: d.metric("omid_memory_sessions_bytes") == 0, what="nothing to be left of them")

@@ -3,6 +3,7 @@ import email
 import http.client
 import io
 import json
+import struct
 import wave
 
 import pytest
@@ -150,6 +151,17 @@ def test_local(start_daemon, speech):
     says(post(daemon, wav(quiet, 7999)), 400, "7999 Hz, expected 8000 to 192000")
     says(post(daemon, wav(quiet, 192001)), 400, "192001 Hz")
     assert post(daemon, wav(quiet, 192000)) == (200, [], "local")
+    # Floats, with some that are none; a length that lies, each way.
+    values = [v / 32768 for v, in struct.iter_unpack("<h", loud[44:])]
+    floats = struct.pack("<%df" % len(values), *values)
+    head = b"RIFF\xff\xff\xff\xffWAVEfmt " + struct.pack("<IHHIIHH", 16, 3, 1, RATE, 4 * RATE, 4, 32)
+    assert post(daemon, head + b"data" + struct.pack("<I", len(floats)) + floats) == (200, found, "local")
+    assert post(daemon, head + b"data\xff\xff\xff\xff" + floats) == (200, found, "local")  # it could not seek back
+    odd = struct.pack("<6f", float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 0) * 1000
+    assert post(daemon, head + b"data" + struct.pack("<I", len(odd)) + odd)[0] == 200
+    says(post(daemon, head + b"data" + struct.pack("<I", len(odd) + 1) + odd), 400, "promises more audio")
+    says(post(daemon, head + b"LIST\xf0\xff\xff\xff" + odd), 400, "no data chunk")
+    assert post(daemon, wav(bytes(2 * RATE))[:44] + b"")[0] == 400
     says(post(daemon, form(loud, name="other")[0], form(b"")[1]), 400, "file: expected a part of this name")
     says(post(daemon, form(loud)[0][:-20], form(b"")[1]), 400, "never ends")
     says(post(daemon, b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n" * 10000 + b"--b--",
