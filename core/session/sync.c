@@ -588,7 +588,7 @@ static bool ids_parse(struct job *j, const char *json)
 {
     char err[64];
     yajl_val v = json_parse(json, strlen(json), 0, err, sizeof(err));
-    bool ok = v != NULL && YAJL_IS_ARRAY(v);
+    bool ok = YAJL_IS_ARRAY(v);
     size_t n = ok ? YAJL_GET_ARRAY(v)->len : 0;
     j->conversation = calloc(n + 1, sizeof(*j->conversation));
     ok = ok && j->conversation != NULL;
