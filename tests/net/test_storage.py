@@ -303,12 +303,14 @@ def check_ogg(d, c, decoded, objects):
 FAULTS = ["hang", "reset", "empty", "drip", "garbage", "huge", "403", "429", "500", "503", "gone", "refuse", "lost"]
 
 
-def test_bucket_that_fails(start_daemon, phone):
+@pytest.mark.parametrize("kind", ["http", "https"])
+def test_bucket_that_fails(start_daemon, phone, authority, kind):
     """Whatever it does, all is stored when it is well again."""
-    s3 = S3()
+    s3 = S3(tls=authority.server_context() if kind == "https" else None)
     try:
         d = start_daemon({"plugin storage": bucket(s3, timeout="500ms", connect_timeout="500ms",
-                                                   breaker={"failures": 1000, "open": "100ms"})})
+                                                   breaker={"failures": 1000, "open": "100ms"})},
+                         {"CURL_CA_BUNDLE": str(authority.ca)})
         for i, fault in enumerate(FAULTS):
             failed = count(d, "store_failures")
             s3.there, s3.mode = fault != "gone", fault if fault not in ("gone", "refuse") else "ok"
