@@ -83,7 +83,7 @@ static void range_set(struct job *j, int64_t from, int64_t to)
     j->keep_end = from < to ? (uint64_t)(to - j->start_ms) * (RECORDING_RATE / 1000) : 0;
 }
 
-static void on_found(void *arg, struct store_conversation *c)
+static void on_found(void *arg, int result, struct store_conversation *c)
 {
     struct job *j = arg;
     bool wanted = job_returned(j);
@@ -92,8 +92,13 @@ static void on_found(void *arg, struct store_conversation *c)
     else if (wanted)
         j->keep_at = j->keep_end = 0; /* deleted meanwhile: its audio goes nowhere */
     store_conversation_free(&c);
-    if (wanted)
+    if (wanted && result == OMID_OK) {
         next_piece(j);
+    } else if (wanted) { /* that is no reason to drop its audio */
+        j->result = OMID_ERR;
+        snprintf(j->err, sizeof(j->err), "its audio is not stored: the store failed");
+        job_failed(j);
+    }
 }
 
 void job_keep(struct job *j)

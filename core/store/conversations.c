@@ -385,7 +385,7 @@ int store_conversation_delete(struct store *s, const char *id, const char *uid, 
 
 struct get_call {
     struct store_call call;
-    void (*cb)(void *arg, struct store_conversation *c);
+    void (*cb)(void *arg, int result, struct store_conversation *c);
     struct store_conversation *out;
     char id[];
 };
@@ -403,7 +403,7 @@ static void get_answer(struct store_call *call)
     struct get_call *g = container_of(call, struct get_call, call);
     struct store_conversation *c = g->out;
     g->out = NULL;
-    g->cb(call->arg, c);
+    g->cb(call->arg, call->result, c);
 }
 
 static void get_drop(struct store_call *call)
@@ -414,7 +414,7 @@ static void get_drop(struct store_call *call)
 }
 
 int store_conversation_get(struct store *s, const char *id, struct loop *loop,
-                           void (*cb)(void *arg, struct store_conversation *c), void *arg)
+                           void (*cb)(void *arg, int result, struct store_conversation *c), void *arg)
 {
     CHECK_MAGIC(s, STORE_MAGIC);
     if (id == NULL || !store_text_ok(id))

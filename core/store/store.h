@@ -172,9 +172,11 @@ enum store_find {
 };
 int store_find(struct store *s, const char *uid, enum store_find what, struct loop *loop,
                void (*cb)(void *arg, int result, const char *id), void *arg);
-/* NULL in cb: not there, or failed. Reads on the writer's connection, so it sees all that was put before. */
+/* In cb: OMID_OK with NULL when it is not there. Reads on the writer's connection, so it sees all that was put before.
+ */
 int store_conversation_get(struct store *s, const char *id, struct loop *loop,
-                           void (*cb)(void *arg, struct store_conversation *c), void *arg); /* c: callback frees */
+                           void (*cb)(void *arg, int result, struct store_conversation *c), /* c: callback frees */
+                           void *arg);
 /* Up to max conversations that are PROCESSING, or in progress with now - finished >= timeout. */
 struct store_due {
     char id[37];

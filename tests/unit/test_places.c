@@ -82,8 +82,9 @@ static void on_opened(void *arg, struct store_opened *o)
     a->n++;
 }
 
-static void on_got(void *arg, struct store_conversation *c)
+static void on_got(void *arg, int result, struct store_conversation *c)
 {
+    CU_ASSERT_EQUAL(result, OMID_OK);
     struct answer *a = arg;
     a->c = c;
     a->n++;

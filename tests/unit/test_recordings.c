@@ -164,8 +164,9 @@ static int64_t recording(const char *file)
 }
 
 static struct store_conversation *found;
-static void on_get(void *arg, struct store_conversation *c)
+static void on_get(void *arg, int result, struct store_conversation *c)
 {
+    CU_ASSERT_EQUAL(result, OMID_OK);
     found = c;
     (*(_Atomic int *)arg)++;
 }

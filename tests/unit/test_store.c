@@ -92,8 +92,9 @@ static void on_result(void *arg, int result)
     a->result = result;
     a->n++;
 }
-static void on_got(void *arg, struct store_conversation *c)
+static void on_got(void *arg, int result, struct store_conversation *c)
 {
+    CU_ASSERT_EQUAL(result, OMID_OK);
     struct answer *a = arg;
     a->c = c;
     a->n++;

@@ -109,8 +109,9 @@ static void on_found(void *arg, int result, const char *id)
     snprintf(a->id, sizeof(a->id), "%s", id ? id : "");
     a->n++;
 }
-static void on_got(void *arg, struct store_conversation *c)
+static void on_got(void *arg, int result, struct store_conversation *c)
 {
+    CU_ASSERT_EQUAL(result, OMID_OK);
     struct answer *a = arg;
     a->c = c;
     a->n++;
