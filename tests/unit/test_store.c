@@ -10,6 +10,7 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/metrics.h"
+#include "store/deleted.h"
 #include "store/store.h"
 #include "unit_db.h"
 
@@ -107,6 +108,24 @@ static void on_due(void *arg, const struct store_due *due, size_t n)
     for (size_t i = 0; i < n && i < 64; i++)
         memcpy(a->due[i].id, due[i].id, 37);
     a->n++;
+}
+
+static void on_deleted(void *arg, int result, const struct store_deleted *deleted, size_t n)
+{
+    struct answer *a = arg;
+    a->result = result;
+    a->n_due = n;
+    for (size_t i = 0; i < n && i < 64; i++)
+        memcpy(a->due[i].id, deleted[i].id, 37);
+    a->n++;
+}
+
+static struct answer deleted_ones(size_t max)
+{
+    struct answer a = {0};
+    if (store_deleted(s, max, lp, on_deleted, &a) != OMID_OK || !WAIT_FOR(a.n == 1) || a.result != OMID_OK)
+        a.n_due = 99;
+    return a;
 }
 
 static struct answer open_for(const char *uid, const char *resume, const char *create, int64_t now)
@@ -342,8 +361,19 @@ static void test_status(void)
     CU_ASSERT_EQUAL(store_conversation_delete(s, id, NULL, lp, on_result, &a), OMID_OK);
     CU_ASSERT(WAIT_FOR(a.n == 2));
     CU_ASSERT_EQUAL(a.result, OMID_ENOTSUP);
+    /* Told until it is forgotten, and so by the next process. */
+    struct answer d = deleted_ones(1000);
+    CU_ASSERT_EQUAL(d.n_due, 1);
+    CU_ASSERT_STRING_EQUAL(d.due[0].id, id);
     closed();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM segment"), 0);
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_EQUAL(deleted_ones(1).n_due, 1);
+    CU_ASSERT_EQUAL(store_deleted(s, 0, lp, on_deleted, &d), OMID_EINVAL);
+    CU_ASSERT_EQUAL(store_deleted(s, 1001, lp, on_deleted, &d), OMID_EINVAL);
+    CU_ASSERT_EQUAL(store_deleted_forget(s, id), OMID_OK);
+    CU_ASSERT_EQUAL(deleted_ones(1000).n_due, 0);
+    closed();
 }
 
 static void test_due(void)
