@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -222,69 +221,6 @@ bool job_read(struct job *j, uint64_t at, size_t n)
 
 /* ---------------------------------------------------------------- the end of a job's work */
 
-/* Between a look at the store and an unlink, and between a look at the file and its writing: executors' threads alone.
- */
-static pthread_mutex_t files_lock = PTHREAD_MUTEX_INITIALIZER;
-
-void sync_files_lock(bool lock)
-{
-    (void)(lock ? pthread_mutex_lock(&files_lock) : pthread_mutex_unlock(&files_lock));
-}
-
-void sync_file_drop(struct store *store, const char *dir, const char *file)
-{
-    char path[4400], err[128];
-    snprintf(path, sizeof(path), "%s/%s", dir, file);
-    sync_files_lock(true);
-    if (store_recording_wants(store, file, err, sizeof(err)) == 0)
-        unlink(path);
-    sync_files_lock(false);
-}
-
-struct removal {
-    struct store *store;
-    bool upload;
-    const char *file; /* behind dir */
-    char dir[];
-};
-
-static void removal_run(void *arg)
-{
-    const struct removal *r = arg;
-    char path[4400];
-    snprintf(path, sizeof(path), "%s/%s.pcm", r->dir, r->file);
-    unlink(path);
-    if (r->upload)
-        sync_file_drop(r->store, r->dir, r->file);
-}
-
-static void removal_done(void *arg, bool ran)
-{
-    (void)ran; /* else looked for at the next start */
-    free(arg);
-}
-
-/* The files of a recording; the upload itself stays while there is something left to do. */
-static void files_remove(struct job *j, bool upload)
-{
-    const char *dir = j->sync->dir;
-    struct removal *r = malloc(sizeof(*r) + strlen(dir) + strlen(j->file) + 2);
-    if (r == NULL)
-        return; /* looked for at the next start */
-    r->store = j->sync->ss->env.store;
-    r->upload = upload;
-    r->file = stpcpy(r->dir, dir) + 1;
-    strcpy(r->dir + strlen(dir) + 1, j->file);
-    const struct omid_work work = {.size = sizeof(work),
-                                   .pool = OMID_POOL_STORAGE,
-                                   .label = "sync_remove",
-                                   .run = removal_run,
-                                   .done = removal_done,
-                                   .arg = r};
-    if (exec_submit(j->sync->ss->env.exec, exec_core, j->sync->ss->env.loop, &work) != OMID_OK)
-        free(r);
-}
-
 static void settle_write(struct job *j);
 
 static void on_settle_again(struct ev_loop *ev, ev_timer *t, int revents)
@@ -298,7 +234,7 @@ static void on_settled(void *arg, int result)
 {
     struct job *j = arg;
     if (result == OMID_OK || result == OMID_ENOTSUP)
-        files_remove(j, j->end.stored); /* also while the daemon stops: nobody would look for them again */
+        job_files_remove(j, j->end.stored); /* also while the daemon stops: nobody would look for them again */
     if (!job_returned(j))
         return;
     if (result == OMID_ERR) {

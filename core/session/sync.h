@@ -5,6 +5,7 @@
  *   sync.c         one reactor's recordings: which are worked on, when, and what became of each
  *   sync_stt.c     the transcript of one: voice activity, speech-to-text, piece by piece
  *   sync_audio.c   its audio on the way to the role audio_store
+ *   sync_files.c   its files on disk
  *   recording.c    the file itself
  *
  * A recording is worked on by the reactor of its user. Everything that was done for it can be done again: what it has
@@ -105,12 +106,16 @@ void job_transcribed(struct job *j); /* by sync_stt.c: all of it */
 void job_audio_kept(struct job *j);  /* by sync_audio.c: all of it */
 /* dir/file.suffix; malloc()ed. */
 char *job_path(const struct job *j, const char *suffix);
+/* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
+bool job_read(struct job *j, uint64_t at, size_t n);
+
+/* ---- sync_files.c ---- */
+/* The files of a recording; the upload itself stays while there is something left to do. */
+void job_files_remove(struct job *j, bool upload);
 /* Removes an upload's file, unless its recording is to be worked on. Executor. */
 void sync_file_drop(struct store *store, const char *dir, const char *file);
 /* Nothing is removed by that meanwhile. Executor. */
 void sync_files_lock(bool lock);
-/* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
-bool job_read(struct job *j, uint64_t at, size_t n);
 
 /* ---- sync_stt.c ---- */
 void job_window(struct job *j); /* begins, or goes on with, the transcript */
