@@ -1,8 +1,6 @@
 /*
  * POST /v1/sync-local-files and GET /v1/sync-jobs/{id}. An upload is taken apart, hashed and written on the storage
  * executor; the answer comes when its files and its rows are on disk.
- *
- * The channel holds the body, so that it is kept until the executor has done with it, also when the client has left.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,7 +17,7 @@
 #include "base/multipart.h"
 #include "base/query.h"
 #include "base/utf8.h"
-#include "lane/exec/exec.h"
+#include "session/call.h"
 #include "session/sync.h"
 
 #define MODULE "sync"
@@ -29,10 +27,8 @@
 #define AHEAD_MS INT64_C(86400000)
 
 struct upload {
+    struct call call;
     uint32_t magic;
-    struct sessions *ss;
-    struct channel *ch;
-    bool left; /* the client has */
     char id[37];
     char *uid, *language, *dir;
     unsigned max_files;
@@ -52,11 +48,10 @@ struct upload {
 
 /* ---------------------------------------------------------------- a request's life */
 
-static void upload_free(struct upload *u)
+static void upload_drop(struct call *c)
 {
+    struct upload *u = container_of(c, struct upload, call);
     CHECK_MAGIC(u, UPLOAD_MAGIC);
-    if (u->ch != NULL)
-        channel_drop(&u->ch);
     buf_free(&u->body);
     free(u->part);
     free(u->file);
@@ -69,65 +64,32 @@ static void upload_free(struct upload *u)
     free(u);
 }
 
-static void upload_answer(struct upload *u, int status, const char *body, size_t len)
+static struct store *store_of(const struct upload *u)
 {
-    if (!u->left)
-        (void)channel_down_response(u->ch, status, NULL, body, len);
-    upload_free(u);
-}
-
-static void upload_refuse(struct upload *u, int status, const char *why)
-{
-    struct buf b = BUF_INIT(4096);
-    struct json_w w;
-    json_w_start(&w, &b);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "error", why);
-    json_w_close(&w, '}');
-    bool ok = json_w_end(&w);
-    upload_answer(u, status, ok ? b.data : "", ok ? b.len : 0);
-    buf_free(&b);
-}
-
-static void upload_closed(struct channel *ch, uint16_t code)
-{
-    struct upload *u = channel_user(ch);
-    (void)code;
-    CHECK_MAGIC(u, UPLOAD_MAGIC);
-    u->left = true; /* what works for it answers, and frees it */
+    return u->call.ss->env.store;
 }
 
 /* NULL: answered already. */
 static struct upload *upload_begin(struct channel *ch)
 {
-    struct sessions *ss = sessions_of_channel(ch);
+    const struct sessions *ss = sessions_of_channel(ch);
     struct upload *u = calloc(1, sizeof(*u));
-    if (u != NULL) {
-        u->magic = UPLOAD_MAGIC;
-        u->uid = strdup(channel_request(ch)->uid);
-        u->dir = strdup(ss->sync->dir);
-    }
-    if (u == NULL || u->uid == NULL || u->dir == NULL) {
-        static const char text[] = "{\"error\":\"out of memory\"}";
-        if (u != NULL)
-            upload_free(u);
-        (void)channel_down_response(ch, 503, NULL, text, sizeof(text) - 1);
-        channel_drop(&ch);
+    if (!call_begin(u != NULL ? &u->call : NULL, ch, upload_drop))
         return NULL;
-    }
-    u->ss = ss;
-    u->ch = ch;
+    u->magic = UPLOAD_MAGIC;
+    u->uid = strdup(channel_request(ch)->uid);
+    u->dir = strdup(ss->sync->dir);
     u->max_files = ss->env.conf->sync.max_files;
-    channel_set_user(ch, u);
-    return u;
+    if (u->uid != NULL && u->dir != NULL)
+        return u;
+    call_error(&u->call, 503, "out of memory");
+    return NULL;
 }
 
 static void upload_work(struct upload *u, const char *label, void (*run)(void *arg), void (*done)(void *arg, bool ran))
 {
-    const struct omid_work work = {
-        .size = sizeof(work), .pool = OMID_POOL_STORAGE, .label = label, .run = run, .done = done, .arg = u};
-    if (exec_submit(u->ss->env.exec, exec_core, u->ss->env.loop, &work) != OMID_OK)
-        upload_refuse(u, 503, "overloaded, try again later");
+    if (call_work(&u->call, label, run, done) != OMID_OK)
+        call_error(&u->call, 503, "overloaded, try again later");
 }
 
 /* ---------------------------------------------------------------- reading a job */
@@ -135,19 +97,19 @@ static void upload_work(struct upload *u, const char *label, void (*run)(void *a
 static void job_read_run(void *arg)
 {
     struct upload *u = arg;
-    u->result = store_upload_read_json(u->ss->env.store, u->uid, u->id, &u->body, u->err, sizeof(u->err));
+    u->result = store_upload_read_json(store_of(u), u->uid, u->id, &u->body, u->err, sizeof(u->err));
 }
 
 static void job_answer(struct upload *u, bool ran, int status)
 {
     if (!ran)
-        upload_refuse(u, 503, "going away");
+        call_error(&u->call, 503, "going away");
     else if (u->result == OMID_OK)
-        upload_answer(u, status, u->body.data, u->body.len);
+        call_answer(&u->call, status, u->body.data, u->body.len);
     else if (u->result == OMID_ENOTSUP)
-        upload_refuse(u, 404, "id: there is no such job");
+        call_error(&u->call, 404, "id: there is no such job");
     else
-        upload_refuse(u, 500, "the store failed");
+        call_error(&u->call, 500, "the store failed");
 }
 
 static void on_job_read(void *arg, bool ran)
@@ -162,7 +124,7 @@ static void job_opened(struct channel *ch)
         return;
     const char *id = channel_request(ch)->params[0];
     if (id == NULL || !id_is_uuid(id)) {
-        upload_refuse(u, 404, "id: there is no such job");
+        call_error(&u->call, 404, "id: there is no such job");
         return;
     }
     snprintf(u->id, sizeof(u->id), "%s", id);
@@ -351,7 +313,7 @@ static bool file_put(struct upload *u, size_t i)
 static void files_drop(struct upload *u)
 {
     for (size_t i = 0; i < u->n; i++)
-        sync_file_drop(u->ss->env.store, u->dir, u->file[i].file);
+        sync_file_drop(store_of(u), u->dir, u->file[i].file);
 }
 
 /* Rows are there now: their files stay from here on. One that somebody has removed just before is written again. */
@@ -362,8 +324,8 @@ static void taken_read_run(void *arg)
     for (size_t i = 0; i < u->n; i++) {
         snprintf(path, sizeof(path), "%s/%s", u->dir, u->file[i].file);
         sync_files_lock(true);
-        if (access(path, F_OK) != 0 &&
-            store_recording_wants(u->ss->env.store, u->file[i].file, err, sizeof(err)) != 0 && !file_put(u, i))
+        if (access(path, F_OK) != 0 && store_recording_wants(store_of(u), u->file[i].file, err, sizeof(err)) != 0 &&
+            !file_put(u, i))
             log_error(MODULE, "an upload is lost", LS("file", path), LS("reason", strerror(errno)));
         sync_files_lock(false);
     }
@@ -374,7 +336,7 @@ static void taken_read_run(void *arg)
 static void on_taken_read(void *arg, bool ran)
 {
     struct upload *u = arg;
-    sync_kick(u->ss->sync);
+    sync_kick(u->call.ss->sync);
     job_answer(u, ran, 202);
 }
 
@@ -387,7 +349,7 @@ static void on_refused(void *arg, bool ran)
 {
     struct upload *u = arg;
     (void)ran; /* else they are looked for at the next start */
-    upload_refuse(u, u->status, u->err);
+    call_error(&u->call, u->status, "%s", u->err);
 }
 
 /* Not without its files: they would stay for ever. */
@@ -395,20 +357,14 @@ static void upload_undo(struct upload *u, int status, const char *why)
 {
     u->status = status;
     snprintf(u->err, sizeof(u->err), "%s", why);
-    const struct omid_work work = {.size = sizeof(work),
-                                   .pool = OMID_POOL_STORAGE,
-                                   .label = "sync_undo",
-                                   .run = refused_run,
-                                   .done = on_refused,
-                                   .arg = u};
-    if (exec_submit(u->ss->env.exec, exec_core, u->ss->env.loop, &work) != OMID_OK)
-        upload_refuse(u, u->status, u->err);
+    if (call_work(&u->call, "sync_undo", refused_run, on_refused) != OMID_OK)
+        call_error(&u->call, u->status, "%s", u->err);
 }
 
 static void take_run(void *arg)
 {
     struct upload *u = arg;
-    const struct channel_request *req = channel_request(u->ch);
+    const struct channel_request *req = call_request(&u->call);
     if (!parse(u, req))
         return;
     bool ok = mkdir(u->dir, 0750) == 0 || errno == EEXIST;
@@ -448,20 +404,20 @@ static void on_taken(void *arg, bool ran)
     struct upload *u = arg;
     CHECK_MAGIC(u, UPLOAD_MAGIC);
     if (!ran) {
-        upload_refuse(u, 503, "going away");
+        call_error(&u->call, 503, "going away");
         return;
     }
     if (u->status != 0) {
-        upload_refuse(u, u->status, u->err);
+        call_error(&u->call, u->status, "%s", u->err);
         return;
     }
-    if (u->ss->draining) {
+    if (u->call.ss->draining) {
         upload_undo(u, 503, "going away");
         return;
     }
     const struct store_upload put = {
         .id = u->id, .uid = u->uid, .language = u->language, .now_ms = clock_wall_ms(), .file = u->file, .n = u->n};
-    int rc = store_upload_put(u->ss->env.store, &put, u->ss->env.loop, on_put, u);
+    int rc = store_upload_put(store_of(u), &put, u->call.ss->env.loop, on_put, u);
     if (rc != OMID_OK)
         upload_undo(u, 503, "overloaded, try again later");
 }
@@ -492,18 +448,18 @@ static void upload_opened(struct channel *ch)
     if (u == NULL)
         return;
     id_uuid4(u->id);
-    if (u->ss->draining)
-        upload_refuse(u, 503, "going away");
+    if (u->call.ss->draining)
+        call_error(&u->call, 503, "going away");
     else if (!language_take(u, channel_request(ch)->query, err, sizeof(err)))
-        upload_refuse(u, 400, err);
+        call_error(&u->call, 400, "%s", err);
     else
         upload_work(u, "sync_upload", take_run, on_taken);
 }
 
 bool sync_routes_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler post = {.opened = upload_opened, .closed = upload_closed},
-                                        get = {.opened = job_opened, .closed = upload_closed};
+    static const struct channel_handler post = {.opened = upload_opened, .closed = call_closed},
+                                        get = {.opened = job_opened, .closed = call_closed};
     const struct route r[] = {
         {.path = "/v1/sync-local-files", .method = "POST", .auth = ROUTE_TOKEN, .handler = &post, .arg = all},
         {.path = "/v1/sync-jobs/{id}", .method = "GET", .auth = ROUTE_TOKEN, .handler = &get, .arg = all},
