@@ -134,16 +134,24 @@ static unsigned ep_served(void)
     return n;
 }
 
+static unsigned ep_tried(void)
+{
+    pthread_mutex_lock(&ep.lock);
+    unsigned n = ep.served + ep.refused;
+    pthread_mutex_unlock(&ep.lock);
+    return n;
+}
+
 /* Until nothing more begins at this moment. */
 static void quiesce(void)
 {
     unsigned before;
     do {
-        before = ep_served() + ep.refused;
+        before = ep_tried();
         enqueue_many("web", "endpoint", 0);
         WAIT_FOR(counts().leased == 0);
         enqueue_many("web", "endpoint", 0);
-    } while (before != ep_served() + ep.refused);
+    } while (before != ep_tried());
 }
 
 /* A backlog for one endpoint that has come back, and answers 429 above its rate, which nobody told us. What is allowed
@@ -176,6 +184,7 @@ static void flood(unsigned jobs, double per_s, uint32_t retry_after, uint32_t ra
         if (clock_mono - began == 3000)
             first_second = ep_served();
     }
+    quiesce();
     last = ep_served();
     double seconds = (double)(clock_mono - began) / 1000, share = last / (seconds * per_s);
     printf("(%u of %u in %.1f s: %.0f %% of what it allows; %u times 429; at most %u in a second) ", last, jobs,
