@@ -416,6 +416,7 @@ static struct host_ask *asker_new(struct omid_instance *inst, uint32_t timeout_m
 int host_ask(struct host *host, unsigned reactor, const struct host_question *q, uint32_t timeout_ms, host_answer_cb cb,
              void *arg, struct host_ask **out)
 {
+    omid_assert((unsigned)q->kind < HOST_QUESTIONS);
     struct omid_instance *inst = find(host, reactor, q->kind, q->params);
     if (inst == NULL)
         return OMID_ENOTSUP;

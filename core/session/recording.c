@@ -3,7 +3,7 @@
 #include <errno.h>
 #include <math.h>
 #include <omid/plugin.h>
-#include <opus/opusfile.h>
+#include <opusfile.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
