@@ -74,7 +74,7 @@ static struct upload *upload_begin(struct channel *ch)
 {
     const struct sessions *ss = sessions_of_channel(ch);
     struct upload *u = calloc(1, sizeof(*u));
-    if (!call_begin(u != NULL ? &u->call : NULL, ch, upload_drop))
+    if (!call_begin(u != NULL ? &u->call : NULL, ch, upload_drop) || u == NULL)
         return NULL;
     u->magic = UPLOAD_MAGIC;
     u->uid = strdup(channel_request(ch)->uid);
