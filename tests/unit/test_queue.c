@@ -171,92 +171,6 @@ static void test_retry_delay_bounds(void)
     }
 }
 
-enum { TIMED_JOBS = 10000, TIMED_TARGETS = 40 };
-static int64_t attempt_at[TIMED_JOBS][5];
-static void collect_attempts(uint64_t first)
-{
-    pthread_mutex_lock(&h.lock);
-    for (size_t i = 0; i < h.n; i++) {
-        struct seen *s = &h.seen[i];
-        omid_assert(s->id - first < TIMED_JOBS && s->attempt >= 1 && s->attempt <= 4);
-        omid_assert(attempt_at[s->id - first][s->attempt] == 0); /* each attempt once */
-        attempt_at[s->id - first][s->attempt] = s->at;
-    }
-    h.n = 0;
-    pthread_mutex_unlock(&h.lock);
-}
-
-/* Every attempt of thousands of jobs comes within a second of its slot and jitter, none early, also when the process
- * ends between, and while the wall clock is set forth and back. */
-static void test_retry_times(void)
-{
-    /* From the first attempt on: when the next ones can come, for each n-th. In between the time passes at once. */
-    static const struct {
-        int64_t from, to;
-    } spans[] = {{3000, 7000}, {51000, 81000}, {290000, 445000}};
-    static const uint32_t slots[] = {5000, 60000, 300000};
-    char target[16];
-    uint64_t first = 0;
-    fresh();
-    driven();
-    cf.retry_ms = slots;
-    cf.random = NULL;
-    cf.commit_ms = 0;
-    cf.in_flight = 256;
-    cf.in_flight_per_target = 256;
-    CU_ASSERT_FATAL(opened());
-    for (int i = 0; i < TIMED_JOBS; i++) {
-        snprintf(target, sizeof(target), "t%d", i % TIMED_TARGETS);
-        struct omid_job job = {.size = sizeof(job), .type = "test", .target = target};
-        CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, NULL, NULL, NULL), OMID_OK);
-    }
-    handler_set(false, OMID_JOB_RETRY, false);
-    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
-    CU_ASSERT(WAIT_FOR(seen_count() == TIMED_JOBS));
-    settle();
-    first = h.seen[0].id;
-    for (size_t i = 0; i < TIMED_JOBS; i++)
-        first = h.seen[i].id < first ? h.seen[i].id : first;
-    memset(attempt_at, 0, sizeof(attempt_at));
-    collect_attempts(first);
-    CU_ASSERT_EQUAL(counts().delayed, TIMED_JOBS);
-    int64_t begin = clock_mono, set = 0;
-    for (size_t p = 0; p < ARRAY_LEN(spans); p++) {
-        advance(begin + spans[p].from - clock_mono);
-        settle();
-        CU_ASSERT_EQUAL(seen_count(), 0); /* not one early */
-        for (int n = 0; clock_mono < begin + spans[p].to; n++) {
-            advance(1000);
-            if (n % 10 == 5) {
-                set = n % 20 == 5 ? 5000000 : -5000000;
-                clock_ahead += set;
-            }
-            settle();
-            collect_attempts(first);
-        }
-        closed();
-        CU_ASSERT_FATAL(started());
-        settle();
-    }
-    CU_ASSERT_EQUAL(counts().dead, TIMED_JOBS);
-    CU_ASSERT_EQUAL(counts().delayed + counts().ready + counts().leased, 0);
-    int early = 0, late = 0, spread = 0;
-    for (int i = 0; i < TIMED_JOBS; i++) {
-        for (int n = 1; n <= 3; n++) {
-            int64_t slot = slots[n - 1], gap = attempt_at[i][n + 1] - attempt_at[i][n];
-            early += gap < slot * 8 / 10;
-            late += gap > slot * 12 / 10 + 1000;
-            spread += gap > slot * 11 / 10;
-        }
-    }
-    CU_ASSERT_EQUAL(early, 0);
-    CU_ASSERT_EQUAL(late, 0);
-    CU_ASSERT(spread > TIMED_JOBS / 4 && spread < 3 * TIMED_JOBS);
-    closed();
-    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job WHERE state = 1 AND last_error = 'it broke'"),
-                    TIMED_JOBS);
-}
-
 static void test_not_before(void)
 {
     fresh();
@@ -969,7 +883,6 @@ int main(void)
     CU_add_test(s, "bound on jobs", test_max_jobs);
     CU_add_test(s, "payloads under way", test_payloads_out);
     CU_add_test(s, "retry delay", test_retry_delay_bounds);
-    CU_add_test(s, "retry times", test_retry_times);
     CU_add_test(s, "not before", test_not_before);
     CU_add_test(s, "wakes when due", test_wakes_when_due);
     CU_add_test(s, "Retry-After", test_retry_after);
