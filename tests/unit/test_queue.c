@@ -128,6 +128,150 @@ static void test_max_jobs(void)
     closed();
 }
 
+/* ---------------------------------------------------------------- shares */
+
+struct all_answer {
+    _Atomic int n;
+    int result;
+};
+static void on_all(void *arg, enum omid_result result, bool repeated, const char *value)
+{
+    struct all_answer *a = arg;
+    (void)repeated;
+    (void)value;
+    a->result = result;
+    a->n++;
+}
+
+/* One job to each of the targets, as one call. */
+static int enqueue_all(const char *const *targets, size_t n, bool dead_if_full)
+{
+    struct all_answer a = {0};
+    struct omid_job jobs[4];
+    for (size_t i = 0; i < n; i++)
+        jobs[i] = (struct omid_job){.size = sizeof(jobs[i]),
+                                    .type = "test",
+                                    .target = targets[i],
+                                    .payload = "x",
+                                    .payload_len = 1,
+                                    .dead_if_full = dead_if_full};
+    int r = queue_enqueue_all(q, "web", jobs, n, NULL, lp, on_all, &a);
+    return r == OMID_OK && WAIT_FOR(a.n == 1) ? a.result : r;
+}
+
+static _Atomic unsigned told_of;
+static _Atomic uint64_t told_held, told_refused;
+static void on_over(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused)
+{
+    (void)arg;
+    if (strcmp(owner, "web") != 0 || strcmp(target, "full") != 0)
+        abort();
+    told_held = held;
+    told_refused = refused;
+    told_of++;
+}
+
+/* How many of a target are taken. */
+static unsigned fill(const char *target)
+{
+    unsigned n = 0;
+    while (enqueue("web", target, NULL, "x", 0, NULL) == OMID_OK)
+        n++;
+    return n;
+}
+
+/* Whoever fails, and however many they are: there is room for the next. */
+static void test_shares(void)
+{
+    char name[16];
+    fresh();
+    driven();
+    cf.max_jobs = 1000;
+    cf.max_share = 0.5;
+    CU_ASSERT_FATAL(opened());
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT_EQUAL(fill("full0"), 500);
+    CU_ASSERT_EQUAL(queue_retry_after_s(q), 60);
+    unsigned left = 500;
+    for (int i = 1; i < 6; i++) {
+        snprintf(name, sizeof(name), "full%d", i);
+        unsigned got = fill(name);
+        CU_ASSERT_EQUAL(got, left / 2);
+        left -= got;
+    }
+    CU_ASSERT(left >= 15);
+    /* Also after a restart, which reads what they hold from the file. */
+    closed();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "full0", NULL, "x", 0, NULL), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue("web", "new", NULL, "x", 0, NULL), OMID_OK);
+    /* What has gone makes room again. */
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(3600000);
+    CU_ASSERT(WAIT_FOR(counts().ready + counts().delayed + counts().leased == 0));
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_EQUAL(fill("full0"), 500);
+    closed();
+}
+
+/* A call for several, of which one holds its share: the others get theirs, and what it does not get is a dead letter.
+ */
+static void test_share_beside_others(void)
+{
+    static const char *const both[] = {"full", "good"}, *const full[] = {"full", "full"};
+    fresh();
+    driven();
+    cf.max_jobs = 100;
+    cf.max_share = 0.5;
+    cf.dead = 20;
+    cf.over_share = on_over;
+    told_of = 0;
+    CU_ASSERT_FATAL(opened());
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT_EQUAL(fill("full"), 50);
+    CU_ASSERT(WAIT_FOR(told_of == 1));
+    CU_ASSERT(told_held == 50 && told_refused == 1);
+    CU_ASSERT_EQUAL(enqueue_all(full, 2, false), OMID_EFULL);
+    CU_ASSERT_EQUAL(counts().dead, 0);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 0), OMID_ERR); /* of the single one alone, */
+    CU_ASSERT_EQUAL(enqueue_all(full, 1, false), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 0), OMID_OK); /* ... others that wait have nothing to do with it */
+    CU_ASSERT_EQUAL(enqueue_all(both, 2, false), OMID_OK);
+    CU_ASSERT_EQUAL(counts().dead, 1);
+    CU_ASSERT_EQUAL(counts().ready + counts().delayed + counts().leased, 51);
+    CU_ASSERT_EQUAL(enqueue_all(full, 1, true), OMID_OK);
+    CU_ASSERT_EQUAL(counts().dead, 2);
+    CU_ASSERT_EQUAL(told_of, 1);
+    advance(60000);
+    for (int i = 0; i < 20; i++)
+        CU_ASSERT_EQUAL(enqueue_all(full, 1, true), OMID_OK);
+    CU_ASSERT_EQUAL(told_of, 2);
+    /* Half of the dead letters' bound: they don't drive out those of others. */
+    CU_ASSERT_EQUAL(counts().dead, 10);
+    CU_ASSERT_EQUAL(counts().bytes, 51);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path,
+                                 "SELECT count(*) FROM job WHERE died IS NOT NULL AND attempt = 0 AND last_error LIKE"
+                                 " '%queue.max_share%'"),
+                    10);
+    /* Brought back when there is room. */
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(counts().dead, 10);
+    uint64_t id = (uint64_t)unit_sql_int(path, "SELECT min(id) FROM job WHERE died IS NOT NULL");
+    struct answer a = {0};
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(a.n == 1));
+    CU_ASSERT_EQUAL(a.result, OMID_EFULL);
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(3600000);
+    CU_ASSERT(WAIT_FOR(counts().done == 51));
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(counts().done == 52));
+    closed();
+}
+
 /* Attempts under way hold their payloads in memory: large ones are bounded by that, not by their number. */
 static void test_payloads_out(void)
 {
@@ -882,6 +1026,8 @@ int main(void)
     CU_add_test(s, "names", test_names);
     CU_add_test(s, "bound on jobs", test_max_jobs);
     CU_add_test(s, "payloads under way", test_payloads_out);
+    CU_add_test(s, "shares", test_shares);
+    CU_add_test(s, "a share, beside others", test_share_beside_others);
     CU_add_test(s, "retry delay", test_retry_delay_bounds);
     CU_add_test(s, "not before", test_not_before);
     CU_add_test(s, "wakes when due", test_wakes_when_due);
