@@ -141,7 +141,7 @@ def test_directory(start_daemon, phone):
     assert rest(d, "DELETE", "/v1/conversations/" + c)[0] == 204
     until(lambda: not list(folder(d, "audio").glob("*/*")), what="the files to be deleted")
     until(lambda: audio(d, c)[0] == 404, what="the recording to be gone")
-    assert count(d, "batches", outcome="deleted") == 4
+    until(lambda: count(d, "batches", outcome="deleted") == 4, what="each to be counted")
     start = starts[0] + 100000
     (folder(d, "spool") / ("%s.%d.late.pcm" % (c, start))).write_bytes(
         b"omid-spool 1 %d 16000 ann %s\n" % (start, c.encode()) + b"\1\0" * 16000)
