@@ -69,6 +69,7 @@ static void tick(void *arg)
     live_tick(in);
     enqueue_tick(in);
     store_tick(in);
+    keep_tick(in);
     recovery_go(in);
 }
 
@@ -87,17 +88,19 @@ static int storage_start(struct omid_instance *inst, const struct omid_host *hos
     in->sh = shared;
     uint32_t every = in->sh->append_ms / 2 < TICK_MAX_MS ? in->sh->append_ms / 2 : TICK_MAX_MS;
     in->tick = host->timer_start(inst, every, every, tick, in);
-    if (in->tick == NULL) {
+    bool first = host->reactor(inst, NULL) == 0;
+    if (in->tick == NULL || (first && !keep_start(in))) {
+        if (in->tick != NULL)
+            host->timer_stop(&in->tick);
         free(in);
         free(r);
         return OMID_ERR;
     }
     *state = in;
-    if (host->reactor(inst, NULL) > 0) {
+    if (!first) {
         free(r);
         return OMID_OK;
     }
-    keep_start(in);
     if (!work_start(in, "recover_spool", recover_run, recover_done, r)) {
         host->log(in->mod, OMID_LOG_ERROR, "what is left in the spool is not looked for: the executor is full");
         free(r);
@@ -164,12 +167,6 @@ static void storage_stop(void *state)
     live_stop(in);
     recovery_free(in);
     free(in);
-}
-
-_Noreturn void storage_assert_failed(const char *expr, const char *file, int line)
-{
-    fprintf(stderr, "omid: storage: assertion %s failed at %s:%d\n", expr, file, line);
-    abort();
 }
 
 static const struct omid_lane_defaults lane = {.pool = 32,
