@@ -49,9 +49,9 @@ struct job {
     int64_t start_ms;
     unsigned attempts;
     unsigned store_failures; /* in a row */
-    bool working;   /* an executor or the store will answer */
-    bool waiting;   /* JOB_WAIT, for a conversation's end: leaves its place to others */
-    bool abandoned; /* and then nobody wants it any more */
+    bool working;            /* an executor or the store will answer */
+    bool waiting;            /* JOB_WAIT, for a conversation's end: leaves its place to others */
+    bool abandoned;          /* and then nobody wants it any more */
     struct host_ask *ask;
     ev_timer timer;
     uint64_t samples, max_samples; /* of all; allowed */
@@ -77,11 +77,11 @@ struct job {
 struct sync {
     uint32_t magic;
     struct sessions *ss;
-    struct map *job; /* file -> struct job */
+    struct map *job;       /* file -> struct job */
     ev_timer check, sweep; /* sweep: of the first reactor alone */
-    size_t waiting;     /* of them, for a conversation's end */
-    bool asking, again; /* the store has been asked for what is due */
-    bool swept;         /* nobody looks for files that belong to nothing at the moment */
+    size_t waiting;        /* of them, for a conversation's end */
+    bool asking, again;    /* the store has been asked for what is due */
+    bool swept;            /* nobody looks for files that belong to nothing at the moment */
     char *dir;
 };
 
