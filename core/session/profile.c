@@ -9,8 +9,8 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/multipart.h"
 #include "bus/call.h"
+#include "formats/multipart.h"
 #include "host/ask.h"
 #include "session/profile_wav.h"
 #include "session/speakers.h"
