@@ -347,11 +347,11 @@ static void refused_run(void *arg)
 static void on_refused(void *arg, bool ran)
 {
     struct upload *u = arg;
-    (void)ran; /* else they are looked for at the next start */
+    (void)ran; /* else a sweep finds them */
     call_error(&u->call, u->status, "%s", u->err);
 }
 
-/* Not without its files: they would stay for ever. */
+/* With its files, at once: a sweep would find them much later. */
 static void upload_undo(struct upload *u, int status, const char *why)
 {
     u->status = status;

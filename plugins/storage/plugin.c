@@ -114,6 +114,10 @@ static int storage_event(void *state, const struct omid_event *ev)
     switch (ev->type) {
     case OMID_EVENT_AUDIO:
         return live_audio(in, ev);
+    case OMID_EVENT_CONVERSATION_START:
+        if (ev->session_id != NULL && conv_ok(ev->conversation_id))
+            live_conversation_start(in, ev->session_id, ev->conversation_id);
+        return OMID_OK;
     case OMID_EVENT_SESSION_END:
         if (ev->session_id != NULL)
             live_session_end(in, ev->session_id);
@@ -185,8 +189,9 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .summary = "recordings of conversations in a directory or a bucket",
     .options = storage_options,
     .lane = &lane,
-    .events = OMID_EVENT_MASK(OMID_EVENT_AUDIO) | OMID_EVENT_MASK(OMID_EVENT_SESSION_END) |
-              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_DELETED),
+    .events = OMID_EVENT_MASK(OMID_EVENT_AUDIO) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_START) |
+              OMID_EVENT_MASK(OMID_EVENT_SESSION_END) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) |
+              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_DELETED),
     .configure = storage_configure,
     .unconfigure = storage_unconfigure,
     .start = storage_start,

@@ -159,6 +159,7 @@ bool spool_remove(struct shared *sh, const char *name);
 
 /* ---- live.c ---- */
 int live_audio(struct instance *in, const struct omid_event *ev);
+void live_conversation_start(struct instance *in, const char *session, const char *conv);
 void live_session_end(struct instance *in, const char *session);
 void live_conversation_end(struct instance *in, const char *conv);
 void live_tick(struct instance *in);

@@ -345,6 +345,28 @@ static void test_batch_to_bucket(void)
     end(&r);
 }
 
+/* All its audio came before its conversation was known, and nothing comes after it. */
+static void test_conversation_known_late(void)
+{
+    struct rig r;
+    begin(&r, "path");
+    run_all(&r);
+    for (int i = 0; i < 10; i++)
+        hear(&r, "s", "", 1000000 + 100 * i, 7);
+    mock_advance(r.m, 60000);
+    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0); /* nothing that could be found again */
+    tell(&r, OMID_EVENT_CONVERSATION_START, "another", CONV);
+    tell(&r, OMID_EVENT_CONVERSATION_START, "s", CONV);
+    mock_advance(r.m, 60000);
+    run_all(&r);
+    CU_ASSERT_TRUE(mock_count(r.m, "spool_bytes", "added") > 32000);
+    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    run_all(&r);
+    CU_ASSERT_EQUAL(mock_job_count(r.m), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 0);
+    end(&r);
+}
+
 static void test_host_style_and_gaps(void)
 {
     struct rig r;
@@ -603,6 +625,7 @@ int main(void)
     CU_add_test(s, "the index", test_index);
     CU_add_test(s, "configuration", test_configuration);
     CU_add_test(s, "a batch to the bucket, and away", test_batch_to_bucket);
+    CU_add_test(s, "a conversation that is known after its audio", test_conversation_known_late);
     CU_add_test(s, "the bucket before the host; gaps, two sessions", test_host_style_and_gaps);
     CU_add_test(s, "kept for so long: one job for the same", test_kept_for_so_long);
     CU_add_test(s, "deleted, and told again while the queue is full", test_deleted_again);
