@@ -127,7 +127,7 @@
     R("listen", "process_wait", DURATION, "50s", 10, 55 SEC, NULL, RELOAD, listen.process_wait_ms, \
       "How long POST /v1/conversations waits for the processing before it answers 202.") \
     R("listen", "location_age", DURATION, "12h", 1 MIN, 168 HOUR, NULL, RELOAD, listen.location_age_ms, \
-      "A user's location counts for conversations that end at most so long before or after it was said.") \
+      "A user's location counts for a conversation within which it was said, or at most so long before or after it.") \
     R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
