@@ -261,6 +261,8 @@
       "The shortest recording that is taken as a voice profile.") \
     R("speakers", "profile_max", DURATION, "2min", 1 SEC, 30 MIN, NULL, RELOAD, speakers.profile_max_ms, \
       "The longest; at least profile_min.") \
+    R("speakers", "profile_scan", DURATION, "20s", 100, 5 MIN, NULL, RELOAD, speakers.profile_scan_ms, \
+      "How long speech is looked for in an uploaded profile; then once more, by the local engine.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
     R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \
