@@ -73,6 +73,7 @@ struct conf {
         unsigned attempts;
         uint32_t retry_ms; /* doubled at each failed one */
         uint32_t check_ms; /* how often waiting ones are looked for */
+        uint32_t sweep_ms; /* and files that belong to none */
     } sync;
     struct {
         bool pcm8_u8;

@@ -168,6 +168,8 @@
       "Pause before the second attempt, doubled before each further one up to an hour.") \
     R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \
       "Interval at which recordings that wait are looked for.") \
+    R("sync", "sweep", DURATION, "15min", 10, 1 DAY, NULL, RELOAD, sync.sweep_ms, \
+      "Interval at which files are looked for that are an hour old and belong to no recording, and removed.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
     R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \

@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/wav.h"
 #include "plugins/diarizer/answer.h"
 #include "plugins/kit/multipart.h"
-#include "plugins/kit/wav.h"
 
 static const char *read_text(const char *body, size_t len, size_t *n, float *last)
 {
@@ -101,9 +101,9 @@ static void test_multipart(void)
     char header[96];
     kit_multipart_begin(&m, "0123");
     kit_multipart_field(&m, "model", "x");
-    unsigned char *wav = kit_multipart_file(&m, "file", "a.wav", "audio/wav", kit_wav_size(4));
+    unsigned char *wav = kit_multipart_file(&m, "file", "a.wav", "audio/wav", wav_size(4));
     CU_ASSERT_PTR_NOT_NULL_FATAL(wav);
-    kit_wav_write(wav, pcm, 4, 16000);
+    wav_write(wav, pcm, 4, 16000);
     CU_ASSERT(kit_multipart_end(&m));
     kit_multipart_header(&m, header, sizeof(header));
     CU_ASSERT_STRING_EQUAL(header, "Content-Type: multipart/form-data; boundary=----omid-0123");

@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/wav.h"
+#include "formats/wav.h"
 #include "session/profile_wav.h"
 
 #define MAX ((size_t)1 << 25)
