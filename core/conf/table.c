@@ -43,7 +43,8 @@
       "While a loop, an ingress thread or the main thread is held for longer, systemd's watchdog is not fed, so that " \
       "systemd restarts the daemon.") \
     R("memory", "sessions", SIZE, "2GiB", 16 MIB, 1024 GIB, NULL, RELOAD, memory.sessions, \
-      "Budget of all session buffers together. Beyond it new sessions are refused with 1013; existing ones keep theirs.") \
+      "Budget of all session buffers together, and of requests and messages that are not whole yet. Beyond it new " \
+      "sessions are refused with 1013 and large requests with 503; existing sessions keep theirs.") \
     R("memory", "check", DURATION, "10s", 100, 1 HOUR, NULL, RELOAD, memory.check_ms, \
       "How often idle memory is looked for: what was freed goes back to the system when three looks in a row have " \
       "found it idle.") \
