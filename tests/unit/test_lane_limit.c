@@ -120,7 +120,7 @@ static void test_floor(void)
     CU_ASSERT_EQUAL(at_one, 1 + 45 + 31 + 22 + 15 + 10 + 7 + 5 + 3);
 }
 
-/* Failures that no smaller load would cure neither cut nor let it grow. */
+/* Failures that no smaller load would cure do not cut, and a target that mostly fails does not earn more. */
 static void test_failures(void)
 {
     struct limit l;
@@ -129,11 +129,43 @@ static void test_failures(void)
     run(&l, POOL, 64, 500, LIMIT_FAILURE);
     CU_ASSERT_EQUAL(l.limit, 64);
     limit_init(&l);
-    for (unsigned i = 0; i < 100; i++) { /* one of four */
-        run(&l, POOL, 4, 3, LIMIT_SUCCESS);
-        run(&l, POOL, 1, 1, LIMIT_FAILURE);
+    for (unsigned i = 0; i < 100; i++) { /* every other one */
+        run(&l, POOL, 4, 2, LIMIT_SUCCESS);
+        run(&l, POOL, 4, 2, LIMIT_FAILURE);
     }
     CU_ASSERT_EQUAL(l.limit, 4);
+}
+
+/* A round of which every tenth attempt fails, all of the limit in use. */
+static void run_tenth(struct limit *l)
+{
+    unsigned n = limit_now(l, POOL, POOL);
+
+    limit_began(l, n);
+    for (unsigned i = 0; i < n; i++)
+        limit_ended(l, POOL, n - 1, i % 10 == 3 ? LIMIT_FAILURE : LIMIT_SUCCESS);
+}
+
+/* Some always fail, of many targets: that says nothing about how much they can bear. */
+static void test_some_failures(void)
+{
+    static const unsigned widths[] = {4, 8, 16, 32, 64, 64};
+    struct limit l;
+
+    limit_init(&l);
+    for (unsigned i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        CU_ASSERT_EQUAL(limit_now(&l, POOL, POOL), widths[i]);
+        run_tenth(&l);
+    }
+    run(&l, POOL, 1, 1, LIMIT_LOSS);
+    unsigned cut = l.limit;
+    CU_ASSERT_EQUAL(cut, 44);
+    run(&l, POOL, 1, l.round, LIMIT_SUCCESS); /* the round of the loss */
+    CU_ASSERT_EQUAL(l.limit, cut);
+    for (unsigned i = 1; i <= 10; i++) {
+        run_tenth(&l);
+        CU_ASSERT_EQUAL(l.limit, cut + i);
+    }
 }
 
 static void test_ramp(void)
@@ -222,7 +254,8 @@ int main(void)
         {"unused width does not grow", test_unused},
         {"a loss cuts once, then one more a round", test_loss},
         {"never below one", test_floor},
-        {"other failures neither cut nor grow", test_failures},
+        {"other failures do not cut, and of most of a round do not grow", test_failures},
+        {"grows while some fail", test_some_failures},
         {"ramp after a recovery", test_ramp},
         {"a dead target's attempts until its breaker opens", test_dead},
         CU_TEST_INFO_NULL,
