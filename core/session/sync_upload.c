@@ -14,10 +14,10 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "base/log.h"
-#include "base/multipart.h"
 #include "base/query.h"
 #include "base/utf8.h"
 #include "bus/call.h"
+#include "formats/multipart.h"
 #include "session/sync.h"
 
 #define MODULE "sync"
