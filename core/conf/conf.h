@@ -124,7 +124,7 @@ struct conf {
         unsigned attempts;   /* questions for one speaker of a session */
         uint32_t sample_age_ms, sample_check_ms, sample_retry_ms, sample_give_up_ms, sample_drain_ms;
         unsigned sample_attempts;
-        uint32_t profile_min_ms, profile_max_ms;
+        uint32_t profile_min_ms, profile_max_ms, profile_scan_ms;
     } speakers;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */

@@ -13,6 +13,7 @@ import pytest
 from support.daemon import merge
 from support.embedder import Embedder, angle, apart, constant, distance
 from support.phone import Phone
+from support.receiver import Answer
 from support.wait import SLOW, holds, until
 
 RATE = 16000
@@ -672,6 +673,19 @@ def test_recordings_that_are_none(start_daemon, embedder):
         assert status == wanted and "voice" in said["error"], said
     assert voices(daemon, "ann") == []
     until(lambda: daemon.status()["sessions"]["memory_bytes"] == 0, what="all memory is given back")
+
+
+def test_profile_while_the_hosted_vad_hangs(start_daemon, embedder, receiver):
+    """Speech is looked for here when the service does not answer in time."""
+    receiver.on("/detect", Answer(hang=True))
+    settings = with_profile(embedder, profile_scan="300ms")
+    settings["plugin vad"] = {"url": receiver.url("/detect")}
+    daemon = start_daemon(settings)
+    status, said = upload(daemon, wav(owner_words()))
+    assert status == 200 and said["speech_seconds"] > 3, said
+    assert len(receiver.at("/detect")) == 1 and voices(daemon, "ann") == [("user", 1)]
+    status, said = upload(daemon, wav(constant(1000, 6)))
+    assert status == 400 and "s of speech" in said["error"]
 
 
 def test_profile_without_plugins(start_daemon, embedder):
