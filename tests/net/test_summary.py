@@ -359,7 +359,7 @@ def test_stopped_while_it_is_asked(start_daemon, talker, model):
     t = speak(daemon, talker, "Stopped while it is asked.")
     host, port = daemon.address.rsplit(":", 1)
     c = http.client.HTTPConnection(host, int(port), timeout=60 * SLOW)
-    c.request("POST", "/v1/conversations" + path, headers={"Authorization": "Bearer " + daemon.admin_key + t.uid})
+    c.request("POST", "/v1/conversations", headers={"Authorization": "Bearer " + daemon.admin_key + t.uid})
     until(lambda: model.about("while it is asked"), what="the question")
     began = time.monotonic()
     daemon.stop()
