@@ -1,5 +1,6 @@
 /* The durable queue: when attempts come, by the whole schedule, under a driven clock. */
 #include "queue_rig.h"
+#include "unit.h"
 
 /* As the daemon has it unless told otherwise. */
 #define S 1000u
@@ -169,13 +170,7 @@ static void test_retry_times(void)
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("queue times", setup_in_memory, teardown);
-    CU_add_test(s, "retry times", test_retry_times);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {{"retry times", test_retry_times}, CU_TEST_INFO_NULL};
+    CU_SuiteInfo suites[] = {{"queue times", setup_in_memory, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }
