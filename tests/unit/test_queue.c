@@ -858,7 +858,7 @@ static void test_broken_files(void)
     expect_set_aside("garbage for the application's id");
 
     static const char letter[] = "This is a letter to my aunt, and no database at all.\n";
-    char kept[200];
+    char kept[512];
     fresh();
     unit_write_file(path, letter, sizeof(letter) - 1);
     expect_set_aside("a letter");
