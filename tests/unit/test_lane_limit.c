@@ -1,8 +1,8 @@
 /* The adaptive limit of a target: rounds, losses, the ramp; then with a breaker beside it, as a lane has them. */
-#include <CUnit/Basic.h>
 
 #include "lane/http/breaker.h"
 #include "lane/http/limit.h"
+#include "unit.h"
 
 #define POOL 64u
 #define LEFT 5u
@@ -248,20 +248,18 @@ static void test_dead(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("adaptive limit", NULL, NULL);
-    CU_add_test(s, "starts at four, within the pool", test_start);
-    CU_add_test(s, "doubles by rounds, up to the pool", test_doubles);
-    CU_add_test(s, "unused width does not grow", test_unused);
-    CU_add_test(s, "a loss cuts once, then one more a round", test_loss);
-    CU_add_test(s, "never below one", test_floor);
-    CU_add_test(s, "other failures do not cut, and of most of a round do not grow", test_failures);
-    CU_add_test(s, "grows while some fail", test_some_failures);
-    CU_add_test(s, "ramp after a recovery", test_ramp);
-    CU_add_test(s, "a dead target's attempts until its breaker opens", test_dead);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"starts at four, within the pool", test_start},
+        {"doubles by rounds, up to the pool", test_doubles},
+        {"unused width does not grow", test_unused},
+        {"a loss cuts once, then one more a round", test_loss},
+        {"never below one", test_floor},
+        {"other failures do not cut, and of most of a round do not grow", test_failures},
+        {"grows while some fail", test_some_failures},
+        {"ramp after a recovery", test_ramp},
+        {"a dead target's attempts until its breaker opens", test_dead},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"adaptive limit", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

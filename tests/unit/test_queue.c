@@ -1,5 +1,4 @@
 /* The durable queue: what it promises, and what breaks around it. */
-#include <CUnit/Basic.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -18,6 +17,7 @@
 #include "base/magic.h"
 #include "lane/queue/queue_int.h"
 #include "queue_rig.h"
+#include "unit.h"
 
 /* ---------------------------------------------------------------- plain use */
 
@@ -960,40 +960,37 @@ static void test_threads(void)
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("queue", setup, teardown);
-    CU_add_test(s, "one job", test_one_job);
-    CU_add_test(s, "bad arguments", test_bad_arguments);
-    CU_add_test(s, "names", test_names);
-    CU_add_test(s, "bound on jobs", test_max_jobs);
-    CU_add_test(s, "payloads under way", test_payloads_out);
-    CU_add_test(s, "retry delay", test_retry_delay_bounds);
-    CU_add_test(s, "retry times", test_retry_times);
-    CU_add_test(s, "not before", test_not_before);
-    CU_add_test(s, "wakes when due", test_wakes_when_due);
-    CU_add_test(s, "Retry-After", test_retry_after);
-    CU_add_test(s, "wait uses no attempt", test_wait);
-    CU_add_test(s, "dead keeps its error", test_dead_keeps_error);
-    CU_add_test(s, "saturated target", test_saturated_target);
-    CU_add_test(s, "turns", test_turns);
-    CU_add_test(s, "owner not there", test_owner_not_there);
-    CU_add_test(s, "pause", test_pause);
-    CU_add_test(s, "lease runs out", test_lease_runs_out);
-    CU_add_test(s, "lease runs out for ever", test_lease_runs_out_for_ever);
-    CU_add_test(s, "clock jumps", test_clock_jumps);
-    CU_add_test(s, "clock set meanwhile", test_clock_set_meanwhile);
-    CU_add_test(s, "finish after free", test_finish_after_free);
-    CU_add_test(s, "disk full", test_disk_full);
-    CU_add_test(s, "bad places", test_bad_places);
-    CU_add_test(s, "disk full at the start", test_full_at_start);
-    CU_add_test(s, "broken files", test_broken_files);
-    CU_add_test(s, "kill -9", test_kill_nine);
-    CU_add_test(s, "killed with claims", test_killed_with_claims);
-    CU_add_test(s, "threads", test_threads);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"one job", test_one_job},
+        {"bad arguments", test_bad_arguments},
+        {"names", test_names},
+        {"bound on jobs", test_max_jobs},
+        {"payloads under way", test_payloads_out},
+        {"retry delay", test_retry_delay_bounds},
+        {"retry times", test_retry_times},
+        {"not before", test_not_before},
+        {"wakes when due", test_wakes_when_due},
+        {"Retry-After", test_retry_after},
+        {"wait uses no attempt", test_wait},
+        {"dead keeps its error", test_dead_keeps_error},
+        {"saturated target", test_saturated_target},
+        {"turns", test_turns},
+        {"owner not there", test_owner_not_there},
+        {"pause", test_pause},
+        {"lease runs out", test_lease_runs_out},
+        {"lease runs out for ever", test_lease_runs_out_for_ever},
+        {"clock jumps", test_clock_jumps},
+        {"clock set meanwhile", test_clock_set_meanwhile},
+        {"finish after free", test_finish_after_free},
+        {"disk full", test_disk_full},
+        {"bad places", test_bad_places},
+        {"disk full at the start", test_full_at_start},
+        {"broken files", test_broken_files},
+        {"kill -9", test_kill_nine},
+        {"killed with claims", test_killed_with_claims},
+        {"threads", test_threads},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"queue", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

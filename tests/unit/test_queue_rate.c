@@ -1,5 +1,6 @@
 /* The durable queue: rates of targets, configured ones and those learned from 429. */
 #include "queue_rig.h"
+#include "unit.h"
 
 /* ---------------------------------------------------------------- the arithmetic */
 
@@ -310,21 +311,18 @@ static void test_429_holds_target(void)
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("queue rate", setup, teardown);
-    CU_add_test(s, "bucket", test_bucket);
-    CU_add_test(s, "bucket, empty at first", test_bucket_empty_at_first);
-    CU_add_test(s, "held", test_held);
-    CU_add_test(s, "rate of a target", test_rate);
-    CU_add_test(s, "one by one", test_rate_one_by_one);
-    CU_add_test(s, "429 holds the target", test_429_holds_target);
-    CU_add_test(s, "100,000 for one that answers 429", test_flood_learned);
-    CU_add_test(s, "429 without Retry-After", test_flood_without_retry_after);
-    CU_add_test(s, "its rate is known", test_flood_configured);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"bucket", test_bucket},
+        {"bucket, empty at first", test_bucket_empty_at_first},
+        {"held", test_held},
+        {"rate of a target", test_rate},
+        {"one by one", test_rate_one_by_one},
+        {"429 holds the target", test_429_holds_target},
+        {"100,000 for one that answers 429", test_flood_learned},
+        {"429 without Retry-After", test_flood_without_retry_after},
+        {"its rate is known", test_flood_configured},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"queue rate", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }
