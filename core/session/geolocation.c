@@ -22,8 +22,8 @@ struct geolocation {
     struct sessions *ss;
     struct host_ask *ask;
     bool asking_store;
-    bool cancelled; /* the store answers all the same */
-    int64_t at_ms;
+    bool cancelled;         /* the store answers all the same */
+    int64_t from_ms, to_ms; /* of the conversation */
     struct store_place place;
     geolocation_cb cb;
     void *arg;
@@ -139,7 +139,9 @@ static void on_place(void *arg, int result, const struct store_place *place)
         geolocation_free(g);
         return;
     }
-    int64_t away = place ? llabs(g->at_ms - place->updated_ms) : INT64_MAX;
+    int64_t away = INT64_MAX;
+    if (place)
+        away = place->updated_ms < g->from_ms ? g->from_ms - place->updated_ms : place->updated_ms - g->to_ms;
     if (result != OMID_OK || away > (int64_t)g->ss->env.conf->listen.location_age_ms) {
         tell(g, result == OMID_OK ? OMID_OK : OMID_ERR, "");
         return;
@@ -155,14 +157,19 @@ static void on_place(void *arg, int result, const struct store_place *place)
     tell_raw(g);
 }
 
-int geolocation_resolve(struct sessions *ss, const char *uid, int64_t at_ms, geolocation_cb cb, void *arg,
-                        struct geolocation **out)
+int geolocation_resolve(struct sessions *ss, const char *uid, int64_t from_ms, int64_t to_ms, geolocation_cb cb,
+                        void *arg, struct geolocation **out)
 {
     struct geolocation *g = calloc(1, sizeof *g);
     if (!g)
         return OMID_ERR;
-    *g = (struct geolocation){
-        .magic = GEOLOCATION_MAGIC, .ss = ss, .at_ms = at_ms, .cb = cb, .arg = arg, .asking_store = true};
+    *g = (struct geolocation){.magic = GEOLOCATION_MAGIC,
+                              .ss = ss,
+                              .from_ms = from_ms,
+                              .to_ms = to_ms,
+                              .cb = cb,
+                              .arg = arg,
+                              .asking_store = true};
     list_append(&ss->geolocation, &g->link);
     int rc = store_place_get(ss->env.store, uid, ss->env.loop, on_place, g);
     if (rc != OMID_OK)

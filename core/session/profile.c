@@ -19,9 +19,8 @@
 #include "session/voices.h"
 
 #define MODULE "profile"
-#define MAX_UPLOADS 8 /* at once, per reactor */
-#define MAX_PARTS 16  /* of a multipart body */
-#define SCAN_TIMEOUT_MS 20000
+#define MAX_UPLOADS 8   /* at once, per reactor */
+#define MAX_PARTS 16    /* of a multipart body */
 #define MAX_SPEECH_S 30 /* of a longer recording's speech the first of it is taken */
 
 struct profile_call {
@@ -34,6 +33,7 @@ struct profile_call {
     bool checked;
     char err[384];
     double seconds, speech; /* of the recording, and of the speech in it */
+    bool scanned;           /* in vain, by an engine that did not answer in time */
     int64_t now_ms;
 };
 
@@ -128,11 +128,19 @@ static double keep_speech(struct pcm *pcm, const struct omid_answer *a)
     return speech;
 }
 
+static void scan(struct profile_call *p, const char *engine);
+
 static void on_scanned(void *arg, const struct omid_answer *a)
 {
     struct profile_call *p = arg;
     struct sessions *ss = p->ss;
     double least = ss->env.conf->speakers.min_speech_ms / 1000.;
+    if (a->result == OMID_ETIMEOUT && !p->scanned) {
+        log_warning(MODULE, "speech is looked for here: the engine does not answer in time");
+        p->scanned = true;
+        scan(p, "local");
+        return;
+    }
     if (a->result != OMID_OK) {
         call_error(&p->call, 503, "speech could not be looked for, try again later: %s", a->text ? a->text : "failed");
         return;
@@ -148,6 +156,19 @@ static void on_scanned(void *arg, const struct omid_answer *a)
     const struct host_question q = {.kind = HOST_ASK_EMBED, .audio = &audio};
     if (host_ask(ss->env.host, ss->env.reactor, &q, ss->env.conf->speakers.timeout_ms, on_embedded, p, NULL) != OMID_OK)
         call_error(&p->call, 503, "no plugin takes voices any more");
+}
+
+/* engine: NULL is the best there is, which falls back by itself when it fails, but may take longer than a client waits.
+ */
+static void scan(struct profile_call *p, const char *engine)
+{
+    struct sessions *ss = p->ss;
+    const struct omid_audio audio = {
+        .size = sizeof audio, .pcm = p->pcm.data, .samples = p->pcm.n, .sample_rate = SPEAKERS_RATE};
+    const struct host_question q = {.kind = HOST_ASK_SCAN, .engine = engine, .audio = &audio};
+    if (host_ask(ss->env.host, ss->env.reactor, &q, ss->env.conf->speakers.profile_scan_ms, on_scanned, p, NULL) !=
+        OMID_OK)
+        call_error(&p->call, 503, "no plugin looks for speech any more");
 }
 
 static bool is_multipart(const char *type)
@@ -194,7 +215,6 @@ static void check_run(void *arg)
 static void check_done(void *arg, bool ran)
 {
     struct profile_call *p = arg;
-    struct sessions *ss = p->ss;
     budget_add((int64_t)(p->pcm.cap * sizeof *p->pcm.data));
     if (!ran) {
         call_failed(&p->call, OMID_ECLOSED, "");
@@ -205,11 +225,7 @@ static void check_done(void *arg, bool ran)
         return;
     }
     p->seconds = (double)p->pcm.n / SPEAKERS_RATE;
-    const struct omid_audio audio = {
-        .size = sizeof audio, .pcm = p->pcm.data, .samples = p->pcm.n, .sample_rate = SPEAKERS_RATE};
-    const struct host_question q = {.kind = HOST_ASK_SCAN, .audio = &audio};
-    if (host_ask(ss->env.host, ss->env.reactor, &q, SCAN_TIMEOUT_MS, on_scanned, p, NULL) != OMID_OK)
-        call_error(&p->call, 503, "no plugin looks for speech any more");
+    scan(p, NULL);
 }
 
 static bool is_wav_type(const char *type)

@@ -369,5 +369,6 @@ static const struct route rest_routes[] = {
 bool sessions_routes_add(struct routes *routes, struct sessions **all)
 {
     return routes_add_all(routes, rest_routes, ARRAY_LEN(rest_routes), all) && geolocation_route_add(routes, all) &&
-           sync_routes_add(routes, all) && profile_routes_add(routes, all) && people_routes_add(routes, all);
+           reprocess_route_add(routes, all) && sync_routes_add(routes, all) && profile_routes_add(routes, all) &&
+           people_routes_add(routes, all);
 }

@@ -305,6 +305,7 @@ void rest_processed(struct sessions *ss, const char *id, int status, const struc
 /* ---- people.c, profile.c: the routes of /v1/people and /v1/speech-profile (omid-api(7)) ---- */
 /* all: of all reactors. false: no memory. */
 bool people_routes_add(struct routes *routes, struct sessions **all);
+bool reprocess_route_add(struct routes *routes, struct sessions **all);
 bool profile_routes_add(struct routes *routes, struct sessions **all);
 
 /* ---- sessions.c ---- */

@@ -1,5 +1,4 @@
 /* What an embedding service may answer, and what not; and what the plugin sends it. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include "formats/wav.h"
 #include "plugins/diarizer/answer.h"
 #include "plugins/kit/multipart.h"
+#include "unit.h"
 
 static const char *read_text(const char *body, size_t len, size_t *n, float *last)
 {
@@ -123,15 +123,10 @@ static void test_multipart(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("diarizer_answer", NULL, NULL);
-    CU_add_test(suite, "what is a vector", test_good);
-    CU_add_test(suite, "what is none", test_bad);
-    CU_add_test(suite, "a million values", test_many);
-    CU_add_test(suite, "what is sent", test_multipart);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"what is a vector", test_good},  {"what is none", test_bad}, {"a million values", test_many},
+        {"what is sent", test_multipart}, CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"diarizer_answer", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

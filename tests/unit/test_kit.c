@@ -1,5 +1,4 @@
 /* What the plugins share: text, JSON, multipart. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "plugins/kit/json.h"
 #include "plugins/kit/multipart.h"
 #include "plugins/kit/text.h"
+#include "unit.h"
 
 static void test_text(void)
 {
@@ -135,10 +135,5 @@ int main(void)
                                   {"multipart", test_multipart},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"kit", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* Outgoing WebSockets of a lane, against peers that refuse, hang, lie, drop and stop reading; ws and wss. */
-#include <CUnit/Basic.h>
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
@@ -16,6 +15,7 @@
 #include "base/magic.h"
 #include "base/wsframe.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 #define GRACE_MS 2000
 
@@ -1127,33 +1127,32 @@ int main(void)
 {
     signal(SIGPIPE, SIG_IGN); /* the peers write with OpenSSL */
     tls_setup();
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("outgoing WebSockets", NULL, NULL);
-    CU_add_test(s, "echo over ws", test_echo);
-    CU_add_test(s, "echo over wss with a CA of one's own", test_echo_tls);
-    CU_add_test(s, "a flood of messages, pings and a Close", test_flood);
-    CU_add_test(s, "back-pressure", test_backpressure);
-    CU_add_test(s, "room made by a call", test_writable_after_call);
-    CU_add_test(s, "refused with a status", test_rejected);
-    CU_add_test(s, "handshakes that hang or lie", test_bad_handshakes);
-    CU_add_test(s, "a certificate nobody knows", test_untrusted);
-    CU_add_test(s, "nobody there", test_refused_port);
-    CU_add_test(s, "dropped in mid-stream", test_lost);
-    CU_add_test(s, "bad frames", test_bad_frames);
-    CU_add_test(s, "Close without an answer", test_deaf);
-    CU_add_test(s, "release and close within callbacks", test_callbacks);
-    CU_add_test(s, "release at any moment", test_release);
-    CU_add_test(s, "close before open", test_close_before_open);
-    CU_add_test(s, "the breaker counts sequences", test_breaker);
-    CU_add_test(s, "all streams in use", test_streams_full);
-    CU_add_test(s, "slots are for handshakes", test_handshake_slots);
-    CU_add_test(s, "shutdown", test_shutdown);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
+    CU_TestInfo tests[] = {
+        {"echo over ws", test_echo},
+        {"echo over wss with a CA of one's own", test_echo_tls},
+        {"a flood of messages, pings and a Close", test_flood},
+        {"back-pressure", test_backpressure},
+        {"room made by a call", test_writable_after_call},
+        {"refused with a status", test_rejected},
+        {"handshakes that hang or lie", test_bad_handshakes},
+        {"a certificate nobody knows", test_untrusted},
+        {"nobody there", test_refused_port},
+        {"dropped in mid-stream", test_lost},
+        {"bad frames", test_bad_frames},
+        {"Close without an answer", test_deaf},
+        {"release and close within callbacks", test_callbacks},
+        {"release at any moment", test_release},
+        {"close before open", test_close_before_open},
+        {"the breaker counts sequences", test_breaker},
+        {"all streams in use", test_streams_full},
+        {"slots are for handshakes", test_handshake_slots},
+        {"shutdown", test_shutdown},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"outgoing WebSockets", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    int rc = unit_run(suites);
     SSL_CTX_free(good_tls);
     SSL_CTX_free(stranger_tls);
     unlink(ca_file);
-    return failed ? 1 : 0;
+    return rc;
 }

@@ -1,5 +1,4 @@
 /* storage on a mock host, and its codecs, names and index by themselves. */
-#include <CUnit/Basic.h>
 #include <dirent.h>
 #include <math.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 #include "mock_host.h"
 #include "plugins/storage/storage.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -618,23 +618,21 @@ static void test_memory_bound(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("storage", NULL, NULL);
-    CU_add_test(s, "names that lead nowhere, sums, heads", test_names);
-    CU_add_test(s, "codecs", test_codecs);
-    CU_add_test(s, "the index", test_index);
-    CU_add_test(s, "configuration", test_configuration);
-    CU_add_test(s, "a batch to the bucket, and away", test_batch_to_bucket);
-    CU_add_test(s, "a conversation that is known after its audio", test_conversation_known_late);
-    CU_add_test(s, "the bucket before the host; gaps, two sessions", test_host_style_and_gaps);
-    CU_add_test(s, "kept for so long: one job for the same", test_kept_for_so_long);
-    CU_add_test(s, "deleted, and told again while the queue is full", test_deleted_again);
-    CU_add_test(s, "read without memory", test_load_without_memory);
-    CU_add_test(s, "a store without ranges", test_no_ranges);
-    CU_add_test(s, "memory is bounded, and the loss told", test_memory_bound);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    CU_TestInfo tests[] = {
+        {"names that lead nowhere, sums, heads", test_names},
+        {"codecs", test_codecs},
+        {"the index", test_index},
+        {"configuration", test_configuration},
+        {"a batch to the bucket, and away", test_batch_to_bucket},
+        {"a conversation that is known after its audio", test_conversation_known_late},
+        {"the bucket before the host; gaps, two sessions", test_host_style_and_gaps},
+        {"kept for so long: one job for the same", test_kept_for_so_long},
+        {"deleted, and told again while the queue is full", test_deleted_again},
+        {"read without memory", test_load_without_memory},
+        {"a store without ranges", test_no_ranges},
+        {"memory is bounded, and the loss told", test_memory_bound},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"storage", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

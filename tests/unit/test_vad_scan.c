@@ -1,6 +1,5 @@
 /* Recordings searched for speech by the plugin vad: the hosted engine's request and answers, the local engine behind
  * it, and POST /v1/vad. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,6 +10,7 @@
 #include "mock_host.h"
 #include "plugins/kit/multipart.h"
 #include "plugins/vad/vad.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -514,10 +514,5 @@ int main(void)
                                   {"configuration", test_configuration},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"vad scan", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,10 +1,10 @@
 /* webhooks against a mock host: what is sent, when, how often, and what is dropped. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "mock_host.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -723,10 +723,5 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"webhooks", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* webhooks: events that are posted, who wants them, and what is kept of them. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include "../../plugins/webhooks/webhooks.h"
 #include "mock_doors.h"
 #include "mock_host.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -481,10 +481,5 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"webhooks, events", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }
