@@ -203,8 +203,9 @@ static void on_opened(void *arg, struct store_opened *opened)
         return;
     }
     if (opened->result == OMID_OK && opened->conversation) {
-        /* It ended meanwhile, and is not to begin a second time? */
-        bool ended = map_get(ss->conversation, opened->conversation->id) != NULL;
+        /* It has ended, and is not to begin a second time: its end is being stored, or processed, or waits for that. */
+        const char *id = opened->conversation->id;
+        bool ended = map_get(ss->conversation, id) || map_get(ss->processing, id);
         c = conversation_new(ss, ended ? NULL : opened->conversation, s);
     } else {
         log_error(MODULE, "the store opened no conversation: beginning in memory", LS("session", s->id));

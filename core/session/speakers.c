@@ -34,6 +34,7 @@ struct speaker {
     unsigned questions; /* that were asked since voices were read last */
     struct speakers *of;
     struct host_ask *ask;
+    struct task task;    /* finite: the question; in the drain the answer is still awaited */
     char segment_id[37]; /* that was asked about */
     char *person_id;     /* KNOWN; NULL: the owner */
 };
@@ -214,6 +215,7 @@ static struct speaker *speaker_of(struct speakers *sp, int id)
         return NULL;
     k->id = id;
     k->of = sp;
+    task_init(&k->task);
     sp->speaker[sp->n++] = k;
     return k;
 }
@@ -227,6 +229,8 @@ static void speaker_set_state(struct speaker *k, enum speaker_state to)
     }
     if (to == SPEAKER_ASKED)
         k->of->asked++;
+    else
+        task_end(&k->task, TASK_DONE, NULL);
     if (to != SPEAKER_KNOWN) {
         free(k->person_id);
         k->person_id = NULL;
@@ -323,6 +327,21 @@ static void on_answer(void *arg, const struct omid_answer *a)
 
 /* ------------------------------------------------------------------- questions */
 
+static void question_cancel(struct task *t)
+{
+    speaker_set_state(container_of(t, struct speaker, task), SPEAKER_UNKNOWN);
+}
+
+static const struct task_ops question_ops = {.cancel = question_cancel};
+
+/* false: the session is being cancelled. */
+static bool question_begin(struct speaker *k)
+{
+    char what[sizeof k->task.what];
+    snprintf(what, sizeof what, "voice:%d", k->id);
+    return task_start(&k->task, &k->of->s->supervisor, TASK_FINITE, what, &question_ops);
+}
+
 static bool worth_asking(struct speakers *sp, const struct speaker *k, const struct segment *seg)
 {
     const struct conf *conf = session_conf(sp->s);
@@ -346,6 +365,10 @@ static void ask(struct speakers *sp, struct speaker *k, const struct segment *se
     }
     const struct omid_audio audio = {.size = sizeof audio, .pcm = pcm, .samples = n, .sample_rate = SPEAKERS_RATE};
     const struct host_question q = {.kind = HOST_ASK_EMBED, .audio = &audio};
+    if (!question_begin(k)) {
+        free(pcm);
+        return;
+    }
     k->questions++;
     speaker_set_state(k, SPEAKER_ASKED);
     snprintf(k->segment_id, sizeof k->segment_id, "%s", seg->id);

@@ -408,7 +408,41 @@ def test_a_service_that_does_not_end(start_daemon, partner, talker, how):
     t.close()
     until(lambda: daemon.sessions() == 0 and daemon.status()["sessions"]["live"] == 0, 2, "the session's end")
     until(lambda: not [s for s in json.loads(daemon.get_control("/v1/admin/sessions")[1])["sessions"]],
-          2, "no session is kept by a question")
+          2, "no session is kept by a question beyond its time")
+
+
+def rows_of(daemon):
+    return json.loads(daemon.get_control("/v1/admin/sessions")[1])["sessions"]
+
+
+def test_the_answer_comes_after_the_client_has_left(start_daemon, embedder, talker):
+    """What was asked is part of the session's drain: the name is kept with the conversation."""
+    daemon = start_daemon(with_speakers(embedder))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    embedder.on("held")
+    t = talker(daemon, "ann")
+    t.utter(BEN, speaker=1)
+    until(lambda: len(embedder.asked) == 2, what="the question")
+    t.hang_up()
+    until(lambda: [s["tasks"] for s in rows_of(daemon)] == ["voice:1"], what=lambda: "the drain: %s" % rows_of(daemon))
+    assert daemon.sessions() == 0 and rows_of(daemon)[0]["state"] == "leaving"
+    embedder.release()
+    until(lambda: not rows_of(daemon), what="the session's end")
+    until(lambda: rows(daemon, "SELECT person_id FROM segment WHERE speaker_id = 1") == [("p-ben",)], what="the name on disk")
+    assert daemon.metric("async_drain_timeout_total") == 0
+
+
+def test_an_answer_that_never_comes_after_the_client_has_left(start_daemon, embedder, talker):
+    daemon = start_daemon(merge(with_speakers(embedder, {"timeout": "5min"}), {"listen": {"drain": "500ms"}}))
+    introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
+    embedder.on("hang")
+    t = talker(daemon, "ann")
+    t.utter(BEN, speaker=1)
+    until(lambda: len(embedder.asked) == 2, what="the question")
+    t.hang_up()
+    until(lambda: not rows_of(daemon), 10, lambda: "the session's end: %s" % rows_of(daemon))
+    assert daemon.metric("async_drain_timeout_total") == 1 and daemon.metric("omid_supervisor_stuck_total") == 0
+    assert daemon.logged("drain timed out, the task is cancelled.*voice:1")
 
 
 def test_memory_is_bounded_and_given_back(start_daemon, embedder, talker):

@@ -378,3 +378,30 @@ def test_stopped_while_it_is_asked(start_daemon, talker, model):
     model.script = lambda request: says(SUMMARY)
     daemon.start()
     until(lambda: status_of(daemon, t.conversations()[0]) == 2, what="it goes on after the next start")
+
+
+def test_a_session_comes_while_it_waits_for_a_place(start_daemon, talker, model):
+    """What is to be processed is over: whoever connects meanwhile begins the next one."""
+    daemon = start_daemon(settings(model, {"timeout": "4s"}, **{"processing": {
+        "at_once": 1, "retry": "10ms", "retry_max": "50ms", "summary_timeout": "30s", "summary_attempts": 1}}))
+    model.script = lambda request: Answer(hang=True)
+    first = speak(daemon, talker, "In everybody's way.")
+    second = speak(daemon, talker, "Processed when there is a place.")
+    c = second.conversations()[0]
+    second.close()
+    until(lambda: daemon.sessions() == 1, what="the end of the session")
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(post, daemon, first.uid)
+        until(lambda: model.about("in everybody's way") or model.about("In everybody's way"), what="the first one's question")
+        answer = pool.submit(post, daemon, second.uid)
+        until(lambda: daemon.metric("omid_processing_waiting") == 1 or answer.done() or
+              daemon.metric("omid_processing_running") == 2, what="the second one to wait")
+        again = talker(daemon, uid=second.uid, conversation_timeout=LONG).wait_ready()
+        assert again.conversation() != c
+        again.say("And this is new.")
+        again.heard("is new.")
+        assert answer.result()[0] == 201 and answer.result()[1]["memory"]["id"] == c
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the new one on disk")
+    assert status_of(daemon, c) == 2 and status_of(daemon, again.conversations()[-1]) == 0
+    assert rows(daemon, "SELECT s.text FROM segment s JOIN conversation c ON s.conversation = c.n WHERE c.id = ?", c) == [
+        ("Processed when there is a place.",)]
