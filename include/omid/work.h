@@ -76,6 +76,9 @@ struct omid_job {
     bool ordered; /* those of its target that are ordered run one at a time, in the order of their enqueuing; one
                      that is retried holds back those behind it */
     uint32_t rate_per_min; /* attempts of its target begun a minute; 0: no bound. The last one enqueued counts */
+    /* When its target holds all it may of the queue (queue.max_share): kept as a dead letter, which counts as taken.
+     * Else it is so only beside others of the call that are taken; OMID_EFULL when there are none. */
+    bool dead_if_full;
 };
 typedef void (*omid_enqueued_cb)(void *arg, enum omid_result result, uint64_t id);
 
