@@ -1,4 +1,7 @@
-"""kill -9 in each step of an offline recording's life: it goes on, nothing is lost, and nothing is there twice."""
+"""
+In each step of an offline recording's life: killed, it goes on, nothing is lost and nothing is there twice; deleted,
+nothing is left of it anywhere.
+"""
 import json
 import time
 from contextlib import contextmanager
@@ -12,7 +15,7 @@ from support.s3 import S3
 from support.wait import until
 from test_listen import rows
 from test_sessions import store_held
-from test_storage import audio, bucket, ramp, spool
+from test_storage import audio, bucket, folder, ramp, spool
 from test_storage import wav as samples
 from test_sync import NOON, ask, completed, conversations, finished, left, settings, transcript, upload, wav  # noqa: F401
 
@@ -34,15 +37,14 @@ class Life:
         self.settings = merge(base, {
             "plugin vad": {"url": receiver.url("/vad"), "breaker": {"failures": 1000}},
             "plugin summary": {"url": model.base, "key": "k", "model": "m", "breaker": {"failures": 1000}},
-            "plugin storage": bucket(s3, batch="60s", breaker={"failures": 1000}),
-            "plugin webhooks": {"memory_created": [receiver.url("/memory")],
+            "plugin storage": bucket(s3, batch="60s", timeout="2s", breaker={"failures": 1000}),
+            "plugin webhooks": {"memory_created": [receiver.url("/memory")], "timeout": "2s",
                                 "breaker": {"failures": 1000}},
             "listen": {"conversation_timeout": "120s", "conversation_timeout_floor": "2s", "lifecycle_check": "50ms"},
             "processing": {"retry": "50ms", "retry_max": "100ms"}, "sync": {"running": 1}})
         self.well()
         self.start_at = NOON * 1000
         self.text = ["First.", "Second."]
-        self.starts = 1
         self.daemon = start_daemon(self.settings)
 
     def well(self):
@@ -226,3 +228,31 @@ def test_killed(life, step):
         assert {len(x.json["transcript_segments"]) for x in told()} == {2}
     # Sent again, it is known.
     assert upload(d, [("b.wav", wav(SOUND), life.start_at)])["files"][0]["duplicate"] is True
+
+
+@pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])
+@pytest.mark.parametrize("step", [audio_refused, audio_on_its_way, audio_arrived, processed, delivered, over],
+                         ids=lambda s: s.__name__)
+def test_deleted(life, step, killed):
+    """By its user, while its audio is stored or its end goes on: nothing of it comes late."""
+    d = life.daemon
+    with step(life):
+        mine, = conversations(d)
+        assert ask(d, "DELETE", "/v1/conversations/" + mine["id"])[0] == 204
+        until(lambda: not rows(d, "SELECT 1 FROM deleted"), what="all to be told for good")
+        until(lambda: audio(d, mine["id"])[0] == 404, what="its audio not to be told any more")
+        if killed:
+            d.kill()
+    life.well()
+    if killed:
+        d.start()
+    elif step is audio_refused:
+        d.stop()
+        d.start()
+    until(lambda: rows(d, "SELECT 1 FROM recording WHERE stored = 0") == [] and not spool(d), what="the spool to be empty")
+    until(lambda: not life.s3.objects and not list(folder(d, "index").glob("*/*")),
+          what=lambda: "nothing to be left of it: %s" % sorted(life.s3.objects))
+    until(lambda: sum(d.metric("omid_queue_jobs", state=s) for s in ("ready", "delayed", "leased")) == 0, what="no jobs")
+    assert audio(d, mine["id"])[0] == 404 and conversations(d) == [] and not life.s3.objects and not spool(d)
+    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
+    assert finished(d, life.job)["status"] == "completed"
