@@ -3,30 +3,30 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "admin/call.h"
 #include "base/clock.h"
 #include "base/magic.h"
 #include "base/zone.h"
+#include "bus/call.h"
 #include "session/days.h"
 
 #define MAX_BODY ((size_t)64 << 10)
 #define MAX_UID 1024
 
 struct day_call {
-    struct admin_call call;
+    struct call call;
     char uid[MAX_UID + 1], date[ZONE_DATE_SIZE], timezone[ZONE_MAX_NAME + 1];
     bool timezone_given;
 };
 
-static struct sessions **sessions_all(const struct channel *ch)
+static struct sessions **sessions_all(const struct day_call *c)
 {
-    return channel_route(ch)->arg;
+    return channel_route(c->call.ch)->arg;
 }
 
 /* An object, or answered with 400. */
-static yajl_val body_parse(struct admin_call *c)
+static yajl_val body_parse(struct call *c)
 {
-    const struct channel_request *req = admin_call_request(c);
+    const struct channel_request *req = call_request(c);
     char why[160];
     yajl_val v = json_parse(req->body, req->body_len, MAX_BODY, why, sizeof why);
     if (YAJL_IS_OBJECT(v))
@@ -34,9 +34,9 @@ static yajl_val body_parse(struct admin_call *c)
     bool json = v != NULL;
     json_free(&v);
     if (json)
-        admin_call_error(c, 400, "body: expected a JSON object");
+        call_error(c, 400, "body: expected a JSON object");
     else
-        admin_call_error(c, 400, "body: expected a JSON object: %s", why);
+        call_error(c, 400, "body: expected a JSON object: %s", why);
     return NULL;
 }
 
@@ -53,17 +53,17 @@ static bool string_member(yajl_val v, const char *key, char *out, size_t size)
 static void on_day(void *arg, const struct days_answer *a)
 {
     struct day_call *c = arg;
-    if (!admin_call_back(&c->call))
+    if (!call_wanted(&c->call))
         return;
     if (a->result == OMID_EINVAL) {
-        admin_call_error(&c->call, 400, "%s", a->text);
+        call_error(&c->call, 400, "%s", a->text);
         return;
     }
     if (a->result != OMID_OK && a->result != OMID_ENOTSUP) {
         if (a->result == OMID_EFULL)
-            admin_call_error(&c->call, 409, "%s", a->text);
+            call_error(&c->call, 409, "%s", a->text);
         else
-            admin_call_failed(&c->call, a->result, a->text);
+            call_failed(&c->call, a->result, a->text);
         return;
     }
     struct buf b = BUF_INIT(0);
@@ -84,29 +84,25 @@ static void on_day(void *arg, const struct days_answer *a)
         json_w_raw(&w, a->summary, strlen(a->summary));
     }
     json_w_close(&w, '}');
-    admin_call_json(&c->call, 200, &w, &b);
+    call_json(&c->call, 200, &w, &b);
 }
 
 static void day_ask(struct day_call *c)
 {
-    struct channel *ch = c->call.ch;
-    admin_call_work(&c->call);
-    if (days_ask(sessions_all(ch), c->uid, c->date, c->timezone_given ? c->timezone : NULL, channel_loop(ch), on_day,
-                 c) != OMID_OK &&
-        admin_call_back(&c->call))
-        admin_call_error(&c->call, 503, "out of memory");
+    const char *timezone = c->timezone_given ? c->timezone : NULL;
+    call_await(&c->call, days_ask(sessions_all(c), c->uid, c->date, timezone, call_loop(&c->call), on_day, c));
 }
 
 /* A time zone that is named here is the user's from now on. */
 static void on_zone_kept(void *arg, const struct days_settings_answer *a)
 {
     struct day_call *c = arg;
-    if (!admin_call_back(&c->call))
+    if (!call_wanted(&c->call))
         return;
     if (a->result == OMID_EINVAL)
-        admin_call_error(&c->call, 400, "%s", a->text);
+        call_error(&c->call, 400, "%s", a->text);
     else if (a->result != OMID_OK)
-        admin_call_failed(&c->call, a->result, "the store failed");
+        call_failed(&c->call, a->result, "the store failed");
     else
         day_ask(c);
 }
@@ -128,7 +124,7 @@ static bool day_parse(struct day_call *c, yajl_val v, const char **fault)
 
 static void day_opened(struct channel *ch)
 {
-    struct day_call *c = admin_call_begin(ch, sizeof *c, NULL);
+    struct day_call *c = call_begin(ch, sizeof *c, NULL);
     yajl_val v = c ? body_parse(&c->call) : NULL;
     const char *fault;
     if (!v)
@@ -136,16 +132,13 @@ static void day_opened(struct channel *ch)
     bool ok = day_parse(c, v, &fault);
     json_free(&v);
     if (!ok) {
-        admin_call_error(&c->call, 400, "%s", fault);
+        call_error(&c->call, 400, "%s", fault);
     } else if (!c->timezone_given) {
         day_ask(c);
     } else {
         const struct days_settings to = {.timezone = c->timezone};
-        admin_call_work(&c->call);
-        if (days_settings(sessions_all(ch), c->uid, DAYS_SET_TIMEZONE, &to, channel_loop(ch), on_zone_kept, c) !=
-                OMID_OK &&
-            admin_call_back(&c->call))
-            admin_call_error(&c->call, 503, "out of memory");
+        call_await(&c->call, days_settings(sessions_all(c), c->uid, DAYS_SET_TIMEZONE, &to, call_loop(&c->call),
+                                           on_zone_kept, c));
     }
 }
 
@@ -169,14 +162,14 @@ static void settings_json(struct json_w *w, const struct days_settings *s)
 static void on_settings(void *arg, const struct days_settings_answer *a)
 {
     struct day_call *c = arg;
-    if (!admin_call_back(&c->call))
+    if (!call_wanted(&c->call))
         return;
     if (a->result == OMID_EINVAL) {
-        admin_call_error(&c->call, 400, "timezone: %s", a->text);
+        call_error(&c->call, 400, "timezone: %s", a->text);
         return;
     }
     if (a->result != OMID_OK) {
-        admin_call_failed(&c->call, a->result, "the store failed");
+        call_failed(&c->call, a->result, "the store failed");
         return;
     }
     struct buf b = BUF_INIT(0);
@@ -188,23 +181,19 @@ static void on_settings(void *arg, const struct days_settings_answer *a)
     json_w_key(&w, "effective");
     settings_json(&w, &a->effective);
     json_w_close(&w, '}');
-    admin_call_json(&c->call, 200, &w, &b);
+    call_json(&c->call, 200, &w, &b);
 }
 
 static void settings_ask(struct day_call *c, unsigned set, const struct days_settings *to)
 {
-    struct channel *ch = c->call.ch;
-    const char *uid = channel_request(ch)->uid;
-    admin_call_work(&c->call);
-    if (days_settings(sessions_all(ch), uid, set, to, channel_loop(ch), on_settings, c) != OMID_OK &&
-        admin_call_back(&c->call))
-        admin_call_error(&c->call, 503, "out of memory");
+    const char *uid = call_request(&c->call)->uid;
+    call_await(&c->call, days_settings(sessions_all(c), uid, set, to, call_loop(&c->call), on_settings, c));
 }
 
 static void get_opened(struct channel *ch)
 {
     static const struct days_settings none;
-    struct day_call *c = admin_call_begin(ch, sizeof *c, NULL);
+    struct day_call *c = call_begin(ch, sizeof *c, NULL);
     if (c)
         settings_ask(c, 0, &none);
 }
@@ -236,7 +225,7 @@ static bool patch_parse(struct day_call *c, yajl_val v, unsigned *set, struct da
 
 static void patch_opened(struct channel *ch)
 {
-    struct day_call *c = admin_call_begin(ch, sizeof *c, NULL);
+    struct day_call *c = call_begin(ch, sizeof *c, NULL);
     yajl_val v = c ? body_parse(&c->call) : NULL;
     struct days_settings to;
     const char *fault;
@@ -248,22 +237,16 @@ static void patch_opened(struct channel *ch)
     if (ok)
         settings_ask(c, set, &to);
     else
-        admin_call_error(&c->call, 400, "%s", fault);
+        call_error(&c->call, 400, "%s", fault);
 }
+
+static const struct route day_routes[] = {
+    {.path = "/v1/admin/day-summary", .method = "POST", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(day_opened)},
+    {.path = "/v1/users/day-summary", .method = "GET", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(get_opened)},
+    {.path = "/v1/users/day-summary", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(patch_opened)},
+};
 
 bool day_routes_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler day = {.opened = day_opened, .closed = admin_call_closed},
-                                        get = {.opened = get_opened, .closed = admin_call_closed},
-                                        patch = {.opened = patch_opened, .closed = admin_call_closed};
-    const struct route r[] = {
-        {.path = "/v1/admin/day-summary", .method = "POST", .auth = ROUTE_ADMIN, .handler = &day, .arg = all},
-        {.path = "/v1/users/day-summary", .method = "GET", .auth = ROUTE_TOKEN, .handler = &get, .arg = all},
-        {.path = "/v1/users/day-summary", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = &patch, .arg = all},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(r); i++) {
-        if (!routes_add(routes, &r[i]))
-            return false;
-    }
-    return true;
+    return routes_add_all(routes, day_routes, ARRAY_LEN(day_routes), all);
 }

@@ -76,7 +76,8 @@ void process_collect(void *arg, struct buf *out)
         (double)a->started_wall_ms / 1e3);
     put(out, "omid_ready", "gauge", "1 while the daemon is ready for new sessions.",
         atomic_load(&a->phase) == ADMIN_READY ? 1 : 0);
-    put(out, "omid_memory_sessions_bytes", "gauge", "Bytes in the buffers of all sessions.", (double)budget_used());
+    put(out, "omid_memory_sessions_bytes", "gauge",
+        "Bytes in the buffers of all sessions, and of what clients have not sent to its end.", (double)budget_used());
     put(out, "omid_memory_sessions_limit_bytes", "gauge", "What memory.sessions allows.",
         (double)atomic_load(&a->memory_limit));
 }

@@ -9,20 +9,19 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "admin/call.h"
 #include "base/base64.h"
+#include "base/magic.h"
 #include "base/query.h"
 #include "base/utf8.h"
-#include "bus/route.h"
+#include "bus/call.h"
 #include "lane/queue/queue.h"
 
 #define LIMIT_DEFAULT 100
 #define FAILED "the queue's file failed; see /readyz"
 
 struct queue_call {
-    struct admin_call call;
+    struct call call;
     struct queue *q;
-    struct loop *loop;
     struct query query;
     bool parsed;
     struct queue_filter filter; /* strings of query */
@@ -34,9 +33,9 @@ struct queue_call {
     bool all, has_id;
 };
 
-static void call_drop(struct admin_call *c)
+static void call_drop(struct call *c)
 {
-    struct queue_call *r = (struct queue_call *)c;
+    struct queue_call *r = container_of(c, struct queue_call, call);
     if (r->parsed)
         query_free(&r->query);
 }
@@ -125,7 +124,7 @@ static bool take(struct queue_call *r, const char *name, const char *value, char
 /* known: names with commas around each. What is not among them is refused: a misspelt filter must not mean all. */
 static bool parse(struct queue_call *r, const char *known, char *err, size_t errlen)
 {
-    const char *text = admin_call_request(&r->call)->query;
+    const char *text = call_request(&r->call)->query;
     if (!query_parse(&r->query, text, strlen(text), err, errlen))
         return false;
     r->parsed = true;
@@ -147,15 +146,14 @@ static bool parse(struct queue_call *r, const char *known, char *err, size_t err
 /* NULL: answered. */
 static struct queue_call *begin(struct channel *ch, const char *known)
 {
-    struct queue_call *r = admin_call_begin(ch, sizeof(*r), call_drop);
+    struct queue_call *r = call_begin(ch, sizeof(*r), call_drop);
     char err[256];
     if (r == NULL)
         return NULL;
     r->q = channel_route(ch)->arg;
-    r->loop = channel_loop(ch);
     if (parse(r, known, err, sizeof(err)))
         return r;
-    admin_call_error(&r->call, 400, "%s", err);
+    call_error(&r->call, 400, "%s", err);
     return NULL;
 }
 
@@ -163,30 +161,21 @@ static struct queue_call *begin(struct channel *ch, const char *known)
 static bool path_id(struct queue_call *r, const char *what)
 {
     char err[128];
-    const char *id = admin_call_request(&r->call)->params[0];
+    const char *id = call_request(&r->call)->params[0];
     if (id != NULL && number("id", id, 1, INT64_MAX, &r->id, err, sizeof(err)))
         return true;
-    admin_call_error(&r->call, 404, "id: there is no such %s", what);
+    call_error(&r->call, 404, "id: there is no such %s", what);
     return false;
-}
-
-/* The queue works for it, or not. */
-static void posted(struct queue_call *r, int rc)
-{
-    if (rc == OMID_OK)
-        return;
-    if (admin_call_back(&r->call))
-        admin_call_failed(&r->call, rc, "out of memory");
 }
 
 /* false: the client has left, or it is answered. */
 static bool back(struct queue_call *r, int result)
 {
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return false;
     if (result == OMID_OK)
         return true;
-    admin_call_failed(&r->call, result, FAILED);
+    call_failed(&r->call, result, FAILED);
     return false;
 }
 
@@ -232,7 +221,7 @@ static void on_list(void *arg, int result, const struct queue_dead *item, size_t
     json_w_kstr(&w, "next", n == r->limit ? next : NULL);
     json_w_kint(&w, "total", (int64_t)c.dead);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 200, &w, &out);
+    call_json(&r->call, 200, &w, &out);
 }
 
 static void list_opened(struct channel *ch)
@@ -241,8 +230,8 @@ static void list_opened(struct channel *ch)
     if (r == NULL)
         return;
     const struct queue_dead before = {.id = r->before, .died_ms = r->before_ms};
-    admin_call_work(&r->call);
-    posted(r, queue_dead_list(r->q, &r->filter, r->before > 0 ? &before : NULL, r->limit, r->loop, on_list, r));
+    call_await(&r->call, queue_dead_list(r->q, &r->filter, r->before > 0 ? &before : NULL, r->limit,
+                                         call_loop(&r->call), on_list, r));
 }
 
 static void payload_json(struct json_w *w, const struct queue_dead *d)
@@ -268,7 +257,7 @@ static void on_show(void *arg, int result, const struct queue_dead *item, size_t
     if (!back(r, result))
         return;
     if (n == 0) {
-        admin_call_error(&r->call, 404, "id: there is no such dead letter");
+        call_error(&r->call, 404, "id: there is no such dead letter");
         return;
     }
     json_w_start(&w, &out);
@@ -276,7 +265,7 @@ static void on_show(void *arg, int result, const struct queue_dead *item, size_t
     dead_json(&w, item);
     payload_json(&w, item);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 200, &w, &out);
+    call_json(&r->call, 200, &w, &out);
 }
 
 static void show_opened(struct channel *ch)
@@ -284,8 +273,7 @@ static void show_opened(struct channel *ch)
     struct queue_call *r = begin(ch, "");
     if (r == NULL || !path_id(r, "dead letter"))
         return;
-    admin_call_work(&r->call);
-    posted(r, queue_dead_show(r->q, r->id, r->loop, on_show, r));
+    call_await(&r->call, queue_dead_show(r->q, r->id, call_loop(&r->call), on_show, r));
 }
 
 /* ---------------------------------------------------------------- replays and drops */
@@ -295,20 +283,20 @@ static void on_one(void *arg, int result)
     struct queue_call *r = arg;
     struct buf out = BUF_INIT(0);
     struct json_w w;
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return;
     if (result == OMID_ENOTSUP) {
-        admin_call_error(&r->call, 404, "id: there is no such dead letter");
+        call_error(&r->call, 404, "id: there is no such dead letter");
     } else if (result == OMID_EFULL) {
-        admin_call_error(&r->call, 503, "the queue is full; there may be room in %u s", queue_retry_after_s(r->q));
+        call_error(&r->call, 503, "the queue is full; there may be room in %u s", queue_retry_after_s(r->q));
     } else if (result != OMID_OK) {
-        admin_call_failed(&r->call, result, FAILED);
+        call_failed(&r->call, result, FAILED);
     } else {
         json_w_start(&w, &out);
         json_w_open(&w, '{');
         json_w_kint(&w, r->action == QUEUE_REPLAY ? "replayed" : "dropped", 1);
         json_w_close(&w, '}');
-        admin_call_json(&r->call, 200, &w, &out);
+        call_json(&r->call, 200, &w, &out);
     }
 }
 
@@ -321,14 +309,14 @@ static void on_begun(void *arg, int result, uint64_t id)
     struct queue_call *r = arg;
     struct buf out = BUF_INIT(0);
     struct json_w w;
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return;
     if (result == OMID_EFULL) {
-        admin_call_error(&r->call, 409, "too many replays and drops run already; see /v1/admin/replays");
+        call_error(&r->call, 409, "too many replays and drops run already; see /v1/admin/replays");
         return;
     }
     if (result != OMID_OK) {
-        admin_call_failed(&r->call, result, FAILED);
+        call_failed(&r->call, result, FAILED);
         return;
     }
     json_w_start(&w, &out);
@@ -337,7 +325,7 @@ static void on_begun(void *arg, int result, uint64_t id)
     json_w_kstr(&w, "action", actions[r->action]);
     json_w_kstr(&w, "state", states[QUEUE_SWEEP_RUNNING]);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 202, &w, &out);
+    call_json(&r->call, 202, &w, &out);
 }
 
 static void many_or_one(struct queue_call *r, enum queue_sweep_action action)
@@ -347,16 +335,15 @@ static void many_or_one(struct queue_call *r, enum queue_sweep_action action)
         f->owner != NULL || f->type != NULL || f->target != NULL || f->error != NULL || f->from_ms > 0 || f->to_ms > 0;
     r->action = action;
     if ((int)r->has_id + (int)r->all + (int)filtered != 1) {
-        admin_call_error(&r->call, 400, "expected either id, or a filter, or all=true");
+        call_error(&r->call, 400, "expected either id, or a filter, or all=true");
         return;
     }
-    admin_call_work(&r->call);
     if (!r->has_id)
-        posted(r, queue_sweep_begin(r->q, action, f, r->rate, r->loop, on_begun, r));
+        call_await(&r->call, queue_sweep_begin(r->q, action, f, r->rate, call_loop(&r->call), on_begun, r));
     else if (action == QUEUE_REPLAY)
-        posted(r, queue_dead_replay(r->q, r->id, r->loop, on_one, r));
+        call_await(&r->call, queue_dead_replay(r->q, r->id, call_loop(&r->call), on_one, r));
     else
-        posted(r, queue_dead_drop(r->q, r->id, r->loop, on_one, r));
+        call_await(&r->call, queue_dead_drop(r->q, r->id, call_loop(&r->call), on_one, r));
 }
 
 #define WHICH ",id,all,plugin,type,target,endpoint,error,from,to,rate,"
@@ -412,19 +399,19 @@ static void on_sweeps(void *arg, int result, const struct queue_sweep *item, siz
             sweep_json(&w, &item[i]);
         json_w_close(&w, ']');
         json_w_close(&w, '}');
-        admin_call_json(&r->call, 200, &w, &out);
+        call_json(&r->call, 200, &w, &out);
         return;
     }
     for (size_t i = 0; i < n; i++) {
         if (item[i].id == r->id) {
             sweep_json(&w, &item[i]);
-            admin_call_json(&r->call, 200, &w, &out);
+            call_json(&r->call, 200, &w, &out);
             return;
         }
     }
     (void)json_w_end(&w);
     buf_free(&out);
-    admin_call_error(&r->call, 404, "id: there is no such replay");
+    call_error(&r->call, 404, "id: there is no such replay");
 }
 
 static void sweeps_opened(struct channel *ch)
@@ -432,8 +419,7 @@ static void sweeps_opened(struct channel *ch)
     struct queue_call *r = begin(ch, "");
     if (r == NULL)
         return;
-    admin_call_work(&r->call);
-    posted(r, queue_sweep_list(r->q, r->loop, on_sweeps, r));
+    call_await(&r->call, queue_sweep_list(r->q, call_loop(&r->call), on_sweeps, r));
 }
 
 static void sweep_opened(struct channel *ch)
@@ -442,8 +428,7 @@ static void sweep_opened(struct channel *ch)
     if (r == NULL || !path_id(r, "replay"))
         return;
     r->has_id = true;
-    admin_call_work(&r->call);
-    posted(r, queue_sweep_list(r->q, r->loop, on_sweeps, r));
+    call_await(&r->call, queue_sweep_list(r->q, call_loop(&r->call), on_sweeps, r));
 }
 
 static void on_cancelled(void *arg, int result)
@@ -452,8 +437,8 @@ static void on_cancelled(void *arg, int result)
     struct buf out = BUF_INIT(0);
     struct json_w w;
     if (result == OMID_ENOTSUP) {
-        if (admin_call_back(&r->call))
-            admin_call_error(&r->call, 404, "id: no such replay runs");
+        if (call_wanted(&r->call))
+            call_error(&r->call, 404, "id: no such replay runs");
         return;
     }
     if (!back(r, result))
@@ -463,7 +448,7 @@ static void on_cancelled(void *arg, int result)
     json_w_kint(&w, "id", (int64_t)r->id);
     json_w_kstr(&w, "state", states[QUEUE_SWEEP_CANCELLED]);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 200, &w, &out);
+    call_json(&r->call, 200, &w, &out);
 }
 
 static void cancel_opened(struct channel *ch)
@@ -471,8 +456,7 @@ static void cancel_opened(struct channel *ch)
     struct queue_call *r = begin(ch, "");
     if (r == NULL || !path_id(r, "replay"))
         return;
-    admin_call_work(&r->call);
-    posted(r, queue_sweep_cancel(r->q, r->id, r->loop, on_cancelled, r));
+    call_await(&r->call, queue_sweep_cancel(r->q, r->id, call_loop(&r->call), on_cancelled, r));
 }
 
 /* ---------------------------------------------------------------- deliveries */
@@ -522,7 +506,7 @@ static void on_deliveries(void *arg, int result, const struct queue_delivery *it
         snprintf(next, sizeof(next), "%lld-%llu", (long long)item[n - 1].time_ms, (unsigned long long)item[n - 1].id);
     json_w_kstr(&w, "next", n == r->limit ? next : NULL);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 200, &w, &out);
+    call_json(&r->call, 200, &w, &out);
 }
 
 static void deliveries_opened(struct channel *ch)
@@ -530,40 +514,24 @@ static void deliveries_opened(struct channel *ch)
     struct queue_call *r = begin(ch, ",failed,plugin,type,target,endpoint,error,from,to,limit,before,after,");
     if (r == NULL)
         return;
-    admin_call_work(&r->call);
-    posted(r, queue_deliveries(r->q, &r->filter, r->before, r->after, r->limit, r->loop, on_deliveries, r));
+    call_await(&r->call, queue_deliveries(r->q, &r->filter, r->before, r->after, r->limit, call_loop(&r->call),
+                                          on_deliveries, r));
 }
 
 /* ---------------------------------------------------------------- routes */
 
+static const struct route queue_routes[] = {
+    {.path = "/v1/admin/dead", .method = "GET", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(list_opened)},
+    {.path = "/v1/admin/dead/{id}", .method = "GET", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(show_opened)},
+    {.path = "/v1/admin/dead/replay", .method = "POST", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(replay_opened)},
+    {.path = "/v1/admin/dead/drop", .method = "POST", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(drop_opened)},
+    {.path = "/v1/admin/replays", .method = "GET", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(sweeps_opened)},
+    {.path = "/v1/admin/replays/{id}", .method = "GET", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(sweep_opened)},
+    {.path = "/v1/admin/replays/{id}", .method = "DELETE", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(cancel_opened)},
+    {.path = "/v1/admin/deliveries", .method = "GET", .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(deliveries_opened)},
+};
+
 bool queue_routes_add(struct routes *routes, struct queue *q)
 {
-#define HANDLER(fn)                               \
-    {                                             \
-        .opened = fn, .closed = admin_call_closed \
-    }
-    static const struct channel_handler list = HANDLER(list_opened), show = HANDLER(show_opened),
-                                        replay = HANDLER(replay_opened), drop = HANDLER(drop_opened),
-                                        sweeps = HANDLER(sweeps_opened), sweep = HANDLER(sweep_opened),
-                                        cancel = HANDLER(cancel_opened), deliveries = HANDLER(deliveries_opened);
-    const struct {
-        const char *path, *method;
-        const struct channel_handler *handler;
-    } all[] = {
-        {"/v1/admin/dead", "GET", &list},
-        {"/v1/admin/dead/{id}", "GET", &show},
-        {"/v1/admin/dead/replay", "POST", &replay},
-        {"/v1/admin/dead/drop", "POST", &drop},
-        {"/v1/admin/replays", "GET", &sweeps},
-        {"/v1/admin/replays/{id}", "GET", &sweep},
-        {"/v1/admin/replays/{id}", "DELETE", &cancel},
-        {"/v1/admin/deliveries", "GET", &deliveries},
-    };
-    for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
-        const struct route route = {
-            .path = all[i].path, .method = all[i].method, .auth = ROUTE_ADMIN, .handler = all[i].handler, .arg = q};
-        if (!routes_add(routes, &route))
-            return false;
-    }
-    return true;
+    return routes_add_all(routes, queue_routes, ARRAY_LEN(queue_routes), q);
 }

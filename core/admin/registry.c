@@ -9,20 +9,14 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/query.h"
+#include "bus/call.h"
 #include "host/ask.h"
 
 #define MODULE "admin"
 #define PAGE 100
 
-/* What a route is: arg of the route. */
-enum kind { WEBHOOK, APP };
-struct place {
-    enum kind kind;
-    struct registry_api *api;
-};
-
 struct reg_call {
-    struct admin_call call;
+    struct call call;
     struct registry_api *api;
     bool app;
     char id[REGISTRY_MAX_ID + 1];
@@ -32,9 +26,9 @@ struct reg_call {
     int status; /* of success */
 };
 
-static void reg_drop(struct admin_call *c)
+static void reg_drop(struct call *c)
 {
-    struct reg_call *r = (struct reg_call *)c;
+    struct reg_call *r = container_of(c, struct reg_call, call);
     explicit_bzero(r->secret, sizeof(r->secret));
 }
 
@@ -45,11 +39,11 @@ static const char *kind_name(const struct reg_call *r)
 
 static struct reg_call *reg_begin(struct channel *ch)
 {
-    const struct place *p = channel_route(ch)->arg;
-    struct reg_call *r = admin_call_begin(ch, sizeof(*r), reg_drop);
+    const struct registry_place *p = channel_route(ch)->arg;
+    struct reg_call *r = call_begin(ch, sizeof(*r), reg_drop);
     if (r != NULL) {
         r->api = p->api;
-        r->app = p->kind == APP;
+        r->app = p->app;
         r->status = 200;
     }
     return r;
@@ -57,7 +51,7 @@ static struct reg_call *reg_begin(struct channel *ch)
 
 static void reg_none(struct reg_call *r)
 {
-    admin_call_error(&r->call, 404, "id: there is no such %s", kind_name(r));
+    call_error(&r->call, 404, "id: there is no such %s", kind_name(r));
 }
 
 /* With the id of the path, in *e what is registered. NULL: answered. */
@@ -81,9 +75,9 @@ static struct reg_call *reg_begin_one(struct channel *ch, struct registry_entry 
 /* false: answered. */
 static bool body_fits(struct reg_call *r)
 {
-    if (admin_call_request(&r->call)->body_len <= REGISTRY_MAX_BODY)
+    if (call_request(&r->call)->body_len <= REGISTRY_MAX_BODY)
         return true;
-    admin_call_error(&r->call, 413, "expected a body of at most 65536 bytes");
+    call_error(&r->call, 413, "expected a body of at most 65536 bytes");
     return false;
 }
 
@@ -116,9 +110,9 @@ static void reg_show(struct reg_call *r)
         ok = ok && buf_printf(&out, ",\"secret\":\"%s\"}", r->secret);
     buf_free(&one);
     if (ok && buf_puts(&out, "\n"))
-        admin_call_answer(&r->call, r->status, out.data, out.len);
+        call_answer(&r->call, r->status, out.data, out.len);
     else
-        admin_call_error(&r->call, 503, "out of memory");
+        call_error(&r->call, 503, "out of memory");
     if (out.data != NULL)
         explicit_bzero(out.data, out.len);
     buf_free(&out);
@@ -194,7 +188,7 @@ static void list_answer(struct reg_call *r, struct registry_entry **page, int n,
     json_w_key(&w, "next");
     json_w_str(&w, more && n > 0 ? page[n - 1]->id : NULL);
     json_w_close(&w, '}');
-    admin_call_json(&r->call, 200, &w, &out);
+    call_json(&r->call, 200, &w, &out);
 }
 
 static void list_opened(struct channel *ch)
@@ -207,14 +201,14 @@ static void list_opened(struct channel *ch)
     if (r == NULL)
         return;
     lq.l.app = r->app;
-    if (!list_parse(&lq, admin_call_request(&r->call)->query, err, sizeof(err))) {
-        admin_call_error(&r->call, 400, "%s", err);
+    if (!list_parse(&lq, call_request(&r->call)->query, err, sizeof(err))) {
+        call_error(&r->call, 400, "%s", err);
         return;
     }
     int n = registry_page(r->api->registry, &lq.l, page, &more);
     query_free(&lq.q);
     if (n < 0) {
-        admin_call_error(&r->call, 400, "after: there is no such %s here", kind_name(r));
+        call_error(&r->call, 400, "after: there is no such %s here", kind_name(r));
         return;
     }
     list_answer(r, page, n, more);
@@ -230,21 +224,21 @@ static void reg_changed(struct reg_call *r, int result, const char *taken)
     if (result == OMID_OK)
         reg_show(r);
     else if (result == OMID_EINVAL)
-        admin_call_error(&r->call, 409, "%s", taken);
+        call_error(&r->call, 409, "%s", taken);
     else if (result == OMID_ENOTSUP)
         reg_none(r);
     else if (result == OMID_EFULL)
-        admin_call_error(&r->call, 503,
-                         "no room: registry.max_apps, max_webhooks or max_enabled is reached, the user has 256, or "
-                         "the store is overloaded");
+        call_error(&r->call, 503,
+                   "no room: registry.max_apps, max_webhooks or max_enabled is reached, the user has 256, or "
+                   "the store is overloaded");
     else
-        admin_call_failed(&r->call, result, "the store failed");
+        call_failed(&r->call, result, "the store failed");
 }
 
 static void on_changed(void *arg, int result)
 {
     struct reg_call *r = arg;
-    if (admin_call_back(&r->call))
+    if (call_wanted(&r->call))
         reg_changed(r, result, "id: it is taken");
 }
 
@@ -252,7 +246,7 @@ static void on_changed(void *arg, int result)
 static void reg_wait(struct reg_call *r, int rc)
 {
     if (rc == OMID_OK)
-        admin_call_work(&r->call);
+        call_await(&r->call, rc);
     else
         reg_changed(r, rc, "");
 }
@@ -264,10 +258,10 @@ static void add_opened(struct channel *ch)
     char err[256];
     if (r == NULL || !body_fits(r))
         return;
-    const struct channel_request *q = admin_call_request(&r->call);
+    const struct channel_request *q = call_request(&r->call);
     if (!registry_body_read(&b, r->app, NULL, q->body, q->body_len, err, sizeof(err))) {
         registry_body_free(&b);
-        admin_call_error(&r->call, 400, "%s", err);
+        call_error(&r->call, 400, "%s", err);
         return;
     }
     if ((b.spec.given & REGISTRY_SECRET) == 0) {
@@ -278,7 +272,7 @@ static void add_opened(struct channel *ch)
     snprintf(r->id, sizeof(r->id), "%s", b.spec.id);
     r->status = 201;
     log_info(MODULE, "an endpoint is registered", LS("kind", kind_name(r)), LS("id", r->id));
-    int rc = registry_add(r->api->registry, &b.spec, channel_loop(ch), on_changed, r);
+    int rc = registry_add(r->api->registry, &b.spec, call_loop(&r->call), on_changed, r);
     registry_body_free(&b);
     reg_wait(r, rc);
 }
@@ -293,13 +287,13 @@ static void change_opened(struct channel *ch)
         registry_entry_release(&e);
         return;
     }
-    const struct channel_request *q = admin_call_request(&r->call);
+    const struct channel_request *q = call_request(&r->call);
     bool ok = registry_body_read(&b, r->app, e, q->body, q->body_len, err, sizeof(err));
     if (!ok) {
-        admin_call_error(&r->call, 400, "%s", err);
+        call_error(&r->call, 400, "%s", err);
     } else {
         log_info(MODULE, "an endpoint is changed", LS("kind", kind_name(r)), LS("id", r->id));
-        reg_wait(r, registry_change(r->api->registry, &b.spec, channel_loop(ch), on_changed, r));
+        reg_wait(r, registry_change(r->api->registry, &b.spec, call_loop(&r->call), on_changed, r));
     }
     registry_body_free(&b);
     registry_entry_release(&e);
@@ -308,10 +302,10 @@ static void change_opened(struct channel *ch)
 static void on_removed(void *arg, int result)
 {
     struct reg_call *r = arg;
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return;
     if (result == OMID_OK)
-        admin_call_answer(&r->call, 204, NULL, 0);
+        call_answer(&r->call, 204, NULL, 0);
     else
         reg_changed(r, result, "");
 }
@@ -324,13 +318,13 @@ static void remove_opened(struct channel *ch)
     if (r == NULL)
         return;
     log_info(MODULE, "an endpoint is removed", LS("kind", kind_name(r)), LS("id", r->id));
-    reg_wait(r, registry_remove(r->api->registry, r->app, r->id, channel_loop(ch), on_removed, r));
+    reg_wait(r, registry_remove(r->api->registry, r->app, r->id, call_loop(&r->call), on_removed, r));
 }
 
 static void on_rotated(void *arg, int result)
 {
     struct reg_call *r = arg;
-    if (admin_call_back(&r->call))
+    if (call_wanted(&r->call))
         reg_changed(r, result, "secret: five are valid already; the oldest has to end first");
 }
 
@@ -345,20 +339,20 @@ static void secret_opened(struct channel *ch)
     yajl_val json;
     if (r == NULL || !body_fits(r))
         return;
-    const struct channel_request *q = admin_call_request(&r->call);
+    const struct channel_request *q = call_request(&r->call);
     bool ok = registry_body_texts(&json, names, &given, 1, q->body, q->body_len, err, sizeof(err));
     if (ok && given != NULL && !registry_secret_ok(given)) {
         snprintf(err, sizeof(err), "secret: expected whsec_ and the base64 of 24 to 64 bytes");
         ok = false;
     }
     if (!ok) {
-        admin_call_error(&r->call, 400, "%s", err);
+        call_error(&r->call, 400, "%s", err);
     } else {
         if (given == NULL)
             registry_secret_make(r->secret);
         log_info(MODULE, "an endpoint gets a new secret", LS("kind", kind_name(r)), LS("id", r->id));
         reg_wait(r, registry_rotate(r->api->registry, r->app, r->id, given != NULL ? given : r->secret,
-                                    channel_loop(ch), on_rotated, r));
+                                    call_loop(&r->call), on_rotated, r));
     }
     json_free(&json);
 }
@@ -368,15 +362,14 @@ static void secret_opened(struct channel *ch)
 static void on_enabled_for(void *arg, int result)
 {
     struct reg_call *r = arg;
-    if (admin_call_back(&r->call))
+    if (call_wanted(&r->call))
         reg_changed(r, result, "");
 }
 
 static void enable_for(struct reg_call *r)
 {
     log_info(MODULE, r->on ? "an app is enabled for a user" : "an app is disabled for a user", LS("id", r->id));
-    reg_wait(r,
-             registry_enable_for(r->api->registry, r->id, r->uid, r->on, channel_loop(r->call.ch), on_enabled_for, r));
+    reg_wait(r, registry_enable_for(r->api->registry, r->id, r->uid, r->on, call_loop(&r->call), on_enabled_for, r));
 }
 
 /* Names the field, once. */
@@ -386,20 +379,20 @@ static void setup_failed(struct reg_call *r, int status, const char *text)
     if (text == NULL)
         text = "the app did not answer as expected";
     bool named = strncmp(text, field, sizeof(field) - 1) == 0;
-    admin_call_error(&r->call, status, "%s%s%s", named ? "" : field, named ? "" : ": ", text);
+    call_error(&r->call, status, "%s%s%s", named ? "" : field, named ? "" : ": ", text);
 }
 
 static void on_setup(void *arg, const struct omid_answer *a)
 {
     struct reg_call *r = arg;
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return;
     if (a->result == OMID_OK)
         enable_for(r);
     else if (a->result == OMID_ENOTSUP)
-        admin_call_error(&r->call, 409, "the app is not set up for this user: its setup_completed_url says so");
+        call_error(&r->call, 409, "the app is not set up for this user: its setup_completed_url says so");
     else if (a->result == OMID_EFULL || a->result == OMID_ECLOSED)
-        admin_call_failed(&r->call, a->result, "");
+        call_failed(&r->call, a->result, "");
     else
         setup_failed(r, a->result == OMID_ETIMEOUT ? 504 : 502, a->text);
 }
@@ -407,21 +400,18 @@ static void on_setup(void *arg, const struct omid_answer *a)
 static void ask_setup(struct reg_call *r, const char *url)
 {
     const struct host_question q = {.kind = HOST_ASK_SETUP_CHECK, .uid = r->uid, .url = url};
-    admin_call_work(&r->call);
     int rc = host_ask(r->api->host, reactor_of(r), &q, atomic_load(&r->api->setup_check_ms), on_setup, r, NULL);
-    if (rc == OMID_OK || !admin_call_back(&r->call))
-        return;
     if (rc == OMID_ENOTSUP)
-        admin_call_error(&r->call, 503, "no plugin is loaded that could ask setup_completed_url");
+        call_error(&r->call, 503, "no plugin is loaded that could ask setup_completed_url");
     else
-        admin_call_error(&r->call, 503, "out of memory");
+        call_await(&r->call, rc);
 }
 
 /* {"uid"} of the body into r->uid. false: answered. */
 static bool take_uid(struct reg_call *r)
 {
     static const char *const names[] = {"uid"};
-    const struct channel_request *q = admin_call_request(&r->call);
+    const struct channel_request *q = call_request(&r->call);
     const char *uid;
     char err[256];
     yajl_val json;
@@ -434,7 +424,7 @@ static bool take_uid(struct reg_call *r)
     }
     json_free(&json);
     if (!ok)
-        admin_call_error(&r->call, 400, "%s", err);
+        call_error(&r->call, 400, "%s", err);
     return ok;
 }
 
@@ -445,11 +435,11 @@ static void switch_opened(struct channel *ch, bool on)
     if (r != NULL && body_fits(r) && take_uid(r)) {
         r->on = on;
         if (r->uid[0] != '\0' && !r->app) {
-            admin_call_error(&r->call, 400, "uid: a webhook is its user's, expected no uid");
+            call_error(&r->call, 400, "uid: a webhook is its user's, expected no uid");
         } else if (r->uid[0] == '\0') {
             log_info(MODULE, on ? "an endpoint is enabled" : "an endpoint is disabled", LS("kind", kind_name(r)),
                      LS("id", r->id));
-            reg_wait(r, registry_enable(r->api->registry, r->app, r->id, on, channel_loop(ch), on_changed, r));
+            reg_wait(r, registry_enable(r->api->registry, r->app, r->id, on, call_loop(&r->call), on_changed, r));
         } else if (on && e->setup_url[0] != '\0' && !registry_enabled_for(r->api->registry, r->id, r->uid)) {
             ask_setup(r, e->setup_url);
         } else {
@@ -474,28 +464,25 @@ static void disable_opened(struct channel *ch)
 static void on_tested(void *arg, const struct omid_answer *a)
 {
     struct reg_call *r = arg;
-    if (!admin_call_back(&r->call))
+    if (!call_wanted(&r->call))
         return;
     if (a->result == OMID_OK && a->json_len > 0)
-        admin_call_answer(&r->call, 200, a->json, a->json_len);
+        call_answer(&r->call, 200, a->json, a->json_len);
     else if (a->result == OMID_EFULL || a->result == OMID_ECLOSED)
-        admin_call_failed(&r->call, a->result, "");
+        call_failed(&r->call, a->result, "");
     else
-        admin_call_error(&r->call, a->result == OMID_ETIMEOUT ? 504 : 502, "%s",
-                         a->text != NULL ? a->text : "the test could not be delivered");
+        call_error(&r->call, a->result == OMID_ETIMEOUT ? 504 : 502, "%s",
+                   a->text != NULL ? a->text : "the test could not be delivered");
 }
 
 static void ask_test(struct reg_call *r, const struct omid_endpoint *endpoint)
 {
     const struct host_question q = {.kind = HOST_ASK_HOOK_TEST, .uid = r->uid, .endpoint = endpoint};
-    admin_call_work(&r->call);
     int rc = host_ask(r->api->host, reactor_of(r), &q, atomic_load(&r->api->test_ms), on_tested, r, NULL);
-    if (rc == OMID_OK || !admin_call_back(&r->call))
-        return;
     if (rc == OMID_ENOTSUP)
-        admin_call_error(&r->call, 503, "no plugin is loaded that delivers to apps and webhooks");
+        call_error(&r->call, 503, "no plugin is loaded that delivers to apps and webhooks");
     else
-        admin_call_error(&r->call, 503, "out of memory");
+        call_await(&r->call, rc);
 }
 
 static void test_opened(struct channel *ch)
@@ -511,15 +498,15 @@ static void test_opened(struct channel *ch)
     bool stranger = !r->app && strcmp(r->uid, e->uid) != 0;
     registry_entry_release(&e);
     if (r->uid[0] == '\0' || stranger) {
-        admin_call_error(&r->call, 400, "uid: expected %s",
-                         stranger ? "the webhook's own" : "a user's, for the app has no owner");
+        call_error(&r->call, 400, "uid: expected %s",
+                   stranger ? "the webhook's own" : "a user's, for the app has no owner");
         return;
     }
     const struct omid_endpoints *found = registry_find(r->api->registry, r->id, NULL, clock_wall_ms());
     if (found == NULL)
-        admin_call_error(&r->call, 503, "out of memory");
+        call_error(&r->call, 503, "out of memory");
     else if (found->n == 0)
-        admin_call_error(&r->call, 409, "the %s is disabled", kind_name(r));
+        call_error(&r->call, 409, "the %s is disabled", kind_name(r));
     else
         ask_test(r, found->endpoint[0]);
     registry_release(&found);
@@ -527,43 +514,28 @@ static void test_opened(struct channel *ch)
 
 /* ---------------------------------------------------------------- routes */
 
-static const struct channel_handler h_list = {.opened = list_opened, .closed = admin_call_closed},
-                                    h_add = {.opened = add_opened, .closed = admin_call_closed},
-                                    h_get = {.opened = get_opened, .closed = admin_call_closed},
-                                    h_change = {.opened = change_opened, .closed = admin_call_closed},
-                                    h_remove = {.opened = remove_opened, .closed = admin_call_closed},
-                                    h_enable = {.opened = enable_opened, .closed = admin_call_closed},
-                                    h_disable = {.opened = disable_opened, .closed = admin_call_closed},
-                                    h_test = {.opened = test_opened, .closed = admin_call_closed},
-                                    h_secret = {.opened = secret_opened, .closed = admin_call_closed};
-
-#define ROUTES(base)                                                                              \
-    {                                                                                             \
-        {base, "GET", &h_list}, {base, "POST", &h_add}, {base "/{id}", "GET", &h_get},            \
-            {base "/{id}", "PATCH", &h_change}, {base "/{id}", "DELETE", &h_remove},              \
-            {base "/{id}/enable", "POST", &h_enable}, {base "/{id}/disable", "POST", &h_disable}, \
-            {base "/{id}/test", "POST", &h_test}, {base "/{id}/secret", "POST", &h_secret},       \
+#define REGISTRY_ROUTE(path_, method_, opened_)                                                 \
+    {                                                                                           \
+        .path = path_, .method = method_, .auth = ROUTE_ADMIN, .handler = CALL_HANDLER(opened_) \
     }
+#define REGISTRY_ROUTES(base)                                                                                  \
+    REGISTRY_ROUTE(base, "GET", list_opened), REGISTRY_ROUTE(base, "POST", add_opened),                        \
+        REGISTRY_ROUTE(base "/{id}", "GET", get_opened), REGISTRY_ROUTE(base "/{id}", "PATCH", change_opened), \
+        REGISTRY_ROUTE(base "/{id}", "DELETE", remove_opened),                                                 \
+        REGISTRY_ROUTE(base "/{id}/enable", "POST", enable_opened),                                            \
+        REGISTRY_ROUTE(base "/{id}/disable", "POST", disable_opened),                                          \
+        REGISTRY_ROUTE(base "/{id}/test", "POST", test_opened),                                                \
+        REGISTRY_ROUTE(base "/{id}/secret", "POST", secret_opened)
+
+static const struct route webhook_routes[] = {REGISTRY_ROUTES("/v1/admin/webhooks")},
+                          app_routes[] = {REGISTRY_ROUTES("/v1/admin/apps")};
 
 bool registry_routes_add(struct routes *routes, struct registry_api *api)
 {
-    static struct place places[2]; /* routes of each reload point at the same */
-    static const struct {
-        const char *path, *method;
-        const struct channel_handler *handler;
-    } table[2][9] = {[WEBHOOK] = ROUTES("/v1/admin/webhooks"), [APP] = ROUTES("/v1/admin/apps")};
-    for (unsigned kind = WEBHOOK; kind <= APP; kind++) {
-        if (places[kind].api != api) /* at a reload the reactors read them */
-            places[kind] = (struct place){.kind = (enum kind)kind, .api = api};
-        for (size_t i = 0; i < ARRAY_LEN(table[kind]); i++) {
-            const struct route r = {.path = table[kind][i].path,
-                                    .method = table[kind][i].method,
-                                    .auth = ROUTE_ADMIN,
-                                    .handler = table[kind][i].handler,
-                                    .arg = &places[kind]};
-            if (!routes_add(routes, &r))
-                return false;
-        }
+    if (api->webhooks.api == NULL) { /* at a reload the reactors read them */
+        api->webhooks = (struct registry_place){.api = api, .app = false};
+        api->apps = (struct registry_place){.api = api, .app = true};
     }
-    return true;
+    return routes_add_all(routes, webhook_routes, ARRAY_LEN(webhook_routes), &api->webhooks) &&
+           routes_add_all(routes, app_routes, ARRAY_LEN(app_routes), &api->apps);
 }

@@ -4,7 +4,7 @@
 
 #include <stdatomic.h>
 
-#include "admin/call.h"
+#include "base/json.h"
 #include "bus/route.h"
 #include "store/registry.h"
 
@@ -12,6 +12,11 @@ struct host;
 
 /* Lives as long as the routes. */
 struct registry_api {
+    /* What the routes point at: which kind of endpoint they are about. Set by the first registry_routes_add(). */
+    struct registry_place {
+        struct registry_api *api;
+        bool app;
+    } webhooks, apps;
     struct registry *registry;
     struct host *host;
     struct loop **loops;

@@ -1,13 +1,13 @@
 #include "bus/plugin_routes.h"
 
 #include <stdatomic.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/utf8.h"
+#include "bus/call.h"
 
 #define EXCHANGE_MAGIC UINT32_C(0x65786368)
 #define CONN_MAGIC UINT32_C(0x636f6e6e)
@@ -124,13 +124,6 @@ struct omid_exchange {
     struct omid_stream stream;
 };
 
-static void answer_error(struct channel *ch, int status, const char *text)
-{
-    char body[128];
-    int n = snprintf(body, sizeof(body), "{\"error\":\"%s\"}", text);
-    (void)channel_down_response(ch, status, NULL, body, (size_t)n);
-}
-
 /* The channel's end of it; the exchange itself stays the plugin's until respond(). */
 static void exchange_let_go(struct omid_exchange *ex)
 {
@@ -163,7 +156,7 @@ static void exchange_late(struct ev_loop *ev, ev_timer *watcher, int revents)
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
     log_warning("bus", "a plugin left a request unanswered", LS("plugin", host_name(ex->att.inst)),
                 LS("path", channel_request(ex->ch)->path));
-    answer_error(ex->ch, 504, "the plugin did not answer in time");
+    request_error(ex->ch, 504, "the plugin did not answer in time");
     exchange_let_go(ex);
 }
 
@@ -172,7 +165,7 @@ static void exchange_stopped(struct host_attachment *att)
     struct omid_exchange *ex = container_of(att, struct omid_exchange, att);
     CHECK_MAGIC(ex, EXCHANGE_MAGIC);
     if (ex->ch != NULL && !ex->begun)
-        answer_error(ex->ch, 503, "the plugin was stopped");
+        request_error(ex->ch, 503, "the plugin was stopped");
     exchange_let_go(ex);
     host_detach(&ex->att);
     ex->magic = OMID_MAGIC_DEAD;
@@ -197,7 +190,7 @@ static struct omid_exchange *exchange_new(struct channel *ch, struct omid_instan
 
 static void refuse_http(struct channel *ch, int status, const char *text)
 {
-    answer_error(ch, status, text);
+    request_error(ch, status, "%s", text);
     channel_drop(&ch);
 }
 
@@ -223,7 +216,7 @@ static void http_opened(struct channel *ch)
         exchange_free(ex);
     } else if (rc < 0) {
         if (!ex->begun)
-            answer_error(ex->ch, 500, "the plugin failed");
+            request_error(ex->ch, 500, "the plugin failed");
         exchange_free(ex);
     }
 }

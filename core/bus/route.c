@@ -191,6 +191,17 @@ bool routes_add(struct routes *r, const struct route *route)
     return true;
 }
 
+bool routes_add_all(struct routes *r, const struct route *table, size_t n, void *arg)
+{
+    for (size_t i = 0; i < n; i++) {
+        struct route route = table[i];
+        route.arg = arg;
+        if (!routes_add(r, &route))
+            return false;
+    }
+    return true;
+}
+
 /* Which routes a path may mean: those of exactly this path; only when there are none, those whose pattern it fits. */
 struct match {
     const char *path;

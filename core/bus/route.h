@@ -43,6 +43,8 @@ void routes_free(struct routes **r);               /* one holder less; any threa
 /* Copies *route and holds it; strings stay the caller's. false: path (whatever its pieces are called) and method are
  * taken, or the path is not usable: see route_path_ok(). */
 bool routes_add(struct routes *r, const struct route *route);
+/* n of them, in order, each with this arg. */
+bool routes_add_all(struct routes *r, const struct route *table, size_t n, void *arg);
 /* Begins with '/', has at most ROUTE_PARAMS_MAX pieces {name}, and braces nowhere else. */
 bool route_path_ok(const char *path);
 /* What the client put for the pieces of route's path, percent-decoded, in order: malloc()ed into params, which ends

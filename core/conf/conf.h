@@ -73,6 +73,7 @@ struct conf {
         unsigned attempts;
         uint32_t retry_ms; /* doubled at each failed one */
         uint32_t check_ms; /* how often waiting ones are looked for */
+        uint32_t sweep_ms; /* and files that belong to none */
     } sync;
     struct {
         bool pcm8_u8;
@@ -123,7 +124,7 @@ struct conf {
         unsigned attempts;   /* questions for one speaker of a session */
         uint32_t sample_age_ms, sample_check_ms, sample_retry_ms, sample_give_up_ms, sample_drain_ms;
         unsigned sample_attempts;
-        uint32_t profile_min_ms, profile_max_ms;
+        uint32_t profile_min_ms, profile_max_ms, profile_scan_ms;
     } speakers;
     struct {
         uint32_t flush_ms;  /* changed segments to disk */
@@ -156,6 +157,7 @@ struct conf {
         uint32_t lease_ms;
         unsigned in_flight, in_flight_per_target;
         uint64_t max_jobs;
+        double max_share;        /* 0.5 = 50 %, of one target */
         struct conf_list retry;  /* durations */
         uint32_t *retry_ms;      /* the same, parsed: retry.n of them */
         double jitter;           /* 0.2 = +-20 % */

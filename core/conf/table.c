@@ -43,7 +43,8 @@
       "While a loop, an ingress thread or the main thread is held for longer, systemd's watchdog is not fed, so that " \
       "systemd restarts the daemon.") \
     R("memory", "sessions", SIZE, "2GiB", 16 MIB, 1024 GIB, NULL, RELOAD, memory.sessions, \
-      "Budget of all session buffers together. Beyond it new sessions are refused with 1013; existing ones keep theirs.") \
+      "Budget of all session buffers together, and of requests and messages that are not whole yet. Beyond it new " \
+      "sessions are refused with 1013 and large requests with 503; existing sessions keep theirs.") \
     R("memory", "check", DURATION, "10s", 100, 1 HOUR, NULL, RELOAD, memory.check_ms, \
       "How often idle memory is looked for: what was freed goes back to the system when three looks in a row have " \
       "found it idle.") \
@@ -127,7 +128,7 @@
     R("listen", "process_wait", DURATION, "50s", 10, 55 SEC, NULL, RELOAD, listen.process_wait_ms, \
       "How long POST /v1/conversations waits for the processing before it answers 202.") \
     R("listen", "location_age", DURATION, "12h", 1 MIN, 168 HOUR, NULL, RELOAD, listen.location_age_ms, \
-      "A user's location counts for conversations that end at most so long before or after it was said.") \
+      "A user's location counts for a conversation within which it was said, or at most so long before or after it.") \
     R("listen", "max_sessions", INT, "10000", 1, 1000000, NULL, RELOAD, listen.max_sessions, \
       "Live sessions of the whole daemon; beyond it 1013.") \
     R("listen", "auth_timeout", DURATION, "5s", 100, 1 MIN, NULL, RELOAD, listen.auth_timeout_ms, \
@@ -167,6 +168,8 @@
       "Pause before the second attempt, doubled before each further one up to an hour.") \
     R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \
       "Interval at which recordings that wait are looked for.") \
+    R("sync", "sweep", DURATION, "15min", 10, 1 DAY, NULL, RELOAD, sync.sweep_ms, \
+      "Interval at which files are looked for that are an hour old and belong to no recording, and removed.") \
     R("auth", "admin_key", SECRET, NULL, 4, 256, NULL, RELOAD, auth.admin_key, \
       "Key of the development token form, which is this key immediately followed by the uid. None given: the form is off.") \
     R("auth.jwt", "project", STRING, NULL, 1, 200, NULL, RELOAD, auth.jwt.project, \
@@ -261,6 +264,8 @@
       "The shortest recording that is taken as a voice profile.") \
     R("speakers", "profile_max", DURATION, "2min", 1 SEC, 30 MIN, NULL, RELOAD, speakers.profile_max_ms, \
       "The longest; at least profile_min.") \
+    R("speakers", "profile_scan", DURATION, "20s", 100, 5 MIN, NULL, RELOAD, speakers.profile_scan_ms, \
+      "How long speech is looked for in an uploaded profile; then once more, by the local engine.") \
     R("store", "flush", DURATION, "1s", 10, 1 MIN, NULL, RELOAD, store.flush_ms, \
       "Interval at which changed segments go to disk: what a crash can lose.") \
     R("store", "commit", DURATION, "5ms", 1, 1 SEC, NULL, 0, store.commit_ms, \
@@ -323,6 +328,8 @@
       "Attempts under way at once for one target, at most in_flight.") \
     R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, 0, queue.max_jobs, \
       "Jobs that wait or are under way; beyond it new ones are refused.") \
+    R("queue", "max_share", FLOAT, "0.5", 0.001, 1, NULL, 0, queue.max_share, \
+      "Share of max_jobs, less what is there for others, that is kept for one target at most; 1: no bound.") \
     R("queue", "retry", LIST, "5s,5min,30min,2h,5h,10h,10h", 1, 32, NULL, 0, queue.retry, \
       "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
     R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, 0, queue.jitter, \

@@ -1,13 +1,11 @@
 #include "ctl/audio.h"
+#include "formats/wav.h"
 
 #include <errno.h>
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include "base/wav.h"
 
 #define MAX_FILE (2ull << 30)
 
@@ -37,43 +35,14 @@ static unsigned char *file_read(const char *path, size_t *len, char *err, size_t
     return bytes;
 }
 
-/* One sample as a number in -1..1. */
-static double sample_at(const struct wav *w, const unsigned char *p)
-{
-    if (w->is_float && w->bits == 32) {
-        float f;
-        memcpy(&f, p, sizeof f);
-        return isfinite(f) ? (double)f : 0.;
-    }
-    if (w->is_float) {
-        double d;
-        memcpy(&d, p, sizeof d);
-        return isfinite(d) ? d : 0.;
-    }
-    if (w->bits == 8)
-        return (p[0] - 128) / 128.;
-    int32_t v = 0;
-    for (unsigned i = 0; i < w->bits / 8; i++)
-        v |= (int32_t)((uint32_t)p[i] << (32 - w->bits + 8 * i));
-    return v / 2147483648.;
-}
-
 static bool wav_decode(struct audio *a, const struct wav *w)
 {
-    size_t width = w->bits / 8, frame = width * w->channels;
-    a->samples = w->len / frame;
+    a->samples = w->frames;
     a->sample_rate = w->sample_rate;
     a->pcm = malloc((a->samples + 1) * sizeof *a->pcm);
-    if (!a->pcm)
-        return false;
-    for (size_t i = 0; i < a->samples; i++) {
-        double sum = 0;
-        for (unsigned c = 0; c < w->channels; c++)
-            sum += sample_at(w, w->data + i * frame + c * width);
-        sum = sum / w->channels * 32768.;
-        a->pcm[i] = (int16_t)lrint(fmin(32767., fmax(-32768., sum)));
-    }
-    return true;
+    if (a->pcm)
+        wav_mono(w, 0, w->frames, a->pcm);
+    return a->pcm != NULL;
 }
 
 bool audio_load(struct audio *a, const char *path, unsigned raw_rate, char *err, size_t errlen)

@@ -32,6 +32,7 @@ struct library {
     int fd; /* the private copy; open as long as dl, whose name it is */
     size_t size;
     void *dl;
+    const char *name; /* interned */
     struct omid_plugin plugin;
     struct lint lint;
     char path[];
@@ -68,6 +69,18 @@ void loader_free(struct loader **lp)
     free(l);
 }
 
+/* Destructors run: the watchdog shall know whose. A last user on another thread than the main one has no pulse. */
+static void file_close(struct library *lib)
+{
+    bool on_main = gettid() == getpid();
+    struct pulse_doing none = {.owner = NULL};
+    if (on_main)
+        none = pulse_doing_enter(&pulse_main, lib->name, "dlclose");
+    dlclose(lib->dl);
+    if (on_main)
+        pulse_doing_leave(&pulse_main, none);
+}
+
 void library_close(struct library **libp)
 {
     struct library *lib = *libp;
@@ -76,7 +89,7 @@ void library_close(struct library **libp)
         return;
     CHECK_MAGIC(lib, LIBRARY_MAGIC);
     if (lib->dl != NULL)
-        dlclose(lib->dl);
+        file_close(lib);
     if (lib->fd >= 0)
         close(lib->fd);
     lib->magic = OMID_MAGIC_DEAD;
@@ -344,7 +357,8 @@ static bool file_open(struct library *lib, const char *name, bool strict, char *
     if (!file_check(path, strict, &lib->lint, err, errlen)) /* of what will run, not of what the file may be by then */
         return false;
     const char *kept = intern(name);
-    struct pulse_doing none = pulse_doing_enter(&pulse_main, kept != NULL ? kept : "", "dlopen"); /* constructors run */
+    lib->name = kept != NULL ? kept : "";
+    struct pulse_doing none = pulse_doing_enter(&pulse_main, lib->name, "dlopen"); /* constructors run */
     lib->dl = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     pulse_doing_leave(&pulse_main, none);
     if (lib->dl != NULL)

@@ -161,14 +161,17 @@ static void look(const struct watchdog *w, struct watched *at, uint64_t now, boo
         watched_set_verdict(at, LOOP_HELD, &doing, longest);
 }
 
-/* Signals for the daemon wait for its main thread, which a plugin holds: nobody else will hear them. Long enough after
- * that what a plugin was given has been told by look(). */
+/* Signals for the daemon wait for its main thread, which a plugin holds: nobody else will hear them. Or it has heard
+ * them, and a plugin does not let it end: what had to be on disk is there by then. Long enough after that what a plugin
+ * was given has been told by look(). */
 static void look_at_main(struct watchdog *w, uint64_t now)
 {
     struct pulse_doing doing;
     sigset_t pending;
     bool held = pulse_doing_read(&pulse_main, &doing) && since(now, doing.since_ns) > MAIN_STOP_MS * NS_PER_MS;
-    if (!held || sigpending(&pending) != 0 || (!sigismember(&pending, SIGTERM) && !sigismember(&pending, SIGINT))) {
+    bool asked =
+        w->detached || (sigpending(&pending) == 0 && (sigismember(&pending, SIGTERM) || sigismember(&pending, SIGINT)));
+    if (!held || !asked) {
         w->stop_asked_ns = 0;
         return;
     }

@@ -23,6 +23,9 @@ static const h2o_iovec_t answer_431 = {(char *)H2O_STRLIT(
 static const h2o_iovec_t answer_503 = {
     (char *)H2O_STRLIT("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
                        "Content-Length: 33\r\nConnection: close\r\n\r\n{\"error\":\"too many connections\"}\n")};
+static const h2o_iovec_t answer_503_memory = {
+    (char *)H2O_STRLIT("HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 5\r\n"
+                       "Content-Length: 40\r\nConnection: close\r\n\r\n{\"error\":\"overloaded, try again later\"}\n")};
 static const char answer_408[] = "HTTP/1.1 408 Request Timeout\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
 
 const char *client_state_name(enum client_state state)
@@ -94,6 +97,23 @@ static uint32_t request_ms(const struct client *c)
 {
     const struct conf *conf = c->t->conf;
     return c->door == DOOR_UPLOAD ? conf->ingress.upload.request_timeout_ms : conf->ingress.request_timeout_ms;
+}
+
+/* ------------------------------------------------------------ memory */
+
+void client_charge(struct client *c, size_t bytes)
+{
+    if (bytes < CLIENT_FREE_BYTES)
+        bytes = 0;
+    if (bytes == c->charged)
+        return;
+    budget_add((int64_t)bytes - (int64_t)c->charged);
+    c->charged = bytes;
+}
+
+size_t client_input_bytes(const struct client *c)
+{
+    return c->sock->input->size > 0 ? c->sock->input->capacity : 0;
 }
 
 /* ------------------------------------------------------------ limits */
@@ -249,6 +269,7 @@ static void on_close(void *data)
     struct ingress_thread *t = c->t;
 
     omid_assert(c->ws == NULL && c->exchange == NULL);
+    client_charge(c, 0);
     if (t->opening == c)
         t->opening = NULL;
     if (c->linger_fd >= 0 && c->state == CLIENT_READING && !c->refused_body)
@@ -334,6 +355,12 @@ static void on_read(h2o_socket_t *sock, const char *err)
             return;
         }
     }
+    if (err == NULL && c->state == CLIENT_READING && sock->input->size > CLIENT_BODY_FREE && budget_exhausted()) {
+        metric_add(ingress_metrics.refused[REFUSED_MEMORY], 1);
+        client_charge(c, 0);
+        linger(c, &answer_503_memory);
+        return;
+    }
     /* It may free c. */
     struct ingress_thread *t = c->t;
     struct door *door = door_of(c);
@@ -342,12 +369,16 @@ static void on_read(h2o_socket_t *sock, const char *err)
     c->reading(sock, err);
     if (t->opening == c && c->state == CLIENT_READING && sock->_cb.read == NULL && h2o_socket_is_writing(sock))
         refused_by_h2o(c, door->ctx.emitted_error_status[H2O_STATUS_ERROR_413] != too_big);
+    if (t->opening == c && c->state == CLIENT_READING)
+        client_charge(c, client_input_bytes(c));
     t->opening = NULL;
 }
 
 static void watch(struct client *c)
 {
     h2o_socket_cb cb = c->sock->_cb.read;
+    if (c->state == CLIENT_READING)
+        client_charge(c, client_input_bytes(c)); /* of the request that is over: nothing any more */
     if ((c->state != CLIENT_READING && c->state != CLIENT_DYING) || cb == NULL || cb == on_read)
         return;
     c->reading = cb;

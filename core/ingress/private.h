@@ -34,6 +34,8 @@
 #define CLIENT_LINGERING_MAX 256   /* per thread; beyond: cut at once */
 #define CLIENT_EARLY_MS 200        /* so long a connection may take to ask for something before it may be displaced */
 #define CLIENT_HANDSHAKE_MS 10000  /* TLS, or request_timeout if that is shorter */
+#define CLIENT_FREE_BYTES 16384    /* what every connection may hold without being charged for it */
+#define CLIENT_BODY_FREE 65536     /* requests up to this size are taken beyond memory.sessions, too */
 #define CONTROL_CONNECTIONS_MAX 64 /* on the control socket, apart from max_connections */
 #define EXCHANGE_GRACE_MS 500      /* beyond answer_timeout: whoever is asked may say so itself, and knows more */
 #define WEBSOCKET_CLOSE_MS 3000    /* for the peer's Close after ours */
@@ -254,6 +256,7 @@ struct client {
     char peer[INET6_ADDRSTRLEN];
     char net[INET6_ADDRSTRLEN]; /* what counts as one address */
     char key[INET6_ADDRSTRLEN]; /* of per_address */
+    size_t charged;             /* to memory.sessions: of what has come and is not whole yet */
 
     /* CLIENT_READING: h2o's read callback, behind ours */
     h2o_socket_cb reading;
@@ -275,6 +278,9 @@ void client_request_done(struct client *c);  /* h2o is done with it */
 void client_watch(struct ingress_thread *t); /* end of turn */
 /* Cuts the connection from outside of its socket's callbacks; whoever owns the socket sees the end of file. */
 void client_cut(struct client *c);
+/* It holds so many bytes of a request or a message that is not whole yet: from now on they count in memory.sessions. */
+void client_charge(struct client *c, size_t bytes);
+size_t client_input_bytes(const struct client *c); /* of its socket's input buffer */
 const char *client_state_name(enum client_state state);
 
 /* ---- admission.c ---- */

@@ -581,6 +581,12 @@ static void input_release(h2o_socket_t *sock)
     h2o_buffer_init(&sock->input, &h2o_socket_buffer_prototype);
 }
 
+/* What of a message has come, and what is not read on. */
+static void charge(struct websocket *ws)
+{
+    client_charge(ws->client, ws->parser.message.cap + client_input_bytes(ws->client));
+}
+
 static void on_read(h2o_socket_t *sock, const char *err)
 {
     struct websocket *ws = sock->data;
@@ -590,6 +596,7 @@ static void on_read(h2o_socket_t *sock, const char *err)
     if (ws->state != WEBSOCKET_DEAD)
         parse(ws);
     input_release(sock);
+    charge(ws);
     if (err != NULL)
         die(ws, WS_CODE_ABNORMAL);
 }
@@ -599,6 +606,7 @@ static void resume_reading(struct websocket *ws)
     ws->paused = false;
     ws->heard_ms = ws->t->now_ms;
     parse(ws);
+    charge(ws);
     if (!ws->paused && ws->state != WEBSOCKET_DEAD)
         h2o_socket_read_start(ws->sock, on_read);
     arm(ws);
@@ -766,4 +774,5 @@ void websocket_begin(struct websocket_start *start, h2o_socket_t *sock)
     if (t->stopping)
         websocket_stop(ws);
     parse(ws); /* frames that came right behind the handshake */
+    charge(ws);
 }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "bus/call.h"
 #include "host/ask.h"
 #include "session/state.h"
 #include "store/places.h"
@@ -21,8 +22,8 @@ struct geolocation {
     struct sessions *ss;
     struct host_ask *ask;
     bool asking_store;
-    bool cancelled; /* the store answers all the same */
-    int64_t at_ms;
+    bool cancelled;         /* the store answers all the same */
+    int64_t from_ms, to_ms; /* of the conversation */
     struct store_place place;
     geolocation_cb cb;
     void *arg;
@@ -138,7 +139,9 @@ static void on_place(void *arg, int result, const struct store_place *place)
         geolocation_free(g);
         return;
     }
-    int64_t away = place ? llabs(g->at_ms - place->updated_ms) : INT64_MAX;
+    int64_t away = INT64_MAX;
+    if (place)
+        away = place->updated_ms < g->from_ms ? g->from_ms - place->updated_ms : place->updated_ms - g->to_ms;
     if (result != OMID_OK || away > (int64_t)g->ss->env.conf->listen.location_age_ms) {
         tell(g, result == OMID_OK ? OMID_OK : OMID_ERR, "");
         return;
@@ -154,14 +157,19 @@ static void on_place(void *arg, int result, const struct store_place *place)
     tell_raw(g);
 }
 
-int geolocation_resolve(struct sessions *ss, const char *uid, int64_t at_ms, geolocation_cb cb, void *arg,
-                        struct geolocation **out)
+int geolocation_resolve(struct sessions *ss, const char *uid, int64_t from_ms, int64_t to_ms, geolocation_cb cb,
+                        void *arg, struct geolocation **out)
 {
     struct geolocation *g = calloc(1, sizeof *g);
     if (!g)
         return OMID_ERR;
-    *g = (struct geolocation){
-        .magic = GEOLOCATION_MAGIC, .ss = ss, .at_ms = at_ms, .cb = cb, .arg = arg, .asking_store = true};
+    *g = (struct geolocation){.magic = GEOLOCATION_MAGIC,
+                              .ss = ss,
+                              .from_ms = from_ms,
+                              .to_ms = to_ms,
+                              .cb = cb,
+                              .arg = arg,
+                              .asking_store = true};
     list_append(&ss->geolocation, &g->link);
     int rc = store_place_get(ss->env.store, uid, ss->env.loop, on_place, g);
     if (rc != OMID_OK)
@@ -184,38 +192,6 @@ void geolocation_cancel(struct geolocation **gp)
 }
 
 /* ---------------------------------------------------------------- PATCH /v1/users/geolocation */
-
-#define PATCH_MAGIC UINT32_C(0x67656f70)
-
-struct patch {
-    uint32_t magic;
-    struct list link;   /* sessions.geolocation_patch */
-    struct channel *ch; /* NULL: the client has left */
-    bool working;       /* the store will answer */
-};
-
-static void patch_free(struct patch *p)
-{
-    CHECK_MAGIC(p, PATCH_MAGIC);
-    if (p->ch)
-        channel_drop(&p->ch);
-    list_remove(&p->link);
-    p->magic = OMID_MAGIC_DEAD;
-    free(p);
-}
-
-static void answer_error(struct channel *ch, int status, const char *text)
-{
-    struct buf b = BUF_INIT(1024);
-    struct json_w w;
-    json_w_start(&w, &b);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "error", text);
-    json_w_close(&w, '}');
-    bool ok = json_w_end(&w);
-    (void)channel_down_response(ch, status, NULL, ok ? b.data : "", ok ? b.len : 0);
-    buf_free(&b);
-}
 
 static bool degrees(yajl_val v, const char *key, double bound, double *out, char *err, size_t errlen)
 {
@@ -250,56 +226,34 @@ static bool patch_parse(const struct channel_request *req, struct store_place *p
 static void on_set(void *arg, int result)
 {
     static const char done[] = "{\"status\":\"ok\"}";
-    struct patch *p = arg;
-    CHECK_MAGIC(p, PATCH_MAGIC);
-    if (p->ch && result == OMID_OK)
-        (void)channel_down_response(p->ch, 200, NULL, done, sizeof done - 1);
-    else if (p->ch)
-        answer_error(p->ch, 500, "the store failed");
-    patch_free(p);
+    struct call *c = arg;
+    if (result == OMID_OK)
+        call_answer(c, 200, done, sizeof done - 1);
+    else
+        call_failed(c, result, "the store failed");
 }
 
 static void patch_opened(struct channel *ch)
 {
-    struct sessions *ss = sessions_of_channel(ch);
+    struct call *c = call_begin(ch, sizeof *c, NULL);
     struct store_place place = {.updated_ms = clock_wall_ms()};
     char err[256];
+    if (!c)
+        return;
     if (!patch_parse(channel_request(ch), &place, err, sizeof err)) {
-        answer_error(ch, 400, err);
-        channel_drop(&ch);
+        call_error(c, 400, "%s", err);
         return;
     }
-    struct patch *p = calloc(1, sizeof *p);
-    int rc = OMID_EFULL;
-    if (p) {
-        *p = (struct patch){.magic = PATCH_MAGIC, .ch = ch};
-        list_append(&ss->geolocation_patch, &p->link);
-        channel_set_user(ch, p);
-        rc = store_place_set(ss->env.store, channel_request(ch)->uid, &place, ss->env.loop, on_set, p);
-    }
-    if (rc == OMID_OK)
-        return;
-    answer_error(ch, rc == OMID_ERR ? 500 : 503, rc == OMID_ERR ? "the store failed" : "overloaded, try again later");
-    if (p)
-        patch_free(p);
-    else
-        channel_drop(&ch);
+    struct sessions *ss = sessions_of_channel(ch);
+    call_await(c, store_place_set(ss->env.store, channel_request(ch)->uid, &place, ss->env.loop, on_set, c));
 }
 
-static void patch_closed(struct channel *ch, uint16_t code)
-{
-    (void)code;
-    struct patch *p = channel_user(ch);
-    CHECK_MAGIC(p, PATCH_MAGIC);
-    channel_drop(&p->ch); /* the store answers all the same */
-}
+static const struct route patch_route = {
+    .path = "/v1/users/geolocation", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(patch_opened)};
 
 bool geolocation_route_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler handler = {.opened = patch_opened, .closed = patch_closed};
-    const struct route r = {
-        .path = "/v1/users/geolocation", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = &handler, .arg = all};
-    return routes_add(routes, &r);
+    return routes_add_all(routes, &patch_route, 1, all);
 }
 
 void geolocation_free_all(struct sessions *ss)
@@ -307,6 +261,4 @@ void geolocation_free_all(struct sessions *ss)
     struct list *it;
     while ((it = ss->geolocation.next) != &ss->geolocation)
         geolocation_free(list_entry(it, struct geolocation, link));
-    while ((it = ss->geolocation_patch.next) != &ss->geolocation_patch)
-        patch_free(list_entry(it, struct patch, link));
 }

@@ -11,14 +11,14 @@
 struct sessions;
 struct geolocation; /* a question under way; gone with its callback's return, or by geolocation_cancel() */
 
-/* json: a JSON object, or "": the user has not said where, or too long before or after at_ms (Unix ms, the end of the
+/* json: a JSON object, or "": the user has not said where, or too long before from_ms or after to_ms (Unix ms, the
  * conversation; listen.location_age). result OMID_ERR: the store failed; worth trying again. */
 typedef void (*geolocation_cb)(void *arg, int result, const char *json);
 
 /* OMID_OK: cb follows exactly once, never within this call. Or OMID_ERR, OMID_EFULL, OMID_ECLOSED: memory, the store.
  */
-int geolocation_resolve(struct sessions *ss, const char *uid, int64_t at_ms, geolocation_cb cb, void *arg,
-                        struct geolocation **out);
+int geolocation_resolve(struct sessions *ss, const char *uid, int64_t from_ms, int64_t to_ms, geolocation_cb cb,
+                        void *arg, struct geolocation **out);
 /* No callback any more. *g may be NULL. */
 void geolocation_cancel(struct geolocation **g);
 void geolocation_metrics(void); /* shown before the first fallback */

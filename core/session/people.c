@@ -5,7 +5,7 @@
 
 #include "base/clock.h"
 #include "base/id.h"
-#include "session/call.h"
+#include "bus/call.h"
 #include "session/state.h"
 #include "session/voices.h"
 
@@ -13,10 +13,11 @@
 
 struct people_call {
     struct call call;
-    char *uid;
+    struct sessions *ss;
+    const char *uid; /* the request's */
     char id[STORE_MAX_PERSON_ID + 1];
     char name[STORE_MAX_PERSON_NAME + 1];
-    struct buf body;
+    struct buf body;    /* the list */
     int result, status; /* status: of the answer when it worked */
     int64_t now_ms;
     char err[256];
@@ -26,21 +27,17 @@ static void people_drop(struct call *call)
 {
     struct people_call *p = container_of(call, struct people_call, call);
     buf_free(&p->body);
-    free(p->uid);
-    free(p);
 }
 
 /* NULL: answered already. */
 static struct people_call *people_begin(struct channel *ch)
 {
-    struct people_call *p = calloc(1, sizeof *p);
-    if (p)
-        p->uid = strdup(channel_request(ch)->uid);
-    if (p && !p->uid) {
-        free(p);
-        p = NULL;
+    struct people_call *p = call_begin(ch, sizeof *p, people_drop);
+    if (p) {
+        p->ss = sessions_of_channel(ch);
+        p->uid = channel_request(ch)->uid;
     }
-    return call_begin(p ? &p->call : NULL, ch, people_drop) ? p : NULL;
+    return p;
 }
 
 /* The id of the path. false: answered, as one that is not there. */
@@ -79,7 +76,7 @@ static bool take_name(struct people_call *p)
 static void list_run(void *arg)
 {
     struct people_call *p = arg;
-    p->result = store_people_json(p->call.ss->env.store, p->uid, &p->body, p->err, sizeof p->err);
+    p->result = store_people_json(p->ss->env.store, p->uid, &p->body, p->err, sizeof p->err);
 }
 
 static void list_done(void *arg, bool ran)
@@ -88,15 +85,14 @@ static void list_done(void *arg, bool ran)
     if (ran && p->result == OMID_OK)
         call_answer(&p->call, 200, p->body.data, p->body.len);
     else
-        call_failed(&p->call, ran ? OMID_ERR : OMID_ECLOSED);
+        call_failed(&p->call, ran ? OMID_ERR : OMID_ECLOSED, "the store failed");
 }
 
 static void list_opened(struct channel *ch)
 {
     struct people_call *p = people_begin(ch);
-    int rc = p ? call_work(&p->call, "list_people", list_run, list_done) : OMID_OK;
-    if (rc != OMID_OK)
-        call_failed(&p->call, rc);
+    if (p)
+        call_await(&p->call, call_work(&p->call, p->ss->env.exec, "list_people", list_run, list_done));
 }
 
 /* ---------------------------------------------------------------------- changes */
@@ -112,20 +108,21 @@ static void on_changed(void *arg, int result)
         if (result == OMID_ENOTSUP)
             call_error(&p->call, 404, "id: there is no such person");
         else
-            call_failed(&p->call, result);
+            call_failed(&p->call, result, "the store failed");
         return;
     }
-    voices_changed(p->call.ss, p->uid);
-    struct conversation *c = map_get(p->call.ss->open_of, p->uid);
+    voices_changed(p->ss, p->uid);
+    struct conversation *c = map_get(p->ss->open_of, p->uid);
     if (p->status == 204) {
         if (c)
             content_forget_person(&c->content, p->id);
         call_answer(&p->call, 204, NULL, 0);
         return;
     }
+    struct buf out = BUF_INIT(0);
     struct json_w w;
     char at[32];
-    json_w_start(&w, &p->body);
+    json_w_start(&w, &out);
     json_w_open(&w, '{');
     json_w_kstr(&w, "id", p->id);
     json_w_kstr(&w, "name", p->name);
@@ -135,16 +132,7 @@ static void on_changed(void *arg, int result)
         json_w_kint(&w, "voices", 0);
     }
     json_w_close(&w, '}');
-    call_answer_json(&p->call, p->status, &w);
-}
-
-/* What the store said to a change. */
-static void changing(struct people_call *p, int status, int rc)
-{
-    p->status = status;
-    p->call.working = true;
-    if (rc != OMID_OK)
-        call_failed(&p->call, rc);
+    call_json(&p->call, p->status, &w, &out);
 }
 
 static void add_opened(struct channel *ch)
@@ -152,10 +140,11 @@ static void add_opened(struct channel *ch)
     struct people_call *p = people_begin(ch);
     if (!p || !take_name(p))
         return;
-    const struct sessions_env *env = &p->call.ss->env;
+    const struct sessions_env *env = &p->ss->env;
     id_uuid4(p->id);
     p->now_ms = clock_wall_ms();
-    changing(p, 201, store_person_add(env->store, p->uid, p->id, p->name, p->now_ms, env->loop, on_changed, p));
+    p->status = 201;
+    call_await(&p->call, store_person_add(env->store, p->uid, p->id, p->name, p->now_ms, env->loop, on_changed, p));
 }
 
 static void rename_opened(struct channel *ch)
@@ -163,8 +152,9 @@ static void rename_opened(struct channel *ch)
     struct people_call *p = people_begin(ch);
     if (!p || !take_id(p) || !take_name(p))
         return;
-    const struct sessions_env *env = &p->call.ss->env;
-    changing(p, 200, store_person_rename(env->store, p->uid, p->id, p->name, env->loop, on_changed, p));
+    const struct sessions_env *env = &p->ss->env;
+    p->status = 200;
+    call_await(&p->call, store_person_rename(env->store, p->uid, p->id, p->name, env->loop, on_changed, p));
 }
 
 static void delete_opened(struct channel *ch)
@@ -172,25 +162,19 @@ static void delete_opened(struct channel *ch)
     struct people_call *p = people_begin(ch);
     if (!p || !take_id(p))
         return;
-    const struct sessions_env *env = &p->call.ss->env;
-    changing(p, 204, store_person_delete(env->store, p->uid, p->id, env->loop, on_changed, p));
+    const struct sessions_env *env = &p->ss->env;
+    p->status = 204;
+    call_await(&p->call, store_person_delete(env->store, p->uid, p->id, env->loop, on_changed, p));
 }
+
+static const struct route people_routes[] = {
+    {.path = "/v1/people", .method = "GET", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(list_opened)},
+    {.path = "/v1/people", .method = "POST", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(add_opened)},
+    {.path = "/v1/people/{id}", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(rename_opened)},
+    {.path = "/v1/people/{id}", .method = "DELETE", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(delete_opened)},
+};
 
 bool people_routes_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler list = {.opened = list_opened, .closed = call_closed},
-                                        add = {.opened = add_opened, .closed = call_closed},
-                                        named = {.opened = rename_opened, .closed = call_closed},
-                                        gone = {.opened = delete_opened, .closed = call_closed};
-    const struct route r[] = {
-        {.path = "/v1/people", .method = "GET", .auth = ROUTE_TOKEN, .handler = &list, .arg = all},
-        {.path = "/v1/people", .method = "POST", .auth = ROUTE_TOKEN, .handler = &add, .arg = all},
-        {.path = "/v1/people/{id}", .method = "PATCH", .auth = ROUTE_TOKEN, .handler = &named, .arg = all},
-        {.path = "/v1/people/{id}", .method = "DELETE", .auth = ROUTE_TOKEN, .handler = &gone, .arg = all},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(r); i++) {
-        if (!routes_add(routes, &r[i]))
-            return false;
-    }
-    return true;
+    return routes_add_all(routes, people_routes, ARRAY_LEN(people_routes), all);
 }

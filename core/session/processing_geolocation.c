@@ -44,9 +44,11 @@ static void on_located(void *arg, int result, const char *json)
 
 void processing_geolocation_begin(struct processing *p)
 {
+    const struct store_conversation *c = p->conversation;
+    int64_t from_ms = c->started_ms > 0 && c->started_ms < c->finished_ms ? c->started_ms : c->finished_ms;
     p->part[PART_GEOLOCATION] = PART_UNDER_WAY;
-    if (p->conversation->geolocation)
+    if (c->geolocation)
         located(p, OMID_OK);
-    else if (geolocation_resolve(p->ss, p->uid, p->conversation->finished_ms, on_located, p, &p->locating) != OMID_OK)
+    else if (geolocation_resolve(p->ss, p->uid, from_ms, c->finished_ms, on_located, p, &p->locating) != OMID_OK)
         located(p, OMID_ERR);
 }

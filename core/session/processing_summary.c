@@ -27,7 +27,7 @@ static void on_kept(void *arg, int result)
     CHECK_MAGIC(p, PROCESSING_MAGIC);
     p->summary_kept = result == OMID_OK;
     p->gone = p->gone || result == OMID_ENOTSUP;
-    p->store_lost = result == OMID_ERR;
+    p->store_lost = p->store_lost || result == OMID_ERR;
     processing_part_end(p, PART_SUMMARY, result == OMID_ERR ? PART_AGAIN : PART_DONE);
 }
 

@@ -9,9 +9,9 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/multipart.h"
+#include "bus/call.h"
+#include "formats/multipart.h"
 #include "host/ask.h"
-#include "session/call.h"
 #include "session/profile_wav.h"
 #include "session/speakers.h"
 #include "session/state.h"
@@ -19,52 +19,42 @@
 #include "session/voices.h"
 
 #define MODULE "profile"
-#define MAX_UPLOADS 8 /* at once, per reactor */
-#define MAX_PARTS 16  /* of a multipart body */
-#define SCAN_TIMEOUT_MS 20000
+#define MAX_UPLOADS 8   /* at once, per reactor */
+#define MAX_PARTS 16    /* of a multipart body */
 #define MAX_SPEECH_S 30 /* of a longer recording's speech the first of it is taken */
 
 struct profile_call {
     struct call call;
+    struct sessions *ss;
+    const char *uid; /* the request's */
     bool upload;
-    char *uid;
     struct profile_limits limits;
     struct pcm pcm;
     bool checked;
     char err[384];
     double seconds, speech; /* of the recording, and of the speech in it */
-    struct host_ask *ask;
+    bool scanned;           /* in vain, by an engine that did not answer in time */
     int64_t now_ms;
 };
 
-static struct profile_call *of(struct call *c)
-{
-    return container_of(c, struct profile_call, call);
-}
-
 static void profile_drop(struct call *call)
 {
-    struct profile_call *p = of(call);
-    host_ask_cancel(&p->ask);
+    struct profile_call *p = container_of(call, struct profile_call, call);
     if (p->upload)
-        p->call.ss->uploads--;
+        p->ss->uploads--;
     budget_add(-(int64_t)(p->pcm.cap * sizeof *p->pcm.data));
     pcm_free(&p->pcm);
-    free(p->uid);
-    free(p);
 }
 
 /* NULL: answered already. */
 static struct profile_call *profile_begin(struct channel *ch)
 {
-    struct profile_call *p = calloc(1, sizeof *p);
-    if (p)
-        p->uid = strdup(channel_request(ch)->uid);
-    if (p && !p->uid) {
-        free(p);
-        p = NULL;
+    struct profile_call *p = call_begin(ch, sizeof *p, profile_drop);
+    if (p) {
+        p->ss = sessions_of_channel(ch);
+        p->uid = channel_request(ch)->uid;
     }
-    return call_begin(p ? &p->call : NULL, ch, profile_drop) ? p : NULL;
+    return p;
 }
 
 /* ----------------------------------------------------------------------- upload */
@@ -85,23 +75,21 @@ static void on_stored(void *arg, int result)
 {
     struct profile_call *p = arg;
     if (result != OMID_OK) {
-        call_failed(&p->call, result);
+        call_failed(&p->call, result, "the store failed");
         return;
     }
-    voices_changed(p->call.ss, p->uid);
+    voices_changed(p->ss, p->uid);
     struct buf b = BUF_INIT(0);
     struct json_w w;
     json_w_start(&w, &b);
     profile_json(&w, p);
-    call_answer_json(&p->call, 200, &w);
-    buf_free(&b);
+    call_json(&p->call, 200, &w, &b);
 }
 
 static void on_embedded(void *arg, const struct omid_answer *a)
 {
     struct profile_call *p = arg;
-    struct sessions *ss = p->call.ss;
-    p->ask = NULL;
+    struct sessions *ss = p->ss;
     if (a->result == OMID_EINVAL) {
         call_error(&p->call, 400, "file: its voice can't be taken: %s", a->text ? a->text : "refused");
         return;
@@ -120,9 +108,7 @@ static void on_embedded(void *arg, const struct omid_answer *a)
                                       .dim = a->n_vector,
                                       .seconds = p->speech,
                                       .now_ms = p->now_ms};
-    int rc = store_voice_put(ss->env.store, &v, ss->env.loop, on_stored, p);
-    if (rc != OMID_OK)
-        call_failed(&p->call, rc);
+    call_await(&p->call, store_voice_put(ss->env.store, &v, ss->env.loop, on_stored, p));
 }
 
 /* Only what is speech stays. Its seconds, before the bound. */
@@ -142,12 +128,19 @@ static double keep_speech(struct pcm *pcm, const struct omid_answer *a)
     return speech;
 }
 
+static void scan(struct profile_call *p, const char *engine);
+
 static void on_scanned(void *arg, const struct omid_answer *a)
 {
     struct profile_call *p = arg;
-    struct sessions *ss = p->call.ss;
+    struct sessions *ss = p->ss;
     double least = ss->env.conf->speakers.min_speech_ms / 1000.;
-    p->ask = NULL;
+    if (a->result == OMID_ETIMEOUT && !p->scanned) {
+        log_warning(MODULE, "speech is looked for here: the engine does not answer in time");
+        p->scanned = true;
+        scan(p, "local");
+        return;
+    }
     if (a->result != OMID_OK) {
         call_error(&p->call, 503, "speech could not be looked for, try again later: %s", a->text ? a->text : "failed");
         return;
@@ -161,9 +154,21 @@ static void on_scanned(void *arg, const struct omid_answer *a)
     const struct omid_audio audio = {
         .size = sizeof audio, .pcm = p->pcm.data, .samples = p->pcm.n, .sample_rate = SPEAKERS_RATE};
     const struct host_question q = {.kind = HOST_ASK_EMBED, .audio = &audio};
-    if (host_ask(ss->env.host, ss->env.reactor, &q, ss->env.conf->speakers.timeout_ms, on_embedded, p, &p->ask) !=
-        OMID_OK)
+    if (host_ask(ss->env.host, ss->env.reactor, &q, ss->env.conf->speakers.timeout_ms, on_embedded, p, NULL) != OMID_OK)
         call_error(&p->call, 503, "no plugin takes voices any more");
+}
+
+/* engine: NULL is the best there is, which falls back by itself when it fails, but may take longer than a client waits.
+ */
+static void scan(struct profile_call *p, const char *engine)
+{
+    struct sessions *ss = p->ss;
+    const struct omid_audio audio = {
+        .size = sizeof audio, .pcm = p->pcm.data, .samples = p->pcm.n, .sample_rate = SPEAKERS_RATE};
+    const struct host_question q = {.kind = HOST_ASK_SCAN, .engine = engine, .audio = &audio};
+    if (host_ask(ss->env.host, ss->env.reactor, &q, ss->env.conf->speakers.profile_scan_ms, on_scanned, p, NULL) !=
+        OMID_OK)
+        call_error(&p->call, 503, "no plugin looks for speech any more");
 }
 
 static bool is_multipart(const char *type)
@@ -210,11 +215,9 @@ static void check_run(void *arg)
 static void check_done(void *arg, bool ran)
 {
     struct profile_call *p = arg;
-    struct sessions *ss = p->call.ss;
-    p->call.threaded = false;
     budget_add((int64_t)(p->pcm.cap * sizeof *p->pcm.data));
     if (!ran) {
-        call_failed(&p->call, OMID_ECLOSED);
+        call_failed(&p->call, OMID_ECLOSED, "");
         return;
     }
     if (!p->checked) {
@@ -222,11 +225,7 @@ static void check_done(void *arg, bool ran)
         return;
     }
     p->seconds = (double)p->pcm.n / SPEAKERS_RATE;
-    const struct omid_audio audio = {
-        .size = sizeof audio, .pcm = p->pcm.data, .samples = p->pcm.n, .sample_rate = SPEAKERS_RATE};
-    const struct host_question q = {.kind = HOST_ASK_SCAN, .audio = &audio};
-    if (host_ask(ss->env.host, ss->env.reactor, &q, SCAN_TIMEOUT_MS, on_scanned, p, &p->ask) != OMID_OK)
-        call_error(&p->call, 503, "no plugin looks for speech any more");
+    scan(p, NULL);
 }
 
 static bool is_wav_type(const char *type)
@@ -245,7 +244,7 @@ static void post_opened(struct channel *ch)
     struct profile_call *p = profile_begin(ch);
     if (!p)
         return;
-    struct sessions *ss = p->call.ss;
+    struct sessions *ss = p->ss;
     const struct channel_request *req = call_request(&p->call);
     if (!host_answers(ss->env.host, ss->env.reactor, HOST_ASK_EMBED, NULL)) {
         call_error(&p->call, 503, "no plugin takes voices (role embed)");
@@ -257,15 +256,13 @@ static void post_opened(struct channel *ch)
     } else if (req->body_len == 0) {
         call_error(&p->call, 400, "file: it is empty");
     } else if (ss->uploads >= MAX_UPLOADS || budget_exhausted() || ss->draining) {
-        call_failed(&p->call, OMID_EFULL);
+        call_failed(&p->call, OMID_EFULL, "");
     } else {
         p->upload = true;
         ss->uploads++;
         p->limits = (struct profile_limits){.min_ms = ss->env.conf->speakers.profile_min_ms,
                                             .max_ms = ss->env.conf->speakers.profile_max_ms};
-        int rc = call_work(&p->call, "check_profile", check_run, check_done);
-        if (rc != OMID_OK)
-            call_failed(&p->call, rc);
+        call_await(&p->call, call_work(&p->call, ss->env.exec, "check_profile", check_run, check_done));
     }
 }
 
@@ -276,7 +273,7 @@ static void on_got(void *arg, int result, const struct store_profile *profile)
     struct profile_call *p = arg;
     char at[32];
     if (result != OMID_OK) {
-        call_failed(&p->call, result);
+        call_failed(&p->call, result, "the store failed");
         return;
     }
     struct buf b = BUF_INIT(0);
@@ -291,8 +288,7 @@ static void on_got(void *arg, int result, const struct store_profile *profile)
     }
     json_w_kint(&w, "samples", profile->samples);
     json_w_close(&w, '}');
-    call_answer_json(&p->call, 200, &w);
-    buf_free(&b);
+    call_json(&p->call, 200, &w, &b);
 }
 
 static void get_opened(struct channel *ch)
@@ -300,22 +296,19 @@ static void get_opened(struct channel *ch)
     struct profile_call *p = profile_begin(ch);
     if (!p)
         return;
-    p->call.working = true;
-    int rc = store_profile_get(p->call.ss->env.store, p->uid, p->call.ss->env.loop, on_got, p);
-    if (rc != OMID_OK)
-        call_failed(&p->call, rc);
+    call_await(&p->call, store_profile_get(p->ss->env.store, p->uid, p->ss->env.loop, on_got, p));
 }
 
 static void on_deleted(void *arg, int result)
 {
     struct profile_call *p = arg;
     if (result == OMID_OK) {
-        voices_changed(p->call.ss, p->uid);
+        voices_changed(p->ss, p->uid);
         call_answer(&p->call, 204, NULL, 0);
     } else if (result == OMID_ENOTSUP) {
         call_error(&p->call, 404, "there is no speech profile");
     } else {
-        call_failed(&p->call, result);
+        call_failed(&p->call, result, "the store failed");
     }
 }
 
@@ -324,22 +317,16 @@ static void delete_opened(struct channel *ch)
     struct profile_call *p = profile_begin(ch);
     if (!p)
         return;
-    p->call.working = true;
-    int rc = store_profile_delete(p->call.ss->env.store, p->uid, p->call.ss->env.loop, on_deleted, p);
-    if (rc != OMID_OK)
-        call_failed(&p->call, rc);
+    call_await(&p->call, store_profile_delete(p->ss->env.store, p->uid, p->ss->env.loop, on_deleted, p));
 }
+
+static const struct route profile_routes[] = {
+    {.path = "/v1/speech-profile", .method = "POST", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(post_opened)},
+    {.path = "/v1/speech-profile", .method = "GET", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(get_opened)},
+    {.path = "/v1/speech-profile", .method = "DELETE", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(delete_opened)},
+};
 
 bool profile_routes_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler post = {.opened = post_opened, .closed = call_closed},
-                                        get = {.opened = get_opened, .closed = call_closed},
-                                        gone = {.opened = delete_opened, .closed = call_closed};
-    static const char path[] = "/v1/speech-profile";
-    const struct route r[] = {
-        {.path = path, .method = "POST", .auth = ROUTE_TOKEN, .handler = &post, .arg = all},
-        {.path = path, .method = "GET", .auth = ROUTE_TOKEN, .handler = &get, .arg = all},
-        {.path = path, .method = "DELETE", .auth = ROUTE_TOKEN, .handler = &gone, .arg = all},
-    };
-    return routes_add(routes, &r[0]) && routes_add(routes, &r[1]) && routes_add(routes, &r[2]);
+    return routes_add_all(routes, profile_routes, ARRAY_LEN(profile_routes), all);
 }

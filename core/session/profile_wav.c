@@ -1,11 +1,11 @@
 #include "session/profile_wav.h"
+#include "formats/wav.h"
 
 #include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "base/wav.h"
 #include "session/resample.h"
 #include "session/speakers.h"
 
@@ -19,29 +19,6 @@
 static uint32_t le32(const unsigned char *p)
 {
     return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
-}
-
-/* -1..1, more where a float says so. */
-static double sample_at(const struct wav *w, const unsigned char *p)
-{
-    if (w->is_float && w->bits == 64) {
-        uint64_t bits = le32(p) | (uint64_t)le32(p + 4) << 32;
-        double d;
-        memcpy(&d, &bits, sizeof d);
-        return d;
-    }
-    if (w->is_float) {
-        uint32_t bits = le32(p);
-        float f;
-        memcpy(&f, &bits, sizeof f);
-        return (double)f;
-    }
-    if (w->bits == 8)
-        return (p[0] - 128) / 128.;
-    uint32_t v = 0; /* left-aligned */
-    for (unsigned i = 0; i < w->bits / 8; i++)
-        v |= (uint32_t)p[i] << (32 - w->bits + 8 * i);
-    return (int32_t)v / 2147483648.;
 }
 
 /* What the header says of the length is true: the samples end with their chunk, and behind it is nothing or another. */
@@ -68,13 +45,12 @@ static bool length_ok(const struct wav *w, const unsigned char *bytes, size_t le
 
 static bool format_ok(const struct wav *w, const struct profile_limits *l, char *err, size_t errlen)
 {
-    size_t frames = w->len / ((size_t)w->channels * (w->bits / 8));
-    double seconds = (double)frames / w->sample_rate;
+    double seconds = (double)w->frames / w->sample_rate;
     if (w->channels > MAX_CHANNELS)
         snprintf(err, errlen, "file: %u channels, 1 or 2 are expected", w->channels);
     else if (w->sample_rate < MIN_RATE || w->sample_rate > MAX_RATE)
         snprintf(err, errlen, "file: a sample rate of %u Hz, %u to %u is expected", w->sample_rate, MIN_RATE, MAX_RATE);
-    else if (frames == 0)
+    else if (w->frames == 0)
         snprintf(err, errlen, "file: it holds no audio");
     else if (seconds * 1000 < l->min_ms)
         snprintf(err, errlen, "file: %.1f s of audio, at least %g s is expected", seconds, l->min_ms / 1000.);
@@ -93,15 +69,15 @@ struct level {
 /* Mono samples at the file's rate. */
 static bool decode(const struct wav *w, struct pcm *mono, struct level *level, char *err, size_t errlen)
 {
-    size_t width = w->bits / 8, frames = w->len / (w->channels * width);
-    if (!pcm_reserve(mono, frames)) {
+    size_t width = w->bits / 8;
+    if (!pcm_reserve(mono, w->frames)) {
         snprintf(err, errlen, "out of memory");
         return false;
     }
-    for (size_t i = 0; i < frames; i++) {
+    for (size_t i = 0; i < w->frames; i++) {
         double sum = 0;
         for (unsigned c = 0; c < w->channels; c++) {
-            double v = sample_at(w, w->data + (i * w->channels + c) * width);
+            double v = wav_sample(w, w->data + (i * w->channels + c) * width);
             if (!isfinite(v)) {
                 snprintf(err, errlen, "file: sample %zu is not a number", i);
                 return false;

@@ -1,7 +1,6 @@
 #include "session/recording.h"
 
 #include <errno.h>
-#include <math.h>
 #include <omid/plugin.h>
 #include <opusfile.h>
 #include <stdio.h>
@@ -10,7 +9,7 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "base/wav.h"
+#include "formats/wav.h"
 #include "session/codec.h"
 #include "session/resample.h"
 
@@ -94,43 +93,6 @@ static void sink_close(struct sink *k)
 
 /* ---------------------------------------------------------------- WAV */
 
-static double le_sample(const unsigned char *p, const struct wav *w)
-{
-    if (w->is_float && w->bits == 32) {
-        float f;
-        memcpy(&f, p, sizeof(f));
-        return f;
-    }
-    if (w->is_float) {
-        double d;
-        memcpy(&d, p, sizeof(d));
-        return d;
-    }
-    switch (w->bits) {
-    case 8:
-        return (p[0] - 128) / 128.;
-    case 16:
-        return (int16_t)(p[0] | p[1] << 8) / 32768.;
-    case 24:
-        return (int32_t)((uint32_t)p[0] << 8 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 24) / 2147483648.;
-    default:
-        return (int32_t)((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24) /
-               2147483648.;
-    }
-}
-
-/* The channels' mean. What is no number is silence. */
-static int16_t frame_mono(const unsigned char *p, const struct wav *w)
-{
-    double sum = 0;
-    for (unsigned c = 0; c < w->channels; c++)
-        sum += le_sample(p + c * (w->bits / 8), w);
-    sum = sum / w->channels * 32768.;
-    if (!isfinite(sum))
-        return 0;
-    return (int16_t)fmax(-32768., fmin(32767., round(sum)));
-}
-
 static bool decode_wav(struct sink *k, const void *data, size_t len)
 {
     struct wav w;
@@ -147,11 +109,9 @@ static bool decode_wav(struct sink *k, const void *data, size_t len)
     }
     if (!sink_open(k, w.sample_rate))
         return false;
-    size_t frame = (size_t)w.channels * (w.bits / 8), frames = w.len / frame;
-    for (size_t at = 0; at < frames;) {
-        size_t n = frames - at < PIECE ? frames - at : PIECE;
-        for (size_t i = 0; i < n; i++)
-            piece[i] = frame_mono(w.data + (at + i) * frame, &w);
+    for (size_t at = 0; at < w.frames;) {
+        size_t n = w.frames - at < PIECE ? w.frames - at : PIECE;
+        wav_mono(&w, at, n, piece);
         if (!sink_take(k, piece, n))
             return false;
         at += n;

@@ -1,9 +1,6 @@
 /*
  * The REST routes of conversations (omid-api(7)). A request lives on the reactor of its token's uid, where the uid's
  * conversations are. Reads go to the storage executor, changes to the store's writer, and POST waits for a processing.
- *
- * A struct rest_call is the channel's user until the client has left, and stays until whoever works for it has
- * answered. Answers to a client that has left go nowhere.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -12,139 +9,69 @@
 #include "base/id.h"
 #include "base/log.h"
 #include "base/query.h"
-#include "lane/exec/exec.h"
-#include "session/call.h"
+#include "bus/call.h"
 #include "session/deletions.h"
 #include "session/geolocation.h"
 #include "session/state.h"
 #include "session/sync.h"
 
 #define MODULE "rest"
-#define REST_MAGIC UINT32_C(0x72657374)
 #define MAX_LIMIT 100
 #define MAX_OFFSET 1000000
 #define MAX_ANSWER ((size_t)16 << 20) /* transcripts of a page, photos of a conversation */
 
 struct rest_call {
-    uint32_t magic;
-    struct list link; /* sessions.rest */
+    struct call call;
     struct sessions *ss;
-    struct channel *ch; /* NULL: answered, or the client has left */
-    bool working;       /* an executor or the store will answer */
-    bool one;           /* a single conversation, not a page */
-    char *uid;
-    char id[37]; /* POST: of the one that is processed */
+    const char *uid;     /* the request's */
+    bool one;            /* a single conversation, not a page */
+    char id[37];         /* POST: of the one that is processed */
+    struct list waiting; /* POST: sessions.processed_for, while its timer runs */
+    ev_timer wait;       /* POST: its bound */
     char before[37];
     struct store_list list;
     struct buf body;
     int result;
     char err[256];
-    ev_timer wait; /* POST: its bound */
 };
 
 /* -------------------------------------------------------------------- a call */
 
 static void on_wait_over(struct ev_loop *ev, ev_timer *w, int revents);
 
-static void rest_free(struct rest_call *r)
+static void rest_drop(struct call *call)
 {
-    CHECK_MAGIC(r, REST_MAGIC);
+    struct rest_call *r = container_of(call, struct rest_call, call);
     ev_timer_stop(loop_ev(r->ss->env.loop), &r->wait);
-    list_remove(&r->link);
+    list_remove(&r->waiting);
     buf_free(&r->body);
-    free(r->uid);
-    r->magic = OMID_MAGIC_DEAD;
-    free(r);
-}
-
-/* Lets go of the channel, and of the call when nobody works for it any more. */
-static void rest_end(struct rest_call *r)
-{
-    if (r->ch)
-        channel_drop(&r->ch);
-    if (!r->working)
-        rest_free(r);
-}
-
-static void rest_answer(struct rest_call *r, int status, const char *body, size_t len)
-{
-    if (r->ch)
-        (void)channel_down_response(r->ch, status, NULL, body, len);
-    rest_end(r);
-}
-
-static void rest_error(struct rest_call *r, int status, const char *text)
-{
-    struct buf b = BUF_INIT(4096);
-    struct json_w w;
-    json_w_start(&w, &b);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "error", text);
-    json_w_close(&w, '}');
-    bool ok = json_w_end(&w);
-    rest_answer(r, status, ok ? b.data : "", ok ? b.len : 0);
-    buf_free(&b);
-}
-
-static void rest_failed(struct rest_call *r, int rc)
-{
-    if (rc == OMID_EFULL || rc == OMID_ECLOSED)
-        rest_error(r, 503, "overloaded, try again later");
-    else
-        rest_error(r, 500, "the store failed");
 }
 
 /* NULL: answered already. */
 static struct rest_call *rest_begin(struct channel *ch)
 {
-    struct sessions *ss = sessions_of_channel(ch);
-    struct rest_call *r = calloc(1, sizeof *r);
-    if (r)
-        r->uid = strdup(channel_request(ch)->uid);
-    if (!r || !r->uid) {
-        static const char text[] = "{\"error\":\"out of memory\"}";
-        free(r);
-        (void)channel_down_response(ch, 503, NULL, text, sizeof text - 1);
-        channel_drop(&ch);
-        return NULL;
+    struct rest_call *r = call_begin(ch, sizeof *r, rest_drop);
+    if (r) {
+        r->ss = sessions_of_channel(ch);
+        r->uid = channel_request(ch)->uid;
+        list_init(&r->waiting);
+        ev_init(&r->wait, on_wait_over);
+        r->wait.data = r;
     }
-    r->magic = REST_MAGIC;
-    r->ss = ss;
-    r->ch = ch;
-    ev_init(&r->wait, on_wait_over);
-    r->wait.data = r;
-    list_append(&ss->rest, &r->link);
-    channel_set_user(ch, r);
     return r;
 }
 
-static void rest_closed(struct channel *ch, uint16_t code)
+static void rest_none(struct rest_call *r)
 {
-    (void)code;
-    struct rest_call *r = channel_user(ch);
-    CHECK_MAGIC(r, REST_MAGIC);
-    rest_end(r);
-}
-
-void rest_free_all(struct sessions *ss)
-{
-    list_each (it, &ss->rest) {
-        struct rest_call *r = list_entry(it, struct rest_call, link);
-        if (r->ch)
-            channel_drop(&r->ch);
-        if (r->working)
-            list_remove(&r->link); /* of an executor's thread that was abandoned: it may still use it */
-        else
-            rest_free(r);
-    }
+    call_error(&r->call, 404, "id: there is no such conversation");
 }
 
 /* The id in the path. false: answered with 404, as for one that is not there. */
 static bool rest_take_id(struct rest_call *r)
 {
-    const char *id = channel_request(r->ch)->params[0];
+    const char *id = call_request(&r->call)->params[0];
     if (!id || !id_is_uuid(id)) {
-        rest_error(r, 404, "id: there is no such conversation");
+        rest_none(r);
         return false;
     }
     snprintf(r->id, sizeof r->id, "%s", id);
@@ -153,7 +80,7 @@ static bool rest_take_id(struct rest_call *r)
 
 /* ------------------------------------------------------------------- reading */
 
-/* On a thread of the executor: r is not touched by the reactor meanwhile, its channel apart. */
+/* On a thread of the executor: the reactor leaves r alone meanwhile. */
 static void read_run(void *arg)
 {
     struct rest_call *r = arg;
@@ -167,34 +94,22 @@ static void read_run(void *arg)
 static void read_done(void *arg, bool ran)
 {
     struct rest_call *r = arg;
-    CHECK_MAGIC(r, REST_MAGIC);
-    r->working = false;
     if (!ran)
-        rest_failed(r, OMID_ECLOSED);
+        call_failed(&r->call, OMID_ECLOSED, "");
     else if (r->result == OMID_OK)
-        rest_answer(r, 200, r->body.data, r->body.len);
+        call_answer(&r->call, 200, r->body.data, r->body.len);
     else if (r->result != OMID_ENOTSUP)
-        rest_failed(r, OMID_ERR);
+        call_failed(&r->call, OMID_ERR, "the store failed");
     else if (r->one)
-        rest_error(r, 404, "id: there is no such conversation");
+        rest_none(r);
     else
-        rest_error(r, 400, "before: there is no such conversation");
+        call_error(&r->call, 400, "before: there is no such conversation");
 }
 
 static void rest_read(struct rest_call *r)
 {
-    struct omid_work work = {.size = sizeof work,
-                             .pool = OMID_POOL_STORAGE,
-                             .label = r->one ? "read_conversation" : "list_conversations",
-                             .run = read_run,
-                             .done = read_done,
-                             .arg = r};
-    r->working = true;
-    int rc = exec_submit(r->ss->env.exec, exec_core, r->ss->env.loop, &work);
-    if (rc == OMID_OK)
-        return;
-    r->working = false;
-    rest_failed(r, rc);
+    const char *label = r->one ? "read_conversation" : "list_conversations";
+    call_await(&r->call, call_work(&r->call, r->ss->env.exec, label, read_run, read_done));
 }
 
 static bool list_number(const struct query *q, const char *name, size_t min, size_t max, size_t *out, char *err,
@@ -271,7 +186,7 @@ static void list_opened(struct channel *ch)
     if (list_parse(r, channel_request(ch)->query, err, sizeof err))
         rest_read(r);
     else
-        rest_error(r, 400, err);
+        call_error(&r->call, 400, "%s", err);
 }
 
 static void get_opened(struct channel *ch)
@@ -285,19 +200,27 @@ static void get_opened(struct channel *ch)
 
 /* ------------------------------------------------------------------- deleting */
 
+/* The store may have given it to a session before it deleted it: what is in memory would bring it back. */
+static void forget_given(struct sessions *ss, const char *id)
+{
+    struct conversation *c = map_get(ss->conversation, id);
+    if (c)
+        conversation_discard(c, NULL, NULL);
+}
+
 static void on_deleted(void *arg, int result)
 {
     struct rest_call *r = arg;
-    CHECK_MAGIC(r, REST_MAGIC);
-    r->working = false;
-    if (result == OMID_OK)
+    if (result == OMID_OK) {
+        forget_given(r->ss, r->id);
         deletions_tell(r->ss, r->id, r->uid);
+    }
     if (result == OMID_OK)
-        rest_answer(r, 204, NULL, 0);
+        call_answer(&r->call, 204, NULL, 0);
     else if (result == OMID_ENOTSUP)
-        rest_error(r, 404, "id: there is no such conversation");
+        rest_none(r);
     else
-        rest_failed(r, result);
+        call_failed(&r->call, result, "the store failed");
 }
 
 /* One that lived in memory: it is gone, whether the store had it or not. */
@@ -313,15 +236,13 @@ static void delete_opened(struct channel *ch)
         return;
     struct conversation *c = map_get(r->ss->conversation, r->id);
     log_info(MODULE, "a conversation is deleted", LS("conversation", r->id));
-    r->working = true;
     if (c && strcmp(c->uid, r->uid) == 0) { /* one that is ending, too: what it has yet to store would bring it back */
         rest_processed(r->ss, r->id, 503, NULL, NULL); /* who waits for its processing, in vain */
+        call_await(&r->call, OMID_OK);
         conversation_discard(c, on_discarded, r);
         return;
     }
-    int rc = store_conversation_delete(r->ss->env.store, r->id, r->uid, r->ss->env.loop, on_deleted, r);
-    if (rc != OMID_OK)
-        on_deleted(r, rc);
+    call_await(&r->call, store_conversation_delete(r->ss->env.store, r->id, r->uid, r->ss->env.loop, on_deleted, r));
 }
 
 /* ------------------------------------------------------------------- processing */
@@ -331,15 +252,15 @@ static void on_wait_over(struct ev_loop *ev, ev_timer *w, int revents)
     (void)ev;
     (void)revents;
     struct rest_call *r = w->data;
-    CHECK_MAGIC(r, REST_MAGIC);
     char body[128];
     int n = snprintf(body, sizeof body, "{\"id\":\"%s\",\"status\":\"processing\"}", r->id);
-    rest_answer(r, 202, body, (size_t)n);
+    call_answer(&r->call, 202, body, (size_t)n);
 }
 
 static void rest_wait(struct rest_call *r, const char *id)
 {
     snprintf(r->id, sizeof r->id, "%s", id);
+    list_append(&r->ss->processed_for, &r->waiting);
     ev_timer_set(&r->wait, r->ss->env.conf->listen.process_wait_ms / 1000., 0.);
     ev_timer_start(loop_ev(r->ss->env.loop), &r->wait);
 }
@@ -347,21 +268,21 @@ static void rest_wait(struct rest_call *r, const char *id)
 void rest_processed(struct sessions *ss, const char *id, int status, const struct buf *memory,
                     const struct buf *messages)
 {
-    list_each (it, &ss->rest) {
-        struct rest_call *r = list_entry(it, struct rest_call, link);
-        if (!ev_is_active(&r->wait) || strcmp(r->id, id) != 0)
+    list_each (it, &ss->processed_for) {
+        struct rest_call *r = list_entry(it, struct rest_call, waiting);
+        if (strcmp(r->id, id) != 0)
             continue;
         if (!memory) {
-            rest_error(r, 503, "the processing was put off, it goes on later");
+            call_error(&r->call, 503, "the processing was put off, it goes on later");
             continue;
         }
         bool ok = buf_puts(&r->body, "{\"memory\":") && buf_append(&r->body, memory->data, memory->len) &&
                   buf_puts(&r->body, ",\"messages\":") && buf_append(&r->body, messages->data, messages->len) &&
                   buf_puts(&r->body, "}");
         if (ok)
-            rest_answer(r, status, r->body.data, r->body.len);
+            call_answer(&r->call, status, r->body.data, r->body.len);
         else
-            rest_error(r, 503, "out of memory");
+            call_error(&r->call, 503, "out of memory");
     }
 }
 
@@ -385,23 +306,37 @@ static void process_none(struct rest_call *r)
     if (id)
         rest_wait(r, id);
     else
-        rest_error(r, 404, "there is no conversation in progress");
+        call_error(&r->call, 404, "there is no conversation in progress");
+}
+
+static void process_live(struct rest_call *r, struct conversation *c)
+{
+    conversation_flush_client(c);
+    if (conversation_empty(c)) {
+        process_none(r);
+    } else {
+        rest_wait(r, c->id);
+        conversation_end(c);
+    }
 }
 
 static void on_found(void *arg, int result, const char *id)
 {
     struct rest_call *r = arg;
-    CHECK_MAGIC(r, REST_MAGIC);
-    r->working = false;
     struct conversation *live = id ? map_get(r->ss->conversation, id) : NULL;
-    if (!r->ch) {
-        rest_end(r);
-    } else if (result != OMID_OK) {
-        rest_failed(r, result);
+    if (!call_wanted(&r->call))
+        return;
+    if (result != OMID_OK) {
+        call_failed(&r->call, result, "the store failed");
+    } else if (live && live->state == CONVERSATION_OPEN) { /* a session was given it while we asked */
+        process_live(r, live);
     } else if (!id || live) {
-        process_none(r); /* or it began while we asked */
+        process_none(r);
     } else {
         rest_wait(r, id);
+        /* At once: its processing may have to wait, and a session that comes meanwhile is not to be given it. */
+        (void)store_status_set(r->ss->env.store, id, STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL, r->ss->env.loop,
+                               NULL, NULL);
         processing_start(r->ss, id, r->uid);
     }
 }
@@ -412,45 +347,28 @@ static void process_opened(struct channel *ch)
     if (!r)
         return;
     if (r->ss->draining) {
-        rest_error(r, 503, "going away");
+        call_error(&r->call, 503, "going away");
         return;
     }
     struct conversation *c = conversation_live(r->ss, r->uid);
     if (c)
-        conversation_flush_client(c);
-    if (c && conversation_empty(c)) {
-        process_none(r);
-    } else if (c) {
-        rest_wait(r, c->id);
-        conversation_end(c);
-    } else {
-        r->working = true;
-        int rc = store_find(r->ss->env.store, r->uid, STORE_FIND_OPEN, r->ss->env.loop, on_found, r);
-        if (rc == OMID_OK)
-            return;
-        r->working = false;
-        rest_failed(r, rc);
-    }
+        process_live(r, c);
+    else
+        call_await(&r->call, store_find(r->ss->env.store, r->uid, STORE_FIND_OPEN, r->ss->env.loop, on_found, r));
 }
 
 /* ---------------------------------------------------------------------- routes */
 
+static const struct route rest_routes[] = {
+    {.path = "/v1/conversations", .method = "GET", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(list_opened)},
+    {.path = "/v1/conversations", .method = "POST", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(process_opened)},
+    {.path = "/v1/conversations/{id}", .method = "GET", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(get_opened)},
+    {.path = "/v1/conversations/{id}", .method = "DELETE", .auth = ROUTE_TOKEN, .handler = CALL_HANDLER(delete_opened)},
+};
+
 bool sessions_routes_add(struct routes *routes, struct sessions **all)
 {
-    static const struct channel_handler list = {.opened = list_opened, .closed = rest_closed},
-                                        get = {.opened = get_opened, .closed = rest_closed},
-                                        process = {.opened = process_opened, .closed = rest_closed},
-                                        gone = {.opened = delete_opened, .closed = rest_closed};
-    const struct route r[] = {
-        {.path = "/v1/conversations", .method = "GET", .auth = ROUTE_TOKEN, .handler = &list, .arg = all},
-        {.path = "/v1/conversations", .method = "POST", .auth = ROUTE_TOKEN, .handler = &process, .arg = all},
-        {.path = "/v1/conversations/{id}", .method = "GET", .auth = ROUTE_TOKEN, .handler = &get, .arg = all},
-        {.path = "/v1/conversations/{id}", .method = "DELETE", .auth = ROUTE_TOKEN, .handler = &gone, .arg = all},
-    };
-    for (size_t i = 0; i < ARRAY_LEN(r); i++) {
-        if (!routes_add(routes, &r[i]))
-            return false;
-    }
-    return geolocation_route_add(routes, all) && sync_routes_add(routes, all) && profile_routes_add(routes, all) &&
+    return routes_add_all(routes, rest_routes, ARRAY_LEN(rest_routes), all) && geolocation_route_add(routes, all) &&
+           reprocess_route_add(routes, all) && sync_routes_add(routes, all) && profile_routes_add(routes, all) &&
            people_routes_add(routes, all);
 }

@@ -8,7 +8,6 @@
 #include "bus/bus.h"
 #include "host/host.h"
 #include "session/audio_ring.h"
-#include "session/call.h"
 #include "session/days.h"
 #include "session/deletions.h"
 #include "session/geolocation.h"
@@ -286,12 +285,10 @@ struct sessions *sessions_new(const struct sessions_env *env)
     ss->env.conf = ss->conf = conf_ref(env->conf);
     list_init(&ss->session);
     list_init(&ss->waiting);
-    list_init(&ss->rest);
+    list_init(&ss->processed_for);
     list_init(&ss->geolocation);
-    list_init(&ss->geolocation_patch);
     geolocation_metrics();
     roster_init(&ss->roster, session_state_names, SESSION_STATES_SHOWN, SESSION_LIVE, ss);
-    list_init(&ss->calls);
     list_init(&ss->deletions);
     ss->deletions_left = true; /* what a former process did not get to */
     ss->samples = samples_new(ss);
@@ -418,8 +415,6 @@ void sessions_free(struct sessions **ssp)
     if (ss->processing)
         processing_free_all(ss);
     days_free(&ss->days);
-    rest_free_all(ss);
-    calls_free_all(ss);
     deletions_free_all(ss);
     sync_free(&ss->sync);
     samples_free(&ss->samples);

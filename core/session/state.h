@@ -31,22 +31,22 @@
 struct sessions {
     uint32_t magic;
     struct sessions_env env;
-    struct conf *conf;                          /* env.conf, held */
-    struct roster roster;                       /* what others may see of them */
-    struct list session;                        /* all of them */
-    struct map *by_id;                          /* session id -> struct session */
-    struct map *conversation;                   /* id -> struct conversation */
-    struct map *open_of;                        /* uid -> its open struct conversation */
-    struct list geolocation, geolocation_patch; /* under way */
-    struct list rest;                           /* requests of the REST routes under way */
-    struct sync *sync;                          /* recordings made offline */
-    struct list deletions;                      /* of conversations, under way */
-    struct list calls;                          /* the same, of call.h */
-    struct map *voices;                         /* uid -> struct voices, of those who speak */
-    struct samples *samples;                    /* of voices, that are to be taken */
-    unsigned uploads;                           /* of voice profiles, under way */
-    struct map *processing;                     /* id -> struct processing */
-    struct list waiting;                        /* processings not yet begun */
+    struct conf *conf;         /* env.conf, held */
+    struct roster roster;      /* what others may see of them */
+    struct list session;       /* all of them */
+    uint64_t begun;            /* sessions ever */
+    struct map *by_id;         /* session id -> struct session */
+    struct map *conversation;  /* id -> struct conversation */
+    struct map *open_of;       /* uid -> its open struct conversation */
+    struct list geolocation;   /* places that are being looked for */
+    struct list processed_for; /* requests that wait for a processing's end (rest.c) */
+    struct sync *sync;         /* recordings made offline */
+    struct list deletions;     /* of conversations, under way */
+    struct map *voices;        /* uid -> struct voices, of those who speak */
+    struct samples *samples;   /* of voices, that are to be taken */
+    unsigned uploads;          /* of voice profiles, under way */
+    struct map *processing;    /* id -> struct processing */
+    struct list waiting;       /* processings not yet begun */
     unsigned n_waiting;
     unsigned running;  /* processings that have a place */
     bool placing;      /* those that wait are taking places */
@@ -125,6 +125,7 @@ struct session {
     struct sessions *ss;
     struct channel *channel; /* NULL once the client is gone */
     char id[37];
+    uint64_t number; /* of all of its reactor, from 1 */
     char *uid;
     char uid_tag[16];
     struct listen_params params;
@@ -302,7 +303,12 @@ void processing_free_all(struct sessions *ss);
  * put off. */
 void rest_processed(struct sessions *ss, const char *id, int status, const struct buf *memory,
                     const struct buf *messages);
-void rest_free_all(struct sessions *ss);
+
+/* ---- people.c, profile.c: the routes of /v1/people and /v1/speech-profile (omid-api(7)) ---- */
+/* all: of all reactors. false: no memory. */
+bool people_routes_add(struct routes *routes, struct sessions **all);
+bool reprocess_route_add(struct routes *routes, struct sessions **all);
+bool profile_routes_add(struct routes *routes, struct sessions **all);
 
 /* ---- sessions.c ---- */
 struct session_metrics {

@@ -3,6 +3,7 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +12,16 @@
 #include <unistd.h>
 
 #include "base/clock.h"
+#include "base/id.h"
 #include "base/log.h"
 #include "lane/exec/exec.h"
 
 #define MODULE "sync"
 #define DUE_MAX 500
 #define RETRY_MAX_MS 3600000.
-#define STORE_RETRY_S 1. /* between two tries of a write that the disk refused */
+#define JITTER 0.2
+#define STORE_RETRY_MS 1000 /* after a write that the disk refused; doubled while it goes on */
+#define STORE_RETRY_MAX_MS 60000
 
 static struct metric *outcome_metric(const char *outcome)
 {
@@ -35,6 +39,13 @@ static struct metric *waiting_metric(void)
 {
     return metric_gauge("omid_sync_waiting",
                         "Recordings made offline whose transcript waits for the end of a conversation it belongs to.");
+}
+
+static struct metric *store_metric(void)
+{
+    return metric_get(METRIC_COUNTER, "omid_sync_store_retries_total",
+                      "Writes of what became of recordings that the store refused, and that are tried again.", NULL, 0,
+                      NULL, 0);
 }
 
 /* ---------------------------------------------------------------- a job */
@@ -219,6 +230,29 @@ bool job_read(struct job *j, uint64_t at, size_t n)
     return ok;
 }
 
+/* ---------------------------------------------------------------- the store refuses a write */
+
+static void job_later(struct job *j, void (*cb)(struct ev_loop *, ev_timer *, int), double ms)
+{
+    ev_timer_init(&j->timer, cb, ms / 1000., 0.);
+    j->timer.data = j;
+    ev_timer_start(loop_ev(j->sync->ss->env.loop), &j->timer);
+}
+
+/* The same write again, for as long as it takes: what was transcribed is in memory alone. */
+static void store_again(struct job *j, const char *what, void (*cb)(struct ev_loop *, ev_timer *, int))
+{
+    double ms = fmin(STORE_RETRY_MS, j->sync->ss->env.conf->sync.retry_ms);
+    for (unsigned i = 0; i < j->store_failures && ms < STORE_RETRY_MAX_MS; i++)
+        ms *= 2;
+    ms = fmin(ms, STORE_RETRY_MAX_MS);
+    j->store_failures++;
+    metric_add(store_metric(), 1);
+    log_warning(MODULE, "the store does not take it, tried again", LS("file", j->file), LS("step", what),
+                LU("attempt", j->store_failures), LI("pause_ms", (int64_t)ms));
+    job_later(j, cb, ms * (1 - JITTER + 2 * JITTER * id_random_unit()));
+}
+
 /* ---------------------------------------------------------------- the end of a job's work */
 
 static void settle_write(struct job *j);
@@ -238,9 +272,7 @@ static void on_settled(void *arg, int result)
     if (!job_returned(j))
         return;
     if (result == OMID_ERR) {
-        ev_timer_init(&j->timer, on_settle_again, STORE_RETRY_S, 0.);
-        j->timer.data = j;
-        ev_timer_start(loop_ev(j->sync->ss->env.loop), &j->timer);
+        store_again(j, "settle", on_settle_again);
         return;
     }
     struct sync *y = j->sync;
@@ -269,10 +301,12 @@ void job_failed(struct job *j)
 {
     CHECK_MAGIC(j, JOB_MAGIC);
     const struct conf *conf = j->sync->ss->env.conf;
-    bool kept = j->n_conversations > 0; /* its transcript is where it belongs: only the audio is left */
+    bool kept = j->n_conversations > 0;     /* its transcript is where it belongs: only the audio is left */
+    bool no_room = j->result == OMID_EFULL; /* ours: no attempt that counts, so that nothing is given up for it */
     double pause = conf->sync.retry_ms;
     struct store_recording_state st = {.error = j->err};
-    j->attempts++;
+    if (!no_room || j->attempts + 1 < conf->sync.attempts)
+        j->attempts++;
     for (unsigned i = 1; i < j->attempts && pause < RETRY_MAX_MS; i++)
         pause *= 2;
     if (pause > RETRY_MAX_MS)
@@ -283,7 +317,7 @@ void job_failed(struct job *j)
         st.stored = true;
         st.error = NULL;
         metric_add(outcome_metric("skipped"), 1);
-    } else if (!kept && (j->result == OMID_EINVAL || j->attempts >= conf->sync.attempts)) {
+    } else if (!kept && (j->result == OMID_EINVAL || (!no_room && j->attempts >= conf->sync.attempts))) {
         st.status = RECORDING_FAILED;
         st.stored = true;
         metric_add(outcome_metric("failed"), 1);
@@ -352,17 +386,20 @@ static void on_merged(void *arg, int result, const char (*ids)[37], size_t n)
     if (result == OMID_EFULL || result == OMID_ERR) {
         /* A conversation that it belongs to goes on, or is being processed; or the disk fails. */
         job_set_state(j, JOB_WAIT);
-        ev_timer_init(&j->timer, on_merge_again,
-                      result == OMID_ERR ? STORE_RETRY_S : ss->env.conf->sync.check_ms / 1000., 0.);
-        j->timer.data = j;
-        ev_timer_start(loop_ev(ss->env.loop), &j->timer);
-        if (result == OMID_EFULL && !j->waiting && j->sync->waiting < SYNC_WAITING_MAX) {
+        if (result == OMID_ERR) {
+            store_again(j, "merge", on_merge_again);
+            return;
+        }
+        j->store_failures = 0;
+        job_later(j, on_merge_again, ss->env.conf->sync.check_ms);
+        if (!j->waiting && j->sync->waiting < SYNC_WAITING_MAX) {
             pcm_free(&j->pcm);
             job_wait_set(j, true);
             sync_kick(j->sync);
         }
         return;
     }
+    j->store_failures = 0;
     job_wait_set(j, false);
     if (result != OMID_OK || !ids_take(j, ids, n)) {
         job_over(j); /* done before, or found again */
@@ -498,6 +535,8 @@ static void decode_run(void *arg)
     } else {
         j->result = recording_decode(j->format, data, (size_t)st.st_size, j->max_samples, out, &j->samples, j->err,
                                      sizeof(j->err));
+        if (j->result == OMID_ERR)
+            j->result = OMID_EFULL; /* our disk or memory: it has not failed */
     }
     if (data != MAP_FAILED)
         munmap(data, (size_t)st.st_size);
@@ -505,6 +544,8 @@ static void decode_run(void *arg)
         close(in);
     if (out >= 0)
         close(out);
+    if (out >= 0 && j->result != OMID_OK)
+        unlink(to); /* at once: the store that is told of it may need the room */
     free(from);
     free(to);
 }
@@ -612,8 +653,8 @@ static void on_check(struct ev_loop *ev, ev_timer *t, int revents)
     sync_kick(t->data);
 }
 
-/* What a crash has left between a file and its row, and what was decoded; only what is older than any upload under way.
- */
+/* What a crash has left between a file and its row, what nobody came to remove, and what was decoded; only what is
+ * older than any upload under way. */
 #define SWEEP_AGE_S 3600
 
 static void sweep_file(struct sync *y, const char *dir, const char *name)
@@ -621,11 +662,9 @@ static void sweep_file(struct sync *y, const char *dir, const char *name)
     char path[4400];
     struct stat st;
     snprintf(path, sizeof(path), "%s/%s", dir, name);
-    if (stat(path, &st) != 0 || !S_ISREG(st.st_mode) || clock_wall_ms() / 1000 - st.st_mtime < SWEEP_AGE_S)
-        return;
-    if (strchr(name, '.') != NULL)
-        unlink(path);
-    else
+    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000 < y->began_ms ||
+         clock_wall_ms() / 1000 - st.st_mtime >= SWEEP_AGE_S))
         sync_file_drop(y->ss->env.store, dir, name);
 }
 
@@ -650,6 +689,21 @@ static void sweep_done(void *arg, bool ran)
         sessions_check_drained(y->ss);
 }
 
+static void on_sweep(struct ev_loop *ev, ev_timer *t, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct sync *y = t->data;
+    const struct omid_work work = {.size = sizeof(work),
+                                   .pool = OMID_POOL_STORAGE,
+                                   .label = "sync_sweep",
+                                   .run = sweep_run,
+                                   .done = sweep_done,
+                                   .arg = y};
+    if (y->swept) /* else the former one is at it still */
+        y->swept = exec_submit(y->ss->env.exec, exec_core, y->ss->env.loop, &work) != OMID_OK;
+}
+
 struct sync *sync_new(struct sessions *ss)
 {
     struct sync *y = calloc(1, sizeof(*y));
@@ -658,6 +712,7 @@ struct sync *sync_new(struct sessions *ss)
     y->magic = SYNC_MAGIC;
     y->ss = ss;
     y->swept = true;
+    y->began_ms = clock_wall_ms();
     y->job = map_new();
     if (y->job == NULL || asprintf(&y->dir, "%s/sync", ss->env.conf->daemon.state_dir) < 0) {
         map_free(&y->job);
@@ -669,9 +724,12 @@ struct sync *sync_new(struct sessions *ss)
         (void)outcome_metric(outcomes[i]);
     (void)running_metric();
     (void)waiting_metric();
+    (void)store_metric();
     double check = ss->env.conf->sync.check_ms / 1000.;
     ev_timer_init(&y->check, on_check, 0., check);
     y->check.data = y;
+    ev_timer_init(&y->sweep, on_sweep, 0., ss->env.conf->sync.sweep_ms / 1000.);
+    y->sweep.data = y;
     return y;
 }
 
@@ -679,24 +737,24 @@ void sync_start(struct sync *y)
 {
     CHECK_MAGIC(y, SYNC_MAGIC);
     ev_timer_start(loop_ev(y->ss->env.loop), &y->check);
-    const struct omid_work work = {.size = sizeof(work),
-                                   .pool = OMID_POOL_STORAGE,
-                                   .label = "sync_sweep",
-                                   .run = sweep_run,
-                                   .done = sweep_done,
-                                   .arg = y};
     if (y->ss->env.reactor == 0)
-        y->swept = exec_submit(y->ss->env.exec, exec_core, y->ss->env.loop, &work) != OMID_OK;
+        ev_timer_start(loop_ev(y->ss->env.loop), &y->sweep);
+}
+
+static void timer_every(struct sync *y, ev_timer *t, uint32_t ms)
+{
+    t->repeat = ms / 1000.;
+    ev_timer_again(loop_ev(y->ss->env.loop), t);
 }
 
 void sync_configure(struct sync *y, const struct conf *former)
 {
     CHECK_MAGIC(y, SYNC_MAGIC);
-    uint32_t ms = y->ss->env.conf->sync.check_ms;
-    if (former->sync.check_ms == ms || !ev_is_active(&y->check))
-        return;
-    y->check.repeat = ms / 1000.;
-    ev_timer_again(loop_ev(y->ss->env.loop), &y->check);
+    const struct conf *conf = y->ss->env.conf;
+    if (former->sync.check_ms != conf->sync.check_ms && ev_is_active(&y->check))
+        timer_every(y, &y->check, conf->sync.check_ms);
+    if (former->sync.sweep_ms != conf->sync.sweep_ms && ev_is_active(&y->sweep))
+        timer_every(y, &y->sweep, conf->sync.sweep_ms);
 }
 
 bool sync_idle(const struct sync *y)
@@ -710,6 +768,7 @@ void sync_drain(struct sync *y)
     size_t pos = 0;
     void *value;
     ev_timer_stop(loop_ev(y->ss->env.loop), &y->check);
+    ev_timer_stop(loop_ev(y->ss->env.loop), &y->sweep);
     while (map_next(y->job, &pos, NULL, &value)) {
         struct job *j = value;
         if (!j->working) {
@@ -729,6 +788,7 @@ void sync_free(struct sync **yp)
     size_t pos = 0;
     void *value;
     ev_timer_stop(loop_ev(y->ss->env.loop), &y->check);
+    ev_timer_stop(loop_ev(y->ss->env.loop), &y->sweep);
     while (map_next(y->job, &pos, NULL, &value)) {
         struct job *j = value;
         map_remove(y->job, j->file);

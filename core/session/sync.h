@@ -48,9 +48,10 @@ struct job {
     enum recording_format format;
     int64_t start_ms;
     unsigned attempts;
-    bool working;   /* an executor or the store will answer */
-    bool waiting;   /* JOB_WAIT, for a conversation's end: leaves its place to others */
-    bool abandoned; /* and then nobody wants it any more */
+    unsigned store_failures; /* in a row */
+    bool working;            /* an executor or the store will answer */
+    bool waiting;            /* JOB_WAIT, for a conversation's end: leaves its place to others */
+    bool abandoned;          /* and then nobody wants it any more */
     struct host_ask *ask;
     ev_timer timer;
     uint64_t samples, max_samples; /* of all; allowed */
@@ -76,11 +77,12 @@ struct job {
 struct sync {
     uint32_t magic;
     struct sessions *ss;
-    struct map *job; /* file -> struct job */
-    ev_timer check;
-    size_t waiting;     /* of them, for a conversation's end */
-    bool asking, again; /* the store has been asked for what is due */
-    bool swept;         /* files that belong to nothing have been looked for */
+    struct map *job;       /* file -> struct job */
+    ev_timer check, sweep; /* sweep: of the first reactor alone */
+    size_t waiting;        /* of them, for a conversation's end */
+    bool asking, again;    /* the store has been asked for what is due */
+    bool swept;            /* nobody looks for files that belong to nothing at the moment */
+    int64_t began_ms;      /* Unix */
     char *dir;
 };
 
@@ -94,7 +96,8 @@ void sync_drain(struct sync *y);
 bool sync_idle(const struct sync *y);
 void sync_free(struct sync **y);
 void job_set_state(struct job *j, enum job_state to);
-/* The present step has failed with j->result and j->err: another time, or for good. */
+/* The present step has failed with j->result and j->err: another time, or for good. OMID_EFULL: for want of room here,
+ * which is never for good. */
 void job_failed(struct job *j);
 /* Progress is told to the store now and then. */
 void job_progress(struct job *j);
@@ -112,7 +115,7 @@ bool job_read(struct job *j, uint64_t at, size_t n);
 /* ---- sync_files.c ---- */
 /* The files of a recording; the upload itself stays while there is something left to do. */
 void job_files_remove(struct job *j, bool upload);
-/* Removes an upload's file, unless its recording is to be worked on. Executor. */
+/* Removes a file of dir, whatever is made of an upload's too, unless its recording is to be worked on. Executor. */
 void sync_file_drop(struct store *store, const char *dir, const char *file);
 /* Nothing is removed by that meanwhile. Executor. */
 void sync_files_lock(bool lock);

@@ -19,10 +19,11 @@ void sync_files_lock(bool lock)
 
 void sync_file_drop(struct store *store, const char *dir, const char *file)
 {
-    char path[4400], err[128];
+    char path[4400], upload[256], err[128];
     snprintf(path, sizeof(path), "%s/%s", dir, file);
+    snprintf(upload, sizeof(upload), "%.*s", (int)strcspn(file, "."), file);
     sync_files_lock(true);
-    if (store_recording_wants(store, file, err, sizeof(err)) == 0)
+    if (store_recording_wants(store, upload, err, sizeof(err)) == 0)
         unlink(path);
     sync_files_lock(false);
 }
@@ -46,7 +47,7 @@ static void removal_run(void *arg)
 
 static void removal_done(void *arg, bool ran)
 {
-    (void)ran; /* else looked for at the next start */
+    (void)ran; /* else found by a sweep */
     free(arg);
 }
 
@@ -55,7 +56,7 @@ void job_files_remove(struct job *j, bool upload)
     const char *dir = j->sync->dir;
     struct removal *r = malloc(sizeof(*r) + strlen(dir) + strlen(j->file) + 2);
     if (r == NULL)
-        return; /* looked for at the next start */
+        return; /* found by a sweep */
     r->store = j->sync->ss->env.store;
     r->upload = upload;
     r->file = stpcpy(r->dir, dir) + 1;

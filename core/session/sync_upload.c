@@ -14,10 +14,10 @@
 #include "base/clock.h"
 #include "base/id.h"
 #include "base/log.h"
-#include "base/multipart.h"
 #include "base/query.h"
 #include "base/utf8.h"
-#include "session/call.h"
+#include "bus/call.h"
+#include "formats/multipart.h"
 #include "session/sync.h"
 
 #define MODULE "sync"
@@ -29,8 +29,10 @@
 struct upload {
     struct call call;
     uint32_t magic;
+    struct sessions *ss;
+    const char *uid; /* the request's */
     char id[37];
-    char *uid, *language, *dir;
+    char *language, *dir;
     unsigned max_files;
     /* of the executor */
     int status; /* HTTP's; 0: go on */
@@ -57,30 +59,28 @@ static void upload_drop(struct call *c)
     free(u->file);
     free(u->hash);
     free(u->path);
-    free(u->uid);
     free(u->language);
     free(u->dir);
     u->magic = OMID_MAGIC_DEAD;
-    free(u);
 }
 
 static struct store *store_of(const struct upload *u)
 {
-    return u->call.ss->env.store;
+    return u->ss->env.store;
 }
 
 /* NULL: answered already. */
 static struct upload *upload_begin(struct channel *ch)
 {
-    const struct sessions *ss = sessions_of_channel(ch);
-    struct upload *u = calloc(1, sizeof(*u));
-    if (!call_begin(u != NULL ? &u->call : NULL, ch, upload_drop) || u == NULL)
+    struct upload *u = call_begin(ch, sizeof(*u), upload_drop);
+    if (u == NULL)
         return NULL;
     u->magic = UPLOAD_MAGIC;
-    u->uid = strdup(channel_request(ch)->uid);
-    u->dir = strdup(ss->sync->dir);
-    u->max_files = ss->env.conf->sync.max_files;
-    if (u->uid != NULL && u->dir != NULL)
+    u->ss = sessions_of_channel(ch);
+    u->uid = channel_request(ch)->uid;
+    u->dir = strdup(u->ss->sync->dir);
+    u->max_files = u->ss->env.conf->sync.max_files;
+    if (u->dir != NULL)
         return u;
     call_error(&u->call, 503, "out of memory");
     return NULL;
@@ -88,8 +88,7 @@ static struct upload *upload_begin(struct channel *ch)
 
 static void upload_work(struct upload *u, const char *label, void (*run)(void *arg), void (*done)(void *arg, bool ran))
 {
-    if (call_work(&u->call, label, run, done) != OMID_OK)
-        call_error(&u->call, 503, "overloaded, try again later");
+    call_await(&u->call, call_work(&u->call, u->ss->env.exec, label, run, done));
 }
 
 /* ---------------------------------------------------------------- reading a job */
@@ -336,7 +335,7 @@ static void taken_read_run(void *arg)
 static void on_taken_read(void *arg, bool ran)
 {
     struct upload *u = arg;
-    sync_kick(u->call.ss->sync);
+    sync_kick(u->ss->sync);
     job_answer(u, ran, 202);
 }
 
@@ -348,16 +347,18 @@ static void refused_run(void *arg)
 static void on_refused(void *arg, bool ran)
 {
     struct upload *u = arg;
-    (void)ran; /* else they are looked for at the next start */
+    (void)ran; /* else a sweep finds them */
     call_error(&u->call, u->status, "%s", u->err);
 }
 
-/* Not without its files: they would stay for ever. */
+/* With its files, at once: a sweep would find them much later. */
 static void upload_undo(struct upload *u, int status, const char *why)
 {
     u->status = status;
     snprintf(u->err, sizeof(u->err), "%s", why);
-    if (call_work(&u->call, "sync_undo", refused_run, on_refused) != OMID_OK)
+    if (call_work(&u->call, u->ss->env.exec, "sync_undo", refused_run, on_refused) == OMID_OK)
+        call_await(&u->call, OMID_OK);
+    else
         call_error(&u->call, u->status, "%s", u->err);
 }
 
@@ -411,13 +412,13 @@ static void on_taken(void *arg, bool ran)
         call_error(&u->call, u->status, "%s", u->err);
         return;
     }
-    if (u->call.ss->draining) {
+    if (u->ss->draining) {
         upload_undo(u, 503, "going away");
         return;
     }
     const struct store_upload put = {
         .id = u->id, .uid = u->uid, .language = u->language, .now_ms = clock_wall_ms(), .file = u->file, .n = u->n};
-    int rc = store_upload_put(store_of(u), &put, u->call.ss->env.loop, on_put, u);
+    int rc = store_upload_put(store_of(u), &put, u->ss->env.loop, on_put, u);
     if (rc != OMID_OK)
         upload_undo(u, 503, "overloaded, try again later");
 }
@@ -448,7 +449,7 @@ static void upload_opened(struct channel *ch)
     if (u == NULL)
         return;
     id_uuid4(u->id);
-    if (u->call.ss->draining)
+    if (u->ss->draining)
         call_error(&u->call, 503, "going away");
     else if (!language_take(u, channel_request(ch)->query, err, sizeof(err)))
         call_error(&u->call, 400, "%s", err);

@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "../kit/wav.h"
 #include "deepgram.h"
+#include "formats/wav.h"
 
 #define ATTEMPTS 2
 #define TIMEOUT_MS 130000 /* 10 s for the connection, 120 s for the answer */
@@ -144,7 +144,7 @@ int dg_recording_transcribe(void *state, const struct omid_stt_params *params, c
     struct dg_instance *in = state;
     const struct dg_shared *sh = in->shared;
     struct dg_query q = {.sample_rate = audio->sample_rate};
-    if (audio->samples > KIT_WAV_MAX_SAMPLES || !dg_model_find(params->model, &q.model) ||
+    if (audio->samples > WAV_MAX_SAMPLES || !dg_model_find(params->model, &q.model) ||
         (q.language = dg_language_map(q.model, params->language, &sh->languages)) == NULL)
         return OMID_EINVAL;
     if (audio->samples == 0) {
@@ -154,7 +154,7 @@ int dg_recording_transcribe(void *state, const struct omid_stt_params *params, c
     struct dg_recording *r = calloc(1, sizeof(*r));
     if (!r)
         return OMID_ERR;
-    *r = (struct dg_recording){.in = in, .next = in->recordings, .len = kit_wav_size(audio->samples)};
+    *r = (struct dg_recording){.in = in, .next = in->recordings, .len = wav_size(audio->samples)};
     if (r->next)
         r->next->prev = r;
     in->recordings = r;
@@ -164,7 +164,7 @@ int dg_recording_transcribe(void *state, const struct omid_stt_params *params, c
         recording_free(r);
         return OMID_ERR;
     }
-    kit_wav_write(r->wav, audio->pcm, audio->samples, audio->sample_rate);
+    wav_write(r->wav, audio->pcm, audio->samples, audio->sample_rate);
     r->ask = ask;
     recording_send(r);
     return OMID_OK;

@@ -9,8 +9,8 @@
 #include <string.h>
 
 #include "answer.h"
+#include "formats/wav.h"
 #include "plugins/kit/multipart.h"
-#include "plugins/kit/wav.h"
 
 #define MIN_SECONDS 0.5
 #define MAX_SECONDS 300
@@ -254,10 +254,10 @@ static int embed(void *state, const struct omid_audio *audio, struct omid_ask *a
     char unique[37], type[128];
     sh->host->uuid4(unique);
     kit_multipart_begin(&body, unique);
-    unsigned char *wav = kit_multipart_file(&body, "file", "audio.wav", "audio/wav", kit_wav_size(audio->samples));
+    unsigned char *wav = kit_multipart_file(&body, "file", "audio.wav", "audio/wav", wav_size(audio->samples));
     int rc = OMID_ERR;
     if (wav != NULL)
-        kit_wav_write(wav, audio->pcm, audio->samples, audio->sample_rate);
+        wav_write(wav, audio->pcm, audio->samples, audio->sample_rate);
     if (kit_multipart_end(&body) && r != NULL) {
         kit_multipart_header(&body, type, sizeof(type));
         const char *const headers[] = {type, "Accept: application/json", NULL};

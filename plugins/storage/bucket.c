@@ -74,13 +74,20 @@ int bucket_delete(struct instance *in, const char *key, omid_http_cb cb, void *a
     return send(in, "DELETE", key, NULL, NULL, 0, empty_sha256, 4096, cb, arg, out);
 }
 
-int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t last, omid_http_cb cb, void *arg,
-               struct omid_http **out)
+int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t last, size_t max_body, omid_http_cb cb,
+               void *arg, struct omid_http **out)
 {
     char line[80];
     const char *const more[] = {line, NULL};
     snprintf(line, sizeof(line), "Range: bytes=%" PRIu64 "-%" PRIu64, first, last);
-    return send(in, "GET", key, more, NULL, 0, empty_sha256, (size_t)(last - first) + 1, cb, arg, out);
+    return send(in, "GET", key, more, NULL, 0, empty_sha256, max_body, cb, arg, out);
+}
+
+bool bucket_deleted(const struct omid_http_response *res)
+{
+    bool no_bucket = res->body != NULL && strstr(res->body, "NoSuchBucket") != NULL;
+    return res->error == OMID_HTTP_OK &&
+           ((res->status >= 200 && res->status < 300) || (res->status == 404 && !no_bucket));
 }
 
 void bucket_error(char *out, size_t size, const struct omid_http_response *res)

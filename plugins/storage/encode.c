@@ -3,15 +3,15 @@
 
 #include <speex/speex_resampler.h>
 
-#include "plugins/kit/wav.h"
+#include "formats/wav.h"
 #include "storage.h"
 
 unsigned char *encode_wav(const int16_t *pcm, size_t samples, uint32_t rate, size_t *len)
 {
-    *len = kit_wav_size(samples);
-    unsigned char *out = samples <= KIT_WAV_MAX_SAMPLES ? malloc(*len) : NULL;
+    *len = wav_size(samples);
+    unsigned char *out = samples <= WAV_MAX_SAMPLES ? malloc(*len) : NULL;
     if (out != NULL)
-        kit_wav_write(out, pcm, samples, rate);
+        wav_write(out, pcm, samples, rate);
     return out;
 }
 
@@ -57,17 +57,17 @@ static uint32_t get32(const unsigned char *p)
 /* Our own files: what encode_wav() made, perhaps cut. */
 int16_t *decode_wav(const unsigned char *data, size_t len, size_t *samples)
 {
-    if (len < KIT_WAV_HEADER || memcmp(data, "RIFF", 4) != 0 || memcmp(data + 8, "WAVEfmt ", 8) != 0 ||
+    if (len < WAV_HEADER_LEN || memcmp(data, "RIFF", 4) != 0 || memcmp(data + 8, "WAVEfmt ", 8) != 0 ||
         memcmp(data + 36, "data", 4) != 0)
         return NULL;
     uint32_t rate = get32(data + 24);
-    size_t n = (len - KIT_WAV_HEADER) / 2, said = get32(data + 40) / 2;
+    size_t n = (len - WAV_HEADER_LEN) / 2, said = get32(data + 40) / 2;
     n = n < said ? n : said;
     if (rate < 8000 || rate > 48000)
         return NULL;
     int16_t *pcm = malloc((n + 1) * sizeof(*pcm));
     for (size_t i = 0; pcm != NULL && i < n; i++) {
-        const unsigned char *p = data + KIT_WAV_HEADER + 2 * i;
+        const unsigned char *p = data + WAV_HEADER_LEN + 2 * i;
         pcm[i] = (int16_t)(uint16_t)(p[0] | p[1] << 8);
     }
     if (pcm == NULL || rate == RATE) {

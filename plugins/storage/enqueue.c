@@ -98,16 +98,42 @@ bool enqueue_store(struct instance *in, const char *name, enqueued_cb cb, void *
     return false;
 }
 
-bool enqueue_delete(struct instance *in, const char *uid, const char *conv, int64_t before_ms)
+/* One that waits is tried again, so that the fence behind it tells whether it is on disk. false: there is none. */
+static bool again(struct instance *in, const char *name)
 {
-    char name[UID_NAME_MAX + CONV_MAX + 64], payload[UID_NAME_MAX + CONV_MAX + 64];
-    snprintf(name, sizeof(name), JOB_DELETE ":%s/%s:%" PRId64, uid, conv, before_ms);
+    struct enqueue *e = in->enqueues;
+    while (e != NULL && strcmp(e->name, name) != 0)
+        e = e->next;
+    if (e != NULL && !e->submitted)
+        (void)submit(e);
+    return e != NULL;
+}
+
+static bool deletion(struct instance *in, const char *name, const char *uid, const char *conv, int64_t before_ms)
+{
+    char payload[UID_NAME_MAX + CONV_MAX + 64], target[CONV_MAX + 16];
     snprintf(payload, sizeof(payload), "%s\n%s\n%" PRId64, uid, conv, before_ms);
-    if (enqueue_job(in, JOB_DELETE, name, conv, payload, NULL, NULL))
+    snprintf(target, sizeof(target), "%s/" JOB_DELETE, conv); /* not held back by a batch that can't be stored */
+    if (again(in, name) || enqueue_job(in, JOB_DELETE, name, target, payload, NULL, NULL))
         return true;
     in->host->log(in->mod, OMID_LOG_ERROR,
                   "the audio of conversation %s is not deleted: too many jobs wait for the queue", conv);
     return false;
+}
+
+bool enqueue_delete(struct instance *in, const char *uid, const char *conv, int64_t before_ms)
+{
+    char name[UID_NAME_MAX + CONV_MAX + 64];
+    snprintf(name, sizeof(name), JOB_DELETE ":%s/%s:%" PRId64, uid, conv, before_ms);
+    return deletion(in, name, uid, conv, before_ms);
+}
+
+/* Named by what it deletes, not by when that was found: each walk finds it again while the job can't be done. */
+bool enqueue_expire(struct instance *in, const char *uid, const char *conv, int64_t first_ms, int64_t before_ms)
+{
+    char name[UID_NAME_MAX + CONV_MAX + 64];
+    snprintf(name, sizeof(name), JOB_DELETE ":%s/%s:from %" PRId64, uid, conv, first_ms);
+    return deletion(in, name, uid, conv, before_ms);
 }
 
 void enqueue_tick(struct instance *in)

@@ -20,6 +20,7 @@ struct sweep {
     size_t n;
     struct old {
         char uid[UID_NAME_MAX], conv[CONV_MAX + 1];
+        int64_t first_ms;
     } old[STEP];
 };
 
@@ -27,17 +28,20 @@ static void look_at(struct shared *sh, struct sweep *w, const char *conv)
 {
     struct piece *piece;
     size_t n;
-    bool old = false;
+    int64_t first_ms = INT64_MAX;
     if (!index_load(sh, w->uid, conv, &piece, &n))
         return;
-    for (size_t i = 0; i < n; i++)
-        old |= piece_end_ms(&piece[i]) < w->before_ms;
+    for (size_t i = 0; i < n; i++) {
+        if (piece_end_ms(&piece[i]) < w->before_ms && piece[i].start_ms < first_ms)
+            first_ms = piece[i].start_ms;
+    }
     pieces_free(piece, n);
-    if (!old)
+    if (first_ms == INT64_MAX)
         return;
     struct old *o = &w->old[w->n++];
     snprintf(o->uid, sizeof(o->uid), "%s", w->uid);
     snprintf(o->conv, sizeof(o->conv), "%.64s", conv);
+    o->first_ms = first_ms;
 }
 
 static void step_run(struct shared *sh, void *arg)
@@ -90,18 +94,24 @@ static void sweep_close(struct sweep *w)
 
 static void step(void *arg);
 
+/* No memory for it: keep_tick() begins it. */
+static void step_later(struct sweep *w, uint32_t ms)
+{
+    if (!w->in->draining)
+        w->timer = w->in->host->timer_start(w->in->inst, ms, 0, step, w);
+}
+
 static void step_done(struct instance *in, void *arg, bool ran)
 {
     struct sweep *w = arg;
     w->at_work = false;
     for (size_t i = 0; i < w->n && ran && !in->draining; i++)
-        enqueue_delete(in, w->old[i].uid, w->old[i].conv, w->before_ms);
+        enqueue_expire(in, w->old[i].uid, w->old[i].conv, w->old[i].first_ms, w->before_ms);
     w->n = 0;
     bool over = w->over || !ran;
     if (over)
         sweep_close(w);
-    if (!in->draining)
-        w->timer = in->host->timer_start(in->inst, over ? in->sh->keep_check_ms : STEP_MS, 0, step, w);
+    step_later(w, over ? in->sh->keep_check_ms : STEP_MS);
 }
 
 static void step(void *arg)
@@ -111,22 +121,29 @@ static void step(void *arg)
     if (w->timer != NULL)
         in->host->timer_stop(&w->timer);
     if (w->users == NULL) {
-        /* To the second: a walk that finds the same again makes another job of it. */
         w->before_ms = in->host->wall_ms() - in->sh->keep_ms;
         w->over = false;
     }
     w->at_work = work_start(in, "keep_audio", step_run, step_done, w);
-    if (!w->at_work && !in->draining)
-        w->timer = in->host->timer_start(in->inst, in->sh->keep_check_ms, 0, step, w);
+    if (!w->at_work)
+        step_later(w, in->sh->keep_check_ms);
 }
 
-void keep_start(struct instance *in)
+bool keep_start(struct instance *in)
 {
     struct sweep *w = in->sweep = calloc(1, sizeof(*w));
     if (w == NULL)
-        return;
+        return false;
     w->in = in;
-    w->timer = in->host->timer_start(in->inst, in->sh->keep_check_ms, 0, step, w);
+    step_later(w, in->sh->keep_check_ms);
+    return true;
+}
+
+void keep_tick(struct instance *in)
+{
+    struct sweep *w = in->sweep;
+    if (w != NULL && w->timer == NULL && !w->at_work)
+        step_later(w, STEP_MS);
 }
 
 void keep_stop(struct instance *in)

@@ -440,6 +440,16 @@ int live_audio(struct instance *in, const struct omid_event *ev)
     return OMID_OK;
 }
 
+/* What came before belongs to it, too. The session may say nothing more: what waits is not left to the next event. */
+void live_conversation_start(struct instance *in, const char *session, const char *conv)
+{
+    struct track *t = track_get(in, session, false);
+    if (t == NULL || t->growing == NULL || t->growing->conv[0] != '\0')
+        return;
+    snprintf(t->growing->conv, sizeof(t->growing->conv), "%s", conv);
+    track_settle(t);
+}
+
 void live_session_end(struct instance *in, const char *session)
 {
     struct track *t = track_get(in, session, false);

@@ -144,7 +144,7 @@ static void load_run(struct shared *sh, void *arg)
 
 /* -------------------------------------------------------------------- reactor */
 
-static void load_go(struct load *l);
+static bool load_go(struct load *l);
 
 static void load_done(struct instance *in, void *arg, bool ran)
 {
@@ -154,8 +154,8 @@ static void load_done(struct instance *in, void *arg, bool ran)
         load_fail(l, OMID_ERR, "stopped");
     if (ran && l->moved && !l->cancelled) {
         l->moved = false;
-        load_go(l);
-        return;
+        if (load_go(l))
+            return;
     }
     load_end(l);
 }
@@ -167,34 +167,41 @@ static void on_late(void *arg)
     load_end(l);
 }
 
-/* Told from the loop: the callback never comes within the call that began it. */
-static void load_end_later(struct load *l)
-{
-    l->late = l->in->host->timer_start(l->in->inst, 0, 0, on_late, l);
-    st_assert(l->late != NULL);
-}
-
-static void load_work(struct load *l)
+/* false: l->result says why. */
+static bool load_work(struct load *l)
 {
     if (work_start(l->in, "read_audio", load_run, load_done, l))
-        return;
+        return true;
     load_fail(l, OMID_ERR, "the executor is full");
-    load_end_later(l);
+    return false;
+}
+
+/* What was asked for, or all of it: a store need not know ranges. */
+static bool part_take(struct load *l, const struct omid_http_response *res)
+{
+    uint64_t skip = res->status == 206 ? 0 : l->from;
+    if (res->body_len <= skip) {
+        load_fail(l, OMID_ERR, "the store has less of it than it was given");
+        return false;
+    }
+    l->len = res->body_len - (size_t)skip < l->want ? res->body_len - (size_t)skip : l->want;
+    l->data = malloc(l->len + 1);
+    if (l->data == NULL) {
+        load_fail(l, OMID_ERR, "no memory");
+        return false;
+    }
+    memcpy(l->data, res->body + skip, l->len);
+    return load_work(l);
 }
 
 static void on_got(void *arg, const struct omid_http_response *res)
 {
     struct load *l = arg;
     l->http = NULL;
-    bool part = res->status == 206 || (res->status == 200 && l->from == 0);
-    if (res->error == OMID_HTTP_OK && part) {
-        l->len = res->body_len < l->want ? res->body_len : l->want;
-        l->data = malloc(l->len + 1);
-        if (l->data != NULL) {
-            memcpy(l->data, res->body, l->len);
-            load_work(l);
-            return;
-        }
+    if (res->error == OMID_HTTP_OK && (res->status == 206 || res->status == 200)) {
+        if (!part_take(l, res))
+            load_end(l);
+        return;
     }
     bool missing = res->status == 404 && res->body != NULL && strstr(res->body, "NoSuchBucket") == NULL;
     bucket_error(l->result.error, sizeof(l->result.error), res);
@@ -202,19 +209,33 @@ static void on_got(void *arg, const struct omid_http_response *res)
     load_end(l);
 }
 
-static void load_go(struct load *l)
+/* false: l->result says why. */
+static bool load_go(struct load *l)
 {
-    if (l->p.where != 'b') {
-        load_work(l);
-        return;
-    }
+    if (l->p.where != 'b')
+        return load_work(l);
     if (l->want > l->p.bytes - l->from)
         l->want = (size_t)(l->p.bytes - l->from);
+    uint64_t max = l->p.bytes < FILE_MAX ? l->p.bytes : FILE_MAX;
     if (l->in->sh->bucket != NULL &&
-        bucket_get(l->in, l->p.name, l->from, l->from + l->want - 1, on_got, l, &l->http) == OMID_OK)
-        return;
+        bucket_get(l->in, l->p.name, l->from, l->from + l->want - 1, (size_t)max, on_got, l, &l->http) == OMID_OK)
+        return true;
     load_fail(l, OMID_ERR, l->in->sh->bucket == NULL ? "no bucket is configured any more" : "the lane is full");
-    load_end_later(l);
+    return false;
+}
+
+/* The callback never comes within the call that began it: a failure is told from the loop, or, without the memory for
+ * that, by NULL. */
+static struct load *load_begin(struct load *l)
+{
+    if (load_go(l))
+        return l;
+    l->late = l->in->host->timer_start(l->in->inst, 0, 0, on_late, l);
+    if (l->late != NULL)
+        return l;
+    count_add(l->in->sh, COUNT_READ_FAILED, 1);
+    load_free(l);
+    return NULL;
 }
 
 static struct load *load_new(struct instance *in, const struct recording *rec, const struct piece *p, load_cb cb,
@@ -242,9 +263,7 @@ static struct load *load_new(struct instance *in, const struct recording *rec, c
 struct load *load_pcm(struct instance *in, const struct recording *rec, const struct piece *p, load_cb cb, void *arg)
 {
     struct load *l = load_new(in, rec, p, cb, arg);
-    if (l != NULL)
-        load_go(l);
-    return l;
+    return l != NULL ? load_begin(l) : NULL;
 }
 
 struct load *load_raw(struct instance *in, const struct recording *rec, const struct piece *p, uint64_t from,
@@ -256,8 +275,7 @@ struct load *load_raw(struct instance *in, const struct recording *rec, const st
     l->raw = true;
     l->from = from;
     l->want = len;
-    load_go(l);
-    return l;
+    return load_begin(l);
 }
 
 void load_cancel(struct load **lp)

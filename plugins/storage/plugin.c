@@ -69,6 +69,7 @@ static void tick(void *arg)
     live_tick(in);
     enqueue_tick(in);
     store_tick(in);
+    keep_tick(in);
     recovery_go(in);
 }
 
@@ -87,17 +88,19 @@ static int storage_start(struct omid_instance *inst, const struct omid_host *hos
     in->sh = shared;
     uint32_t every = in->sh->append_ms / 2 < TICK_MAX_MS ? in->sh->append_ms / 2 : TICK_MAX_MS;
     in->tick = host->timer_start(inst, every, every, tick, in);
-    if (in->tick == NULL) {
+    bool first = host->reactor(inst, NULL) == 0;
+    if (in->tick == NULL || (first && !keep_start(in))) {
+        if (in->tick != NULL)
+            host->timer_stop(&in->tick);
         free(in);
         free(r);
         return OMID_ERR;
     }
     *state = in;
-    if (host->reactor(inst, NULL) > 0) {
+    if (!first) {
         free(r);
         return OMID_OK;
     }
-    keep_start(in);
     if (!work_start(in, "recover_spool", recover_run, recover_done, r)) {
         host->log(in->mod, OMID_LOG_ERROR, "what is left in the spool is not looked for: the executor is full");
         free(r);
@@ -111,6 +114,10 @@ static int storage_event(void *state, const struct omid_event *ev)
     switch (ev->type) {
     case OMID_EVENT_AUDIO:
         return live_audio(in, ev);
+    case OMID_EVENT_CONVERSATION_START:
+        if (ev->session_id != NULL && conv_ok(ev->conversation_id))
+            live_conversation_start(in, ev->session_id, ev->conversation_id);
+        return OMID_OK;
     case OMID_EVENT_SESSION_END:
         if (ev->session_id != NULL)
             live_session_end(in, ev->session_id);
@@ -166,12 +173,6 @@ static void storage_stop(void *state)
     free(in);
 }
 
-_Noreturn void storage_assert_failed(const char *expr, const char *file, int line)
-{
-    fprintf(stderr, "omid: storage: assertion %s failed at %s:%d\n", expr, file, line);
-    abort();
-}
-
 static const struct omid_lane_defaults lane = {.pool = 32,
                                                .idle = 8,
                                                .semaphore = 32,
@@ -188,8 +189,9 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .summary = "recordings of conversations in a directory or a bucket",
     .options = storage_options,
     .lane = &lane,
-    .events = OMID_EVENT_MASK(OMID_EVENT_AUDIO) | OMID_EVENT_MASK(OMID_EVENT_SESSION_END) |
-              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_DELETED),
+    .events = OMID_EVENT_MASK(OMID_EVENT_AUDIO) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_START) |
+              OMID_EVENT_MASK(OMID_EVENT_SESSION_END) | OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_CREATED) |
+              OMID_EVENT_MASK(OMID_EVENT_CONVERSATION_DELETED),
     .configure = storage_configure,
     .unconfigure = storage_unconfigure,
     .start = storage_start,

@@ -2,7 +2,7 @@
  * it is over; what lies between them is silence, what lies over each other is mixed. */
 #include <string.h>
 
-#include "plugins/kit/wav.h"
+#include "formats/wav.h"
 #include "storage.h"
 
 #define WINDOW 65536 /* samples at once */
@@ -92,7 +92,7 @@ static uint64_t samples_of(const struct piece *p)
 static bool has_places(const struct piece *p)
 {
     size_t n = strlen(p->name);
-    return p->where != 's' && p->rate == RATE && p->bytes == kit_wav_size((size_t)p->samples) && n > 4 &&
+    return p->where != 's' && p->rate == RATE && p->bytes == wav_size((size_t)p->samples) && n > 4 &&
            strcmp(p->name + n - 4, ".wav") == 0;
 }
 
@@ -102,7 +102,7 @@ static void bring_one(struct reader *r, const struct piece *p)
     *place = (struct place){.at = p->at, .end = p->at + samples_of(p)};
     uint64_t from = r->pos > place->at ? r->pos : place->at, to = r->to < place->end ? r->to : place->end;
     if (to - from < place->end - place->at && has_places(p)) {
-        uint64_t first = KIT_WAV_HEADER + 2 * (from - place->at);
+        uint64_t first = WAV_HEADER_LEN + 2 * (from - place->at);
         *place = (struct place){.at = from, .end = to};
         r->load = load_raw(r->in, r->rec, p, first, (size_t)(2 * (to - from)), on_loaded, r);
     } else {

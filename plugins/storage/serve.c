@@ -9,7 +9,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "plugins/kit/wav.h"
+#include "formats/wav.h"
 #include "storage.h"
 
 #define OGG_PIECE ((size_t)128 << 10)
@@ -29,7 +29,7 @@ struct serve {
     struct range range;
     bool ogg, head, found, begun;
     uint64_t size, pos, end; /* bytes of the file; of what is sent */
-    unsigned char header[KIT_WAV_HEADER];
+    unsigned char header[WAV_HEADER_LEN];
     struct reader *reader;
     const unsigned char *ready; /* not taken yet */
     size_t n_ready;
@@ -73,9 +73,9 @@ static void serve_end(struct serve *s)
 /* OMID_OK: something is ready, or nothing is left. */
 static int next_wav(struct serve *s)
 {
-    if (s->pos < KIT_WAV_HEADER) {
+    if (s->pos < WAV_HEADER_LEN) {
         s->ready = s->header + s->pos;
-        s->n_ready = KIT_WAV_HEADER - (size_t)s->pos;
+        s->n_ready = WAV_HEADER_LEN - (size_t)s->pos;
         return OMID_OK;
     }
     const int16_t *pcm;
@@ -83,7 +83,7 @@ static int next_wav(struct serve *s)
     int rc = reader_next(s->reader, &pcm, &n);
     s->ready = (const unsigned char *)pcm;
     s->n_ready = n * sizeof(*pcm);
-    if (rc == OMID_OK && n > 0 && (s->pos - KIT_WAV_HEADER) % 2 == 1) { /* begins in the middle of a sample */
+    if (rc == OMID_OK && n > 0 && (s->pos - WAV_HEADER_LEN) % 2 == 1) { /* begins in the middle of a sample */
         s->ready++;
         s->n_ready--;
     }
@@ -197,14 +197,14 @@ static bool etag_among(const char *list, const char *etag)
 static bool begin_wav(struct serve *s)
 {
     uint32_t bytes = (uint32_t)(s->rec.samples * 2);
-    kit_wav_write(s->header, NULL, 0, RATE);
-    const uint32_t riff = bytes + KIT_WAV_HEADER - 8;
+    wav_write(s->header, NULL, 0, RATE);
+    const uint32_t riff = bytes + WAV_HEADER_LEN - 8;
     for (int i = 0; i < 4; i++) {
         s->header[4 + i] = (unsigned char)(riff >> (8 * i));
         s->header[40 + i] = (unsigned char)(bytes >> (8 * i));
     }
-    uint64_t from = s->pos > KIT_WAV_HEADER ? (s->pos - KIT_WAV_HEADER) / 2 : 0;
-    uint64_t to = s->end > KIT_WAV_HEADER ? (s->end - KIT_WAV_HEADER + 1) / 2 : 0;
+    uint64_t from = s->pos > WAV_HEADER_LEN ? (s->pos - WAV_HEADER_LEN) / 2 : 0;
+    uint64_t to = s->end > WAV_HEADER_LEN ? (s->end - WAV_HEADER_LEN + 1) / 2 : 0;
     s->reader = reader_new(s->in, &s->rec, from, to, pump, s);
     return s->reader != NULL;
 }
@@ -217,7 +217,7 @@ static void serve_begin(struct serve *s)
     const char *headers[6] = {"Accept-Ranges: bytes", line, "Cache-Control: private, no-cache"};
     snprintf(etag, sizeof(etag), "\"%s-%s\"", s->rec.etag, s->ogg ? "ogg" : "wav");
     snprintf(line, sizeof(line), "ETag: %s", etag);
-    s->size = s->ogg ? s->rec.bytes : KIT_WAV_HEADER + 2 * s->rec.samples;
+    s->size = s->ogg ? s->rec.bytes : WAV_HEADER_LEN + 2 * s->rec.samples;
     if (s->if_none[0] != '\0' && etag_among(s->if_none, etag)) {
         host->respond_with(&s->ex, 304, NULL, headers, NULL, 0);
         serve_free(s);
@@ -270,7 +270,7 @@ static void load_done(struct instance *in, void *arg, bool ran)
         answer(s, 404, "id: there is no audio of this conversation", NULL);
     else if (s->ogg && !s->rec.all_ogg)
         answer(s, 406, "format: not all of it is stored as Ogg, ask for wav", NULL);
-    else if (!s->ogg && s->rec.samples > KIT_WAV_MAX_SAMPLES)
+    else if (!s->ogg && s->rec.samples > WAV_MAX_SAMPLES)
         answer(s, 422, "format: it is longer than a WAV file can be", NULL);
     else
         serve_begin(s);

@@ -27,9 +27,6 @@
 #define MAX_PARALLEL 8     /* batches that play at the same moment: sessions of one conversation */
 #define READ_MAX_MS 600000 /* of one question to the role */
 
-#define st_assert(expr) ((expr) ? (void)0 : storage_assert_failed(#expr, __FILE__, __LINE__))
-_Noreturn void storage_assert_failed(const char *expr, const char *file, int line);
-
 enum count {
     COUNT_SPOOLED, /* batches */
     COUNT_STORED,
@@ -162,6 +159,7 @@ bool spool_remove(struct shared *sh, const char *name);
 
 /* ---- live.c ---- */
 int live_audio(struct instance *in, const struct omid_event *ev);
+void live_conversation_start(struct instance *in, const char *session, const char *conv);
 void live_session_end(struct instance *in, const char *session);
 void live_conversation_end(struct instance *in, const char *conv);
 void live_tick(struct instance *in);
@@ -176,7 +174,10 @@ typedef void (*enqueued_cb)(void *arg, bool on_disk);
 bool enqueue_job(struct instance *in, const char *type, const char *name, const char *target, const char *payload,
                  enqueued_cb cb, void *arg);
 bool enqueue_store(struct instance *in, const char *name, enqueued_cb cb, void *arg);
+/* All of a conversation. One that waits for the queue already is not doubled. */
 bool enqueue_delete(struct instance *in, const char *uid, const char *conv, int64_t before_ms);
+/* What of it ends before before_ms, the oldest of it beginning at first_ms: one job until that is gone. */
+bool enqueue_expire(struct instance *in, const char *uid, const char *conv, int64_t first_ms, int64_t before_ms);
 void enqueue_tick(struct instance *in);
 void enqueue_stop(struct instance *in);
 
@@ -199,8 +200,8 @@ void index_path(const struct shared *sh, char out[PATH_SIZE], const char *uid, c
 /* What is stored, by time. false: errno. n 0: nothing. */
 bool index_load(const struct shared *sh, const char *uid, const char *conv, struct piece **pieces, size_t *n);
 bool index_add(const struct shared *sh, const char *uid, const char *conv, const struct piece *p);
-/* Without those that end before before_ms; none left: no file. */
-bool index_cut(const struct shared *sh, const char *uid, const char *conv, int64_t before_ms);
+/* Without those that are gone, and with what has come since they were looked up; none left: no file. */
+bool index_cut(const struct shared *sh, const char *uid, const char *conv, const struct piece *gone, size_t n_gone);
 void pieces_free(struct piece *pieces, size_t n);
 static inline int64_t piece_end_ms(const struct piece *p)
 {
@@ -216,9 +217,11 @@ struct omid_http;
 int bucket_put(struct instance *in, const char *key, const char *type, const void *body, size_t len, const char *sha256,
                omid_http_cb cb, void *arg, struct omid_http **out);
 int bucket_delete(struct instance *in, const char *key, omid_http_cb cb, void *arg, struct omid_http **out);
-/* Bytes first..last. */
-int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t last, omid_http_cb cb, void *arg,
-               struct omid_http **out);
+/* Bytes first..last, with 206; or all of it, max_body at most, with 200 from a store that knows no ranges. */
+int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t last, size_t max_body, omid_http_cb cb,
+               void *arg, struct omid_http **out);
+/* Whether a DELETE has come to that, by this request or before. */
+bool bucket_deleted(const struct omid_http_response *res);
 /* "NoSuchBucket" of an XML answer, for people. */
 void bucket_error(char *out, size_t size, const struct omid_http_response *res);
 
@@ -259,7 +262,7 @@ void reader_free(struct reader **r); /* no callback any more. NULL is fine */
 
 /* ---- load.c ---- */
 /* Brings what is kept of one piece into memory. The callback comes once, not within load_start(), unless cancelled;
- * what it is given is its own, and malloc()ed. */
+ * what it is given is its own, and malloc()ed. NULL: no memory, and no callback. */
 struct load;
 struct loaded {
     int rc; /* OMID_OK; OMID_ENOTSUP: it is gone, or damaged: silence; OMID_ERR: not now */
@@ -284,7 +287,8 @@ int serve_get(void *state, struct omid_exchange *ex, const struct omid_request *
 void serve_stop(struct instance *in);
 
 /* ---- keep.c ---- */
-void keep_start(struct instance *in);
+bool keep_start(struct instance *in); /* false: no memory */
+void keep_tick(struct instance *in);  /* goes on when there was no memory for a timer */
 void keep_stop(struct instance *in);
 
 /* ---- plugin.c ---- */

@@ -4,13 +4,14 @@
 #include <string.h>
 #include <strings.h>
 
-#include "plugins/kit/parts.h"
-#include "plugins/kit/wav_read.h"
+#include "formats/multipart.h"
+#include "formats/wav.h"
 #include "vad.h"
 
 #define MAX_WAV_RATE 192000
-#define TO_RATE 16000 /* of audio that is resampled */
-#define BLOCK 65536   /* frames */
+#define TO_RATE 16000  /* of audio that is resampled */
+#define BLOCK 65536    /* frames */
+#define MAX_PARTS 1000 /* of a multipart body */
 
 /* "audio/wav; codecs=1" is audio/wav. */
 static bool type_is(const char *content_type, const char *type)
@@ -23,7 +24,7 @@ const char *vad_decode_refuses(const char *content_type)
 {
     static const char *const taken[] = {"audio/wav", "audio/wave", "audio/x-wav", "audio/vnd.wave",
                                         "application/octet-stream"};
-    if (kit_parts_is(content_type))
+    if (multipart_is(content_type))
         return NULL;
     for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
         if (type_is(content_type, taken[i]))
@@ -33,7 +34,7 @@ const char *vad_decode_refuses(const char *content_type)
 }
 
 /* Frames from..n of the file as they come, mono. */
-static bool resampled(struct vad_audio *out, const struct kit_wav *w, struct kit_fault *f)
+static bool resampled(struct vad_audio *out, const struct wav *w, struct kit_fault *f)
 {
     const size_t cap = (size_t)((double)w->frames * TO_RATE / w->sample_rate) + 16;
     SpeexResamplerState *r = speex_resampler_init(1, w->sample_rate, TO_RATE, 3, NULL);
@@ -42,7 +43,7 @@ static bool resampled(struct vad_audio *out, const struct kit_wav *w, struct kit
     bool ok = r != NULL && block != NULL && out->pcm != NULL;
     for (size_t at = 0; ok && at < w->frames;) {
         size_t n = w->frames - at < BLOCK ? w->frames - at : BLOCK;
-        kit_wav_mono(w, at, n, block);
+        wav_mono(w, at, n, block);
         for (size_t used = 0; ok && used < n && out->samples < cap;) {
             spx_uint32_t in = (spx_uint32_t)(n - used), made = (spx_uint32_t)(cap - out->samples);
             ok = speex_resampler_process_int(r, 0, block + used, &in, out->pcm + out->samples, &made) ==
@@ -61,7 +62,7 @@ static bool resampled(struct vad_audio *out, const struct kit_wav *w, struct kit
     return ok;
 }
 
-static bool as_they_are(struct vad_audio *out, const struct kit_wav *w, struct kit_fault *f)
+static bool as_they_are(struct vad_audio *out, const struct wav *w, struct kit_fault *f)
 {
     out->pcm = malloc(w->frames * sizeof(*out->pcm));
     if (out->pcm == NULL) {
@@ -69,15 +70,18 @@ static bool as_they_are(struct vad_audio *out, const struct kit_wav *w, struct k
         return false;
     }
     out->samples = w->frames;
-    kit_wav_mono(w, 0, w->frames, out->pcm);
+    wav_mono(w, 0, w->frames, out->pcm);
     return true;
 }
 
 static bool wav_decode(struct vad_audio *out, const void *file, size_t len, int *status, struct kit_fault *f)
 {
-    struct kit_wav w;
-    if (!kit_wav_parse(&w, file, len, f))
+    struct wav w;
+    char why[128];
+    if (!wav_parse(&w, file, len, why, sizeof(why))) {
+        kit_fault_set(f, "WAV: %s", why);
         return false;
+    }
     if (w.truncated)
         kit_fault_set(f, "WAV: its header promises more audio than there is");
     else if (w.frames == 0)
@@ -92,29 +96,30 @@ static bool wav_decode(struct vad_audio *out, const void *file, size_t len, int 
     return taken ? as_they_are(out, &w, f) : resampled(out, &w, f);
 }
 
-static bool part_find(struct kit_part *part, const char *content_type, const void *body, size_t len,
+static bool part_find(struct multipart_part *part, const char *content_type, const void *body, size_t len,
                       struct kit_fault *f)
 {
-    struct kit_parts parts;
-    int r;
-    if (!kit_parts_open(&parts, content_type, body, len, f))
-        return false;
-    while ((r = kit_parts_next(&parts, part, f)) > 0) {
-        if (strcmp(part->name, "file") == 0)
-            return true;
+    struct multipart parts;
+    char boundary[MULTIPART_MAX_BOUNDARY + 1], why[160];
+    int r = -1;
+    if (multipart_boundary(content_type, boundary, why, sizeof(why)) &&
+        multipart_begin(&parts, boundary, body, len, MAX_PARTS, why, sizeof(why))) {
+        while ((r = multipart_next(&parts, part, why, sizeof(why))) > 0) {
+            if (strcmp(part->name, "file") == 0)
+                return true;
+        }
     }
-    if (r == 0)
-        kit_fault_set(f, "file: expected a part of this name, found none");
+    kit_fault_set(f, "%s", r == 0 ? "file: expected a part of this name, found none" : why);
     return false;
 }
 
 bool vad_decode(struct vad_audio *out, const char *content_type, const void *body, size_t len, int *status,
                 struct kit_fault *f)
 {
-    struct kit_part part = {.data = body, .len = len};
+    struct multipart_part part = {.data = body, .len = len};
     *status = 400;
     *out = (struct vad_audio){0};
-    if ((kit_parts_is(content_type) && !part_find(&part, content_type, body, len, f)) ||
+    if ((multipart_is(content_type) && !part_find(&part, content_type, body, len, f)) ||
         !wav_decode(out, part.data, part.len, status, f)) {
         free(out->pcm);
         *out = (struct vad_audio){0};

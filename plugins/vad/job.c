@@ -15,8 +15,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/wav.h"
 #include "plugins/kit/multipart.h"
-#include "plugins/kit/wav.h"
 #include "vad.h"
 
 enum hold { AT_REST, AT_WORK, LEFT };
@@ -131,11 +131,11 @@ static void body_write(struct vad_job *j)
     kit_multipart_begin(&j->body, j->boundary);
     j->has_body = true;
     unsigned char *wav =
-        j->audio.samples <= KIT_WAV_MAX_SAMPLES
-            ? kit_multipart_file(&j->body, "file", "audio.wav", "audio/wav", kit_wav_size(j->audio.samples))
+        j->audio.samples <= WAV_MAX_SAMPLES
+            ? kit_multipart_file(&j->body, "file", "audio.wav", "audio/wav", wav_size(j->audio.samples))
             : NULL;
     if (wav != NULL)
-        kit_wav_write(wav, j->audio.pcm, j->audio.samples, j->audio.rate);
+        wav_write(wav, j->audio.pcm, j->audio.samples, j->audio.rate);
     if (wav == NULL || !kit_multipart_end(&j->body)) {
         kit_fault_set(&j->fault, "out of memory");
         j->status = 503;

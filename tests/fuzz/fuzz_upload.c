@@ -7,7 +7,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "base/multipart.h"
+#include "formats/multipart.h"
 #include "fuzz.h"
 #include "session/codec.h"
 #include "session/recording.h"

@@ -296,3 +296,71 @@ def test_a_crowd_of_tls_handshakes(start_daemon, authority):
         until(lambda: daemon.fds() <= fds + 8, 30, "the crowd's end")
     finally:
         crowd.close()
+
+
+# ---------------------------------------------------------------------------- memory
+
+
+def used(daemon):
+    return daemon.status()["memory"]["used"]
+
+
+def most_of(daemon, begin, body):
+    """A connection that says `begin` and most of what it announces, and then nothing."""
+    host, port = daemon.address.rsplit(":", 1)
+    s = socket.create_connection((host, int(port)), timeout=30 * SLOW)
+    s.sendall(begin)
+    try:
+        s.sendall(body)
+    except OSError:
+        pass  # refused already
+    return s
+
+
+def over_budget(daemon, phone, begin, body):
+    """As many of them as there is room for, one after the other."""
+    peers = []
+    while used(daemon) < 16 << 20:
+        before = used(daemon)
+        assert len(peers) < 40, "%d bytes with %d of them" % (before, len(peers))
+        # What would pass the budget is refused at once if it is large, and taken if it is small.
+        piece = body if before < 15 << 20 else body[:64000]
+        peers.append(most_of(daemon, begin(len(peers)), piece))
+        until(lambda: used(daemon) >= before + len(piece), what=lambda: "%d bytes to grow" % before)
+    p = phone(daemon, custom_stt="enabled")
+    until(lambda: p.closed, what="a refusal")
+    assert p.close_code == 1013
+    return peers
+
+
+@pytest.mark.parametrize("cut", [1, 3], ids=["whole", "fragments"])
+def test_messages_that_never_end(start_daemon, phone, cut):
+    """What has come of them counts, and is given back."""
+    daemon = start_daemon({"memory": {"sessions": "16MiB"}})
+    calm = phone(daemon, uid="calm", custom_stt="enabled").wait_ready()
+    body = bytes(960000)
+    pieces = b"".join(frame(0 if i else 2, body[i * len(body) // cut:(i + 1) * len(body) // cut], fin=False)
+                      for i in range(cut - 1)) + frame(0 if cut > 1 else 2, body[-len(body) // cut:], length=1000000 // cut)
+    begin = (HANDSHAKE % NATIVE).encode()
+    peers = over_budget(daemon, phone, lambda i: begin.replace(
+        b"Host", b"Authorization: Bearer %suser%d\r\nHost" % (daemon.admin_key.encode(), i)), pieces)
+    assert not calm.closed
+    for s in peers:
+        s.close()
+    until(lambda: used(daemon) < 1 << 20, what=lambda: "memory in use: %d" % used(daemon))
+    phone(daemon, custom_stt="enabled").wait_ready()
+
+
+def test_bodies_that_never_end(start_daemon, phone):
+    """Those of strangers, too: beyond the budget they are told to come again."""
+    daemon = start_daemon({"memory": {"sessions": "16MiB"}, "ingress": {"request_timeout": "10min"}})
+    head = b"POST /v1/conversations HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"
+    peers = over_budget(daemon, phone, lambda i: head, bytes(1000000))
+    late = most_of(daemon, head, bytes(200000))
+    assert late.recv(4096).startswith(b"HTTP/1.1 503 ")
+    assert daemon.metric("omid_ingress_refused_total", reason="memory") == 1
+    assert daemon.healthz() == 200
+    for s in peers + [late]:
+        s.close()
+    until(lambda: used(daemon) < 1 << 20, what=lambda: "memory in use: %d" % used(daemon))
+    phone(daemon, custom_stt="enabled").wait_ready()

@@ -168,6 +168,31 @@ def test_partner_fails(start_daemon, partner, talker):  # noqa: F811
     assert KEY not in daemon.log() and "scenario%2B" not in daemon.log()
 
 
+def test_age(start_daemon, talker):  # noqa: F811
+    """What was said too long before or after a conversation is not where it was; what was said within it is."""
+    daemon = start_daemon({"listen": {"location_age": "10min"}})
+    # a conversation's length in minutes, and when before its end (after it: negative) its user said where
+    cases = [(60, 5, True), (60, 11, True), (60, 59, True), (60, 69, True), (60, 71, False), (0, 9, True), (0, 11, False),
+             (60, -9, True), (60, -11, False)]
+    for number, (length, said, kept) in enumerate(cases):
+        uid = "user%d" % number
+        assert patch(daemon, BERLIN, uid)[0] == 200
+        t = talker(daemon, uid).wait_ready()
+        t.conversation()
+        t.say("hello there.")
+        t.heard("hello there.")
+        t.hang_up()
+        until(lambda: daemon.sessions() == 0, what="the end of the session")
+        store = sqlite3.connect(daemon.dir / "state" / "store.db", timeout=30 * SLOW)
+        with store:
+            store.execute("UPDATE conversation SET started = finished - ? WHERE uid = ?", (length * 60000, uid))
+            store.execute("UPDATE place SET updated = (SELECT finished FROM conversation WHERE uid = ?1) - ?2 WHERE uid = ?1",
+                          (uid, said * 60000))
+        store.close()
+        status, answer = rest(daemon, "POST", "/v1/conversations", uid, timeout=60)
+        assert status == 201 and answer["memory"]["geolocation"] == (BERLIN if kept else None), (length, said, answer)
+
+
 def test_one_request_for_many(start_daemon, receiver, talker):  # noqa: F811
     """Users on all reactors end conversations at one place at the same time."""
     receiver.on(PATH, Answer(body=GOOD, drip=0.001))

@@ -1,14 +1,20 @@
 """Recordings made offline, while everything around them changes or fails."""
 import http.client
 import json
+import os
+import re
+import socket
+import sqlite3
 import ssl
+import struct
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from support.daemon import ADMIN_KEY, Daemon, merge, program
-from support.disk import LyingDisk
+from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
@@ -126,6 +132,135 @@ def test_disk_fails(tmp_path, reactors, settings):
         d.stop()
     finally:
         d.remove()
+
+
+def test_store_fails(tmp_path, reactors, settings, receiver):
+    """What was transcribed while the disk fails waits in memory, and is tried less and less often, and counted."""
+    (tmp_path / "state").mkdir()
+    disk = LyingDisk(tmp_path / "state", tmp_path)
+    receiver.on("/v1/listen", Answer(body=receiver._answers["/v1/listen"][0].body, drip=0.002))
+    d = Daemon(tmp_path, reactors, settings, disk.environment)
+    try:
+        d.start()
+        job = upload(d, [("a.wav", wav(tone(1)), NOON)])
+        until(lambda: receiver.at("/v1/listen"), what="a request")
+        disk.breaks()
+        until(lambda: d.metric("omid_sync_store_retries_total") >= 5, what="it to be tried again")
+        pauses = [int(re.search(r"pause_ms=(\d+)", line)[1]) for line in d.logged("the store does not take it")]
+        assert all(b >= 2 * a for a, b in zip(pauses, pauses[1:])), pauses
+        disk.mends()
+        f = finished(d, job)["files"][0]
+        assert f["status"] == "done" and len(receiver.at("/v1/listen")) == 1
+        assert len(completed(d, 1)) == 1
+        d.stop()
+    finally:
+        d.remove()
+
+
+def test_too_many_wait(start_daemon, settings):
+    """Refused because too many of one user wait: nothing of it is left when the client hears of it."""
+    d = start_daemon(settings)
+    finished(d, upload(d, [("a.wav", wav(tone(1)), NOON)]))
+    until(lambda: left(d) == [], what="the first one's files to be gone")
+    d.stop()
+    db = sqlite3.connect(Path(d.dir) / "state/store.db")
+    with db:
+        db.executemany("INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts,"
+                       " not_before, progress, seconds, stored) VALUES(?, 'ann', ?, 1, 0, 'en', ?, 0, 0, ?, 0, 0, 0)",
+                       [("f%d" % i, "%064d" % i, int(time.time() * 1000), 1 << 60) for i in range(9999)])
+    db.close()
+    d.start()
+    two = [("b.wav", wav(tone(2)), NOON), ("c.wav", wav(tone(3)), NOON)]
+    assert "too many" in upload(d, two, expect=429)["error"]
+    assert left(d) == []
+    assert finished(d, upload(d, two, uid="ben"), "ben")["status"] == "completed"
+
+
+def test_client_gone(start_daemon, settings, receiver):
+    """One that leaves in the middle of its upload leaves nothing; one that leaves behind it is served."""
+    d = start_daemon(settings)
+    body, kind = form([("a.wav", wav(tone(4)), NOON)])
+    head = ("POST /v1/sync-local-files HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer %sann\r\nContent-Type: %s\r\n"
+            "Content-Length: %d\r\n\r\n" % (ADMIN_KEY, kind, len(body))).encode()
+    host, port = d.address.rsplit(":", 1)
+    before = d.metric("omid_memory_sessions_bytes")
+    for part in (0, 1, 100, len(body) // 2, len(body) - 1):
+        for reset in (False, True):
+            s = socket.create_connection((host, int(port)), 30)
+            s.sendall(head + body[:part])
+            if reset:
+                s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            s.close()
+    assert upload(d, [("b.mp3", b"ID3", NOON)], expect=400)  # these have been served by now, or never will be
+    assert left(d) == [] and not receiver.at("/v1/listen")
+    until(lambda: d.metric("omid_memory_sessions_bytes") == before, what="nothing to be left of them")
+    s = socket.create_connection((host, int(port)), 30)
+    s.sendall(head + body)
+    s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    until(lambda: d.metric("omid_sync_running") or receiver.at("/v1/listen"), what="it to be taken")
+    s.close()
+    assert len(completed(d, 1)) == 1
+    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
+
+
+def test_swept(start_daemon, settings, receiver):
+    """What belongs to nothing goes while the daemon runs; what is worked on stays, however long it takes."""
+    receiver.on("/v1/listen", Answer(hang=True))
+    d = start_daemon(merge(settings, {"sync": {"sweep": "50ms"}}))
+    job = upload(d, [("a.wav", wav(tone(1)), NOON)])
+    until(lambda: receiver.at("/v1/listen"), what="a request")
+    wanted = left(d)
+    assert len(wanted) == 2 and wanted[1] == wanted[0] + ".pcm", wanted
+    folder, old = Path(d.dir) / "state/sync", time.time() - 7200
+    for name in ("0" * 16 + "-" + "1" * 64, "0" * 16 + "-" + "2" * 64 + ".pcm", "0-3.00000000-0000-4000-8000-000000000001"):
+        (folder / name).write_bytes(b"x")
+    (folder / "young").write_bytes(b"x")
+    for name in left(d):
+        if name != "young":
+            os.utime(folder / name, (old, old))
+    until(lambda: left(d) == sorted(wanted + ["young"]), what=lambda: "the others to be gone: %s" % left(d))
+    seen = []
+    until(lambda: seen.append(left(d)) or len(seen) > 20, what="more looks")
+    assert all(s == sorted(wanted + ["young"]) for s in seen)
+    d.rewrite(settings)
+    reload(d)
+    d.kill()
+    os.utime(folder / "young", (time.time() - 5, time.time() - 5))
+    receiver.on("/v1/listen", Answer(body=transcript(("Hi.", 0.1, 0.5, 0))))
+    d.start()
+    assert finished(d, job)["files"][0]["status"] == "done"
+    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))  # young, but of a former life
+
+
+def test_no_room_to_decode(tmp_path, reactors, settings, receiver):
+    """It takes what the disk has, and gives it back at once: others go on, and with room again so does it. It does not
+    fail for that, however often it was tried."""
+    (tmp_path / "state").mkdir()
+    disk = FullDisk(tmp_path / "state", "40m")
+    d = Daemon(tmp_path, reactors, merge(settings, {"sync": {"attempts": 2}}))
+    d.prefix = disk.prefix
+    inside = Path("/proc/%d/root%s/state/sync" % (disk.holder.pid, tmp_path))
+    try:
+        d.start()
+        assert finished(d, upload(d, [("a.wav", wav(tone(1)), NOON)]))["files"][0]["status"] == "done"
+        room = os.statvfs(inside)
+        disk.ballast.write_bytes(bytes(room.f_bavail * room.f_bsize - (6 << 20)))
+        long = wav(bytes(4000 * 2 * 300), rate=4000)  # 2.4 MB, which become 9.6
+        big = upload(d, [("big.wav", long, NOON + 1000)])
+        retried = d.metric("omid_sync_recordings_total", outcome="retried")
+        until(lambda: d.metric("omid_sync_recordings_total", outcome="retried") >= retried + 5, what="attempts in vain")
+        told = ask(d, "GET", "/v1/sync-jobs/" + big["id"])[1]["files"][0]
+        assert "No space left" in told["error"] and told["status"] in ("queued", "processing")
+        small = upload(d, [("b.wav", wav(tone(1.5)), NOON + 2000)])
+        assert finished(d, small)["files"][0]["status"] == "done"
+        disk.mends()
+        assert finished(d, big)["files"][0]["status"] == "done"
+        assert len(completed(d, 3)) == 3
+        until(lambda: not list(inside.iterdir()), what="no files left")
+        d.stop()
+    finally:
+        d.remove()
+        disk.end()
 
 
 @pytest.mark.parametrize("kind", ["hang", "drip", "refuse"])

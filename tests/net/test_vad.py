@@ -143,8 +143,8 @@ def test_local(start_daemon, speech):
     says(post(daemon, loud, query="?engine=x"), 400, "engine: expected hosted or local")
     says(post(daemon, loud, "text/plain"), 415, "expected audio/wav")
     says(post(daemon, loud, None), 415, "expected audio/wav")
-    says(post(daemon, b""), 400, "no WAV")
-    says(post(daemon, b"RIFF" + bytes(100)), 400, "no WAV")
+    says(post(daemon, b""), 400, "WAV: not a RIFF file")
+    says(post(daemon, b"RIFF" + bytes(100)), 400, "WAV: a RIFF file, but not WAVE")
     says(post(daemon, wav(b"")), 400, "no samples")
     assert post(daemon, wav(b"\0\0")) == (200, [], "local")
     says(post(daemon, loud[:-2]), 400, "promises more audio")
@@ -163,9 +163,9 @@ def test_local(start_daemon, speech):
     says(post(daemon, head + b"LIST\xf0\xff\xff\xff" + odd), 400, "no data chunk")
     assert post(daemon, wav(bytes(2 * RATE))[:44] + b"")[0] == 400
     says(post(daemon, form(loud, name="other")[0], form(b"")[1]), 400, "file: expected a part of this name")
-    says(post(daemon, form(loud)[0][:-20], form(b"")[1]), 400, "never ends")
+    says(post(daemon, form(loud)[0][:-20], form(b"")[1]), 400, "it has no end")
     says(post(daemon, b"--b\r\nContent-Disposition: form-data; name=x\r\n\r\n\r\n" * 10000 + b"--b--",
-              "multipart/form-data; boundary=b"), 400, "more than 1000 parts")
+              "multipart/form-data; boundary=b"), 400, "part 1001: there are more parts")
     assert post(daemon, loud, token="")[0] == 401
     assert post(daemon, wav(bytes(5 << 20)))[0] == 413
     assert daemon.metric("omid_plugin_vad_scans_total", engine="local") > 4

@@ -228,6 +228,30 @@ def test_start_never_returns_at_start(tmp_path, start_daemon):
     left_behind(daemon, "start\\(\\) does not return")
 
 
+@pytest.mark.parametrize("where, callback, loop", [
+    ("drain", "drain", "reactor_"), ("stop", "stop", "reactor_"), ("unconfigure", "unconfigure", "main"),
+    ("destructor", "dlclose", "main")])
+def test_end_never_returns_at_stop(start_daemon, where, callback, loop):
+    """One SIGTERM is enough, whoever holds what."""
+    daemon = start_daemon(hanging(where))
+    left_behind(daemon, HANGS % (callback, loop))
+    assert daemon.logged("leaving without it"), daemon.log_tail()
+
+
+@pytest.mark.parametrize("where, callback", [("unconfigure", "unconfigure"), ("destructor", "dlclose")])
+def test_end_never_returns_at_reload(start_daemon, where, callback):
+    """A replaced plugin that can't be closed holds the main thread alone."""
+    daemon = start_daemon({**hanging(where), "plugin echo": {}})
+    asking = reload_into(daemon, "nowhere")
+    try:
+        until(lambda: daemon.logged(HANGS % (callback, "main")), what="the watchdog's line")
+        assert daemon.healthz() == 200
+        left_behind(daemon, "asked to stop while a plugin holds the main thread.*bad_hang.*%s" % callback)
+    finally:
+        asking.kill()
+        asking.wait()
+
+
 def test_configure_never_returns_at_reload(start_daemon):
     daemon = start_daemon({**hanging("nowhere"), "plugin echo": {}})
     asking = reload_into(daemon, "configure")
@@ -240,6 +264,18 @@ def test_configure_never_returns_at_reload(start_daemon):
     finally:
         asking.kill()
         asking.wait()
+
+
+def test_configure_never_returns_at_start(start_daemon):
+    """Before anything runs: SIGTERM is heard all the same."""
+    daemon = start_daemon(hanging("nowhere"))
+    daemon.stop()
+    daemon.rewrite(hanging("configure"))
+    with open(daemon.log_file, "ab") as out:
+        daemon.process = subprocess.Popen([program("omid"), "-f", daemon.conf], stdin=subprocess.DEVNULL, stdout=out,
+                                          stderr=out, env=daemon.environment, cwd=daemon.dir)
+    until(lambda: daemon.logged(HANGS % ("configure", "main")), what="the watchdog's line")
+    left_behind(daemon, "asked to stop while a plugin holds the main thread.*bad_hang.*configure")
 
 
 def test_every_thread_has_its_lag(start_daemon, reactors):

@@ -117,8 +117,9 @@ def test_a_webhook_of_the_same_id(start_daemon, receiver):
         until(lambda: jobs(daemon) == 0, what="none waits")
         got = receiver.at("/of-" + uid)
         assert len(got) + jobs(daemon, "dead") == 5 and len(got) in (0, wanted), (uid, len(got))
-        admin.call("POST", "/v1/admin/dead/replay?all=true", None, 202)
-        until(lambda: jobs(daemon) == 0 and (wanted == 0 or jobs(daemon, "dead") == 0), what="brought back")
+        began = admin.call("POST", "/v1/admin/dead/replay?all=true", None, 202)
+        until(lambda: admin.call("GET", "/v1/admin/replays/%d" % began["id"])["state"] == "done", what="the replay's end")
+        until(lambda: jobs(daemon) == 0 and jobs(daemon, "dead") == 5 - wanted, what="brought back")
         assert len(receiver.at("/of-" + uid)) == wanted
         assert made["secret"]
         admin.call("DELETE", "/v1/admin/webhooks/w", None, 204)

@@ -122,6 +122,7 @@ struct mock {
     struct omid_http *http[MAX_RECORDS];
     size_t n_http;
     int http_rc, job_rc;
+    bool no_timers;
     struct job *jobs[MAX_RECORDS];
     size_t n_jobs;
     struct batch batches[MAX_RECORDS];
@@ -309,6 +310,8 @@ static struct omid_timer *h_timer_start(struct omid_instance *inst, uint32_t del
                                         void (*fn)(void *arg), void *arg)
 {
     check_instance(inst);
+    if (inst->m->no_timers)
+        return NULL;
     struct omid_timer *t = calloc(1, sizeof(*t));
     must(t != NULL && fn != NULL);
     *t = (struct omid_timer){.m = inst->m, .due = inst->m->now + delay_ms, .repeat = repeat_ms, .fn = fn, .arg = arg};
@@ -893,6 +896,11 @@ void mock_advance(struct mock *m, uint64_t ms)
         first->fn(first->arg);
     }
     m->now = until;
+}
+
+void mock_timers_refuse(struct mock *m, bool refuse)
+{
+    m->no_timers = refuse;
 }
 
 unsigned mock_timers(const struct mock *m)

@@ -37,6 +37,8 @@ int mock_event(struct omid_instance *inst, const struct omid_event *ev);
 /* Moves the clocks and fires what is due, in the order of time. */
 void mock_advance(struct mock *m, uint64_t ms);
 unsigned mock_timers(const struct mock *m);
+/* No memory for new ones. */
+void mock_timers_refuse(struct mock *m, bool refuse);
 /* Lets real time pass on the mock's clock, delivers finished work, until `until` is true. False: not in time. */
 bool mock_wait(struct mock *m, bool (*until)(void *arg), void *arg, unsigned timeout_ms);
 

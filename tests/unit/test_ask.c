@@ -4,6 +4,7 @@
 #include "base/magic.h"
 #include "host/ask.h"
 #include "host_rig.h"
+#include "unit.h"
 
 static struct rig r;
 
@@ -129,14 +130,12 @@ static void test_nobody(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("ask", NULL, NULL);
-    CU_add_test(s, "answers, at once and late, good and bad", test_answers);
-    CU_add_test(s, "not answered: in time, at all, any more", test_not_answered);
-    CU_add_test(s, "nobody to ask", test_nobody);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    CU_TestInfo tests[] = {
+        {"answers, at once and late, good and bad", test_answers},
+        {"not answered: in time, at all, any more", test_not_answered},
+        {"nobody to ask", test_nobody},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"ask", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,4 +1,4 @@
-/* buf, map, id, clock, utf8, query, wav. */
+/* buf, map, id, clock, utf8, query. */
 #include <openssl/core_names.h>
 #include <openssl/evp.h>
 #include <openssl/params.h>
@@ -11,7 +11,6 @@
 #include "base/map.h"
 #include "base/query.h"
 #include "base/utf8.h"
-#include "base/wav.h"
 #include "unit.h"
 
 /* -------------------------------------------------------------------------- buf */
@@ -417,89 +416,6 @@ static void test_query_append(void)
     buf_free(&b);
 }
 
-/* -------------------------------------------------------------------------- wav */
-
-static void test_wav_roundtrip(void)
-{
-    unsigned char file[WAV_HEADER_LEN + 8] = {0};
-    struct wav w;
-    char err[128];
-    wav_header(file, 2, 16000, 8);
-    CU_ASSERT(wav_parse(&w, file, sizeof file, err, sizeof err));
-    CU_ASSERT(w.channels == 2 && w.sample_rate == 16000 && w.bits == 16 && !w.is_float && !w.truncated);
-    CU_ASSERT_PTR_EQUAL(w.data, file + WAV_HEADER_LEN);
-    CU_ASSERT_EQUAL(w.len, 8);
-    /* cut off: whole frames only, and it says so */
-    CU_ASSERT(wav_parse(&w, file, sizeof file - 3, err, sizeof err));
-    CU_ASSERT(w.truncated && w.len == 4);
-    /* recorders that could not seek back */
-    memset(file + 40, 0xff, 4);
-    CU_ASSERT(wav_parse(&w, file, sizeof file, err, sizeof err));
-    CU_ASSERT_EQUAL(w.len, 8);
-    memset(file + 40, 0, 4);
-    memset(file + 4, 0, 4);
-    CU_ASSERT(wav_parse(&w, file, sizeof file, err, sizeof err));
-    CU_ASSERT_EQUAL(w.len, 8);
-    /* an honest empty file with a chunk behind */
-    memcpy(file + 44, "LIST\0\0\0\0", 8);
-    file[4] = 44;
-    CU_ASSERT(wav_parse(&w, file, sizeof file, err, sizeof err));
-    CU_ASSERT_EQUAL(w.len, 0);
-}
-
-static void test_wav_chunks(void)
-{
-    struct buf b = BUF_INIT(0);
-    unsigned char head[WAV_HEADER_LEN];
-    struct wav w;
-    char err[128];
-    wav_header(head, 1, 8000, 4);
-    buf_append(&b, head, 12);
-    buf_append(&b, "junk\x03\0\0\0abc\0", 12); /* odd, padded */
-    buf_append(&b, head + 12, 32);
-    buf_append(&b, "\1\2\3\4", 4);
-    CU_ASSERT(wav_parse(&w, b.data, b.len, err, sizeof err));
-    CU_ASSERT(w.len == 4 && w.sample_rate == 8000 && w.data[0] == 1);
-    /* Every cut: no crash, and audio only once both chunks are there. */
-    for (size_t n = 0; n < b.len; n++) {
-        unsigned char *exact = malloc(n ? n : 1);
-        memcpy(exact, b.data, n);
-        bool ok = wav_parse(&w, exact, n, err, sizeof err);
-        CU_ASSERT_EQUAL(ok, n >= b.len - 4);
-        CU_ASSERT(ok || strlen(err) > 4);
-        free(exact);
-    }
-    buf_free(&b);
-}
-
-static void wav_patch(size_t at, unsigned value, size_t bytes, const char *reason)
-{
-    unsigned char file[WAV_HEADER_LEN + 4] = {0};
-    struct wav w;
-    char err[128] = "";
-    wav_header(file, 1, 16000, 4);
-    for (size_t i = 0; i < bytes; i++)
-        file[at + i] = (unsigned char)(value >> (8 * i));
-    CU_ASSERT(!wav_parse(&w, file, sizeof file, err, sizeof err));
-    CU_ASSERT_PTR_NOT_NULL(strstr(err, reason));
-}
-
-static void test_wav_bad(void)
-{
-    wav_patch(0, 'X', 1, "not a RIFF file");
-    wav_patch(8, 'X', 1, "not WAVE");
-    wav_patch(12, 'X', 1, "before the fmt");
-    wav_patch(16, 4, 4, "fmt chunk of 4 bytes");
-    wav_patch(16, 0xfffffff0, 4, "no data chunk");
-    wav_patch(20, 85, 2, "format 85 is not PCM");
-    wav_patch(22, 0, 2, "0 channels");
-    wav_patch(22, 65535, 2, "65535 channels");
-    wav_patch(24, 0, 4, "sample rate 0");
-    wav_patch(32, 7, 2, "frames of 7 bytes");
-    wav_patch(34, 12, 2, "12 bits");
-    wav_patch(36, 'X', 1, "no data chunk");
-}
-
 int main(void)
 {
     CU_TestInfo buf[] = {{"bound", test_buf_bound},
@@ -519,14 +435,8 @@ int main(void)
                           CU_TEST_INFO_NULL};
     CU_TestInfo query[] = {
         {"parse", test_query}, {"bad", test_query_bad}, {"append", test_query_append}, CU_TEST_INFO_NULL};
-    CU_TestInfo wav[] = {
-        {"round trip", test_wav_roundtrip}, {"chunks", test_wav_chunks}, {"bad", test_wav_bad}, CU_TEST_INFO_NULL};
-    CU_SuiteInfo suites[] = {{"buf", NULL, NULL, NULL, NULL, buf},
-                             {"map", NULL, NULL, NULL, NULL, map},
-                             {"id", NULL, NULL, NULL, NULL, id},
-                             {"utf8", NULL, NULL, NULL, NULL, utf8},
-                             {"query", NULL, NULL, NULL, NULL, query},
-                             {"wav", NULL, NULL, NULL, NULL, wav},
-                             CU_SUITE_INFO_NULL};
+    CU_SuiteInfo suites[] = {{"buf", NULL, NULL, NULL, NULL, buf},     {"map", NULL, NULL, NULL, NULL, map},
+                             {"id", NULL, NULL, NULL, NULL, id},       {"utf8", NULL, NULL, NULL, NULL, utf8},
+                             {"query", NULL, NULL, NULL, NULL, query}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
 }

@@ -2,7 +2,6 @@
  * Channels and routes: bounds, order, holding, closing from both ends, with a real reactor thread. The test's main
  * thread is the ingress end.
  */
-#include <CUnit/Basic.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,58 +11,10 @@
 #include "base/magic.h"
 #include "bus/channel.h"
 #include "bus/route.h"
+#include "fixture_reactor.h"
+#include "unit.h"
 
 #define DEADLINE_MS 20000
-
-/* ------------------------------------------------------------ a reactor to talk to */
-
-static struct loop *reactor;
-
-struct call {
-    struct loop_msg msg;
-    void (*fn)(void *arg);
-    void *arg;
-    pthread_mutex_t lock;
-    pthread_cond_t cond;
-    bool done;
-};
-
-static void run_call(struct loop *loop, struct loop_msg *msg)
-{
-    (void)loop;
-    struct call *c = container_of(msg, struct call, msg);
-    c->fn(c->arg);
-    pthread_mutex_lock(&c->lock);
-    c->done = true;
-    pthread_cond_signal(&c->cond);
-    pthread_mutex_unlock(&c->lock);
-}
-
-/* Runs fn on the reactor, behind all that was posted before, and waits for it. */
-static void on_reactor(void (*fn)(void *arg), void *arg)
-{
-    struct call c = {.msg = {.fn = run_call}, .fn = fn, .arg = arg};
-    pthread_mutex_init(&c.lock, NULL);
-    pthread_cond_init(&c.cond, NULL);
-    loop_post(reactor, &c.msg);
-    pthread_mutex_lock(&c.lock);
-    while (!c.done)
-        pthread_cond_wait(&c.cond, &c.lock);
-    pthread_mutex_unlock(&c.lock);
-    pthread_cond_destroy(&c.cond);
-    pthread_mutex_destroy(&c.lock);
-}
-
-static void nothing(void *arg)
-{
-    (void)arg;
-}
-
-static void settle(void)
-{
-    on_reactor(nothing, NULL);
-    on_reactor(nothing, NULL); /* what the first turn posted itself */
-}
 
 /* ------------------------------------------------------------ a recording handler; all fields are the reactor's */
 
@@ -141,15 +92,6 @@ static const struct route ws_route = {.path = "/test", .handler = &handler};
 
 /* ------------------------------------------------------------ the ingress end */
 
-static atomic_int wakes;
-static struct channel_sink sink;
-
-static void count_wake(struct channel_sink *s)
-{
-    (void)s;
-    atomic_fetch_add(&wakes, 1);
-}
-
 static struct channel *open_channel(struct peer *p, size_t up_max, size_t down_max)
 {
     struct channel_request req = {.path = strdup("/test"), .uid = strdup("u"), .body = strdup("body"), .body_len = 4};
@@ -169,26 +111,6 @@ static enum channel_result send_up(struct channel *ch, uint32_t number, size_t l
     unsigned char data[4096] = {0};
     memcpy(data, &number, sizeof(number));
     return channel_up_message(ch, WS_BINARY, data, len);
-}
-
-static unsigned free_all(struct channel_down *d, enum channel_down_kind kind)
-{
-    unsigned n = 0;
-    while (d != NULL) {
-        struct channel_down *next = d->next;
-        n += d->kind == kind;
-        channel_down_free(d);
-        d = next;
-    }
-    return n;
-}
-
-static void nothing_left(void)
-{
-    settle();
-    free_all(channel_sink_take(&sink), DOWN_MESSAGE);
-    settle();
-    CU_ASSERT_EQUAL(budget_used(), 0);
 }
 
 /* ------------------------------------------------------------ tests: up */
@@ -341,12 +263,12 @@ static void test_down_bound_and_writable(void)
     struct send_down s = {.p = &p, .len = 936}; /* 1,000 with its cost */
 
     settle();
-    atomic_store(&wakes, 0);
+    atomic_store(&sink_wakes, 0);
     on_reactor(send_until_full, &s);
     CU_ASSERT_EQUAL(s.result, CHANNEL_FULL);
     CU_ASSERT_EQUAL(s.sent, 10);
     CU_ASSERT_EQUAL(channel_down_bytes(ch), 10000);
-    CU_ASSERT_EQUAL(atomic_load(&wakes), 1); /* once: the list was empty once */
+    CU_ASSERT_EQUAL(atomic_load(&sink_wakes), 1); /* once: the list was empty once */
 
     struct channel_down *d = channel_sink_take(&sink);
     for (int i = 0; i < 4; i++) {
@@ -761,19 +683,6 @@ int main(void)
         {"both ends leave at any moment", test_close_races},
         CU_TEST_INFO_NULL,
     };
-    CU_SuiteInfo suites[] = {{"channel", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-
-    reactor = loop_new("reactor_0");
-    if (reactor == NULL || !loop_start(reactor) || CU_initialize_registry() != CUE_SUCCESS ||
-        CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    channel_sink_init(&sink, count_wake);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    loop_stop(reactor);
-    loop_free(&reactor);
-    pthread_mutex_destroy(&sink.lock);
-    return failed == 0 ? 0 : 1;
+    CU_SuiteInfo suites[] = {{"channel", reactor_begin, reactor_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

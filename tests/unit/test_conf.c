@@ -1,11 +1,11 @@
 /* What a good configuration becomes: defaults, types, quoting, includes, secrets, lanes. */
-#include <CUnit/Basic.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf_fake.h"
+#include "unit.h"
 
 static struct conf_faults faults;
 
@@ -549,26 +549,25 @@ static int suite_end(void)
 
 int main(void)
 {
-    if (!mkdtemp(dir) || CU_initialize_registry() != CUE_SUCCESS)
+    if (!mkdtemp(dir))
         return 1;
-    CU_pSuite s = CU_add_suite("conf", NULL, suite_end);
-    CU_add_test(s, "defaults", test_defaults);
-    CU_add_test(s, "types", test_types);
-    CU_add_test(s, "places", test_places);
-    CU_add_test(s, "quoting", test_quoting);
-    CU_add_test(s, "include", test_include);
-    CU_add_test(s, "secrets", test_secrets);
-    CU_add_test(s, "lanes", test_lanes);
-    CU_add_test(s, "auth", test_auth);
-    CU_add_test(s, "left out", test_left_out);
-    CU_add_test(s, "directories", test_directories);
-    CU_add_test(s, "directories of the service manager", test_service_manager);
-    CU_add_test(s, "embedded", test_embedded);
-    CU_add_test(s, "units", test_units);
-    CU_add_test(s, "table", test_table);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"defaults", test_defaults},
+        {"types", test_types},
+        {"places", test_places},
+        {"quoting", test_quoting},
+        {"include", test_include},
+        {"secrets", test_secrets},
+        {"lanes", test_lanes},
+        {"auth", test_auth},
+        {"left out", test_left_out},
+        {"directories", test_directories},
+        {"directories of the service manager", test_service_manager},
+        {"embedded", test_embedded},
+        {"units", test_units},
+        {"table", test_table},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"conf", NULL, suite_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

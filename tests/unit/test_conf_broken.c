@@ -4,11 +4,11 @@
  * exactly these errors, each naming file, line and key, with TEXT in the message. `# warn:` the same for warnings of a
  * file that loads.
  */
-#include <CUnit/Basic.h>
 #include <glob.h>
 #include <stdlib.h>
 
 #include "conf_fake.h"
+#include "unit.h"
 
 #define MAX_EXPECTED 16
 
@@ -207,17 +207,11 @@ static void test_mutations(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("conf, broken", NULL, NULL);
-    CU_add_test(s, "broken files", test_broken_files);
-    CU_add_test(s, "unreadable files", test_unreadable_files);
-    CU_add_test(s, "good after bad", test_good_after_bad);
-    CU_add_test(s, "fault lines", test_fault_lines);
-    CU_add_test(s, "mutations", test_mutations);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"broken files", test_broken_files},     {"unreadable files", test_unreadable_files},
+        {"good after bad", test_good_after_bad}, {"fault lines", test_fault_lines},
+        {"mutations", test_mutations},           CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"conf, broken", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -2,7 +2,6 @@
  * Every option, the core's and each built plugin's, stands in its man page and in etc/omi.conf, with its default; and
  * neither of them has one that is gone. A commented setting of the sample (#key = value) counts and must be usable.
  */
-#include <CUnit/Basic.h>
 #include <ctype.h>
 #include <dlfcn.h>
 #include <glob.h>
@@ -14,6 +13,7 @@
 #include "conf/check.h"
 #include "conf/outline.h"
 #include "conf/table.h"
+#include "unit.h"
 
 #define MAX_PLUGINS 32
 
@@ -390,20 +390,17 @@ static void test_plugins_found(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("conf, documents", NULL, NULL);
-    CU_add_test(s, "plugins are found", test_plugins_found);
-    CU_add_test(s, "man page, core", test_man_core);
-    CU_add_test(s, "man page, stale", test_man_core_stale);
-    CU_add_test(s, "man pages, plugins", test_man_plugins);
-    CU_add_test(s, "sample, core", test_sample_core);
-    CU_add_test(s, "sample, plugins", test_sample_plugins);
-    CU_add_test(s, "sample, stale", test_sample_stale);
-    CU_add_test(s, "sample and embedded text load", test_loads);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"plugins are found", test_plugins_found},
+        {"man page, core", test_man_core},
+        {"man page, stale", test_man_core_stale},
+        {"man pages, plugins", test_man_plugins},
+        {"sample, core", test_sample_core},
+        {"sample, plugins", test_sample_plugins},
+        {"sample, stale", test_sample_stale},
+        {"sample and embedded text load", test_loads},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"conf, documents", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,12 +1,12 @@
 /* What a lane is told beside its numbers: target blocks, proxies, certificates; and whether two of them are the same.
  */
-#include <CUnit/Basic.h>
 #include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "conf_fake.h"
 #include "pem.h"
+#include "unit.h"
 
 static struct conf_faults faults;
 static char dir[] = "/tmp/omid-conf-lane-XXXXXX";
@@ -329,18 +329,17 @@ static int suite_end(void)
 
 int main(void)
 {
-    if (!mkdtemp(dir) || CU_initialize_registry() != CUE_SUCCESS)
+    if (!mkdtemp(dir))
         return 1;
-    CU_pSuite s = CU_add_suite("conf, lanes", NULL, suite_end);
-    CU_add_test(s, "target blocks", test_targets);
-    CU_add_test(s, "proxies", test_proxy);
-    CU_add_test(s, "opened networks", test_allow_private);
-    CU_add_test(s, "bad addresses", test_bad_addresses);
-    CU_add_test(s, "certificates", test_certificates);
-    CU_add_test(s, "what differs", test_same);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"target blocks", test_targets},
+        {"proxies", test_proxy},
+        {"opened networks", test_allow_private},
+        {"bad addresses", test_bad_addresses},
+        {"certificates", test_certificates},
+        {"what differs", test_same},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"conf, lanes", NULL, suite_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

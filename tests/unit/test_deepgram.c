@@ -1,10 +1,10 @@
 /* Deepgram: the URL that is asked for, and what is made of the provider's messages. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "deepgram.h"
+#include "unit.h"
 
 #define MAX ((size_t)1024 * 1024)
 
@@ -472,11 +472,7 @@ int main(void)
                              {"messages", NULL, NULL, NULL, NULL, (CU_TestInfo *)messages},
                              CU_SUITE_INFO_NULL};
 
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
+    int rc = unit_run(suites);
     dg_message_free(&parsed);
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    return rc;
 }

@@ -1,11 +1,11 @@
 /* Deepgram: one stream against a host that the test plays, its clock included. */
-#include <CUnit/Basic.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "deepgram.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -874,10 +874,5 @@ int main(void)
                                         CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"stream", NULL, NULL, NULL, NULL, (CU_TestInfo *)tests}, CU_SUITE_INFO_NULL};
 
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    return unit_run(suites);
 }

@@ -1,12 +1,12 @@
 /* What an embedding service may answer, and what not; and what the plugin sends it. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "formats/wav.h"
 #include "plugins/diarizer/answer.h"
 #include "plugins/kit/multipart.h"
-#include "plugins/kit/wav.h"
+#include "unit.h"
 
 static const char *read_text(const char *body, size_t len, size_t *n, float *last)
 {
@@ -101,9 +101,9 @@ static void test_multipart(void)
     char header[96];
     kit_multipart_begin(&m, "0123");
     kit_multipart_field(&m, "model", "x");
-    unsigned char *wav = kit_multipart_file(&m, "file", "a.wav", "audio/wav", kit_wav_size(4));
+    unsigned char *wav = kit_multipart_file(&m, "file", "a.wav", "audio/wav", wav_size(4));
     CU_ASSERT_PTR_NOT_NULL_FATAL(wav);
-    kit_wav_write(wav, pcm, 4, 16000);
+    wav_write(wav, pcm, 4, 16000);
     CU_ASSERT(kit_multipart_end(&m));
     kit_multipart_header(&m, header, sizeof(header));
     CU_ASSERT_STRING_EQUAL(header, "Content-Type: multipart/form-data; boundary=----omid-0123");
@@ -123,15 +123,10 @@ static void test_multipart(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("diarizer_answer", NULL, NULL);
-    CU_add_test(suite, "what is a vector", test_good);
-    CU_add_test(suite, "what is none", test_bad);
-    CU_add_test(suite, "a million values", test_many);
-    CU_add_test(suite, "what is sent", test_multipart);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"what is a vector", test_good},  {"what is none", test_bad}, {"a million values", test_many},
+        {"what is sent", test_multipart}, CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"diarizer_answer", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

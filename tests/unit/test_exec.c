@@ -1,4 +1,3 @@
-#include <CUnit/Basic.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -10,6 +9,7 @@
 #include "base/clock.h"
 #include "base/metrics.h"
 #include "lane/exec/exec.h"
+#include "unit.h"
 
 #define WAIT_MS 10000
 
@@ -499,11 +499,5 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"exec", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    return unit_run(suites);
 }

@@ -3,13 +3,13 @@
  * must hold whatever comes: received = sent + withheld + held, what is sent is a sequence of pieces of what came, and
  * the provider's times told as the session's point to the very samples, and never run backwards.
  */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "session/gate.h"
+#include "unit.h"
 
 #define RATE 1000 /* a sample is a millisecond */
 
@@ -360,20 +360,17 @@ static void test_speech_comes_out(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("gate", NULL, NULL);
-    CU_add_test(s, "a table of cases", test_table);
-    CU_add_test(s, "Finalize", test_finalize);
-    CU_add_test(s, "modes, and their change", test_modes);
-    CU_add_test(s, "the pre-roll is resized", test_preroll_resized);
-    CU_add_test(s, "clock", test_clock);
-    CU_add_test(s, "the clock's bound", test_clock_bound);
-    CU_add_test(s, "orders at random", test_random);
-    CU_add_test(s, "speech comes out", test_speech_comes_out);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"a table of cases", test_table},
+        {"Finalize", test_finalize},
+        {"modes, and their change", test_modes},
+        {"the pre-roll is resized", test_preroll_resized},
+        {"clock", test_clock},
+        {"the clock's bound", test_clock_bound},
+        {"orders at random", test_random},
+        {"speech comes out", test_speech_comes_out},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"gate", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

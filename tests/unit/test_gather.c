@@ -6,6 +6,7 @@
 #include "base/metrics.h"
 #include "host/module.h"
 #include "host_rig.h"
+#include "unit.h"
 
 static struct rig r;
 
@@ -168,20 +169,19 @@ static void test_removed(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("gather", NULL, NULL);
-    CU_add_test(s, "in the order of the input", test_order);
-    CU_add_test(s, "chunks", test_chunks);
-    CU_add_test(s, "failures", test_failures);
-    CU_add_test(s, "an item that never reports", test_never_reports);
-    CU_add_test(s, "an item that reports twice", test_reports_twice);
-    CU_add_test(s, "cancelled", test_cancel);
-    CU_add_test(s, "work on executors, three reactors", test_work);
-    CU_add_test(s, "refused", test_refused);
-    CU_add_test(s, "stop in the midst of it", test_stop);
-    CU_add_test(s, "removed in the midst of it", test_removed);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed == 0 ? 0 : 1;
+    CU_TestInfo tests[] = {
+        {"in the order of the input", test_order},
+        {"chunks", test_chunks},
+        {"failures", test_failures},
+        {"an item that never reports", test_never_reports},
+        {"an item that reports twice", test_reports_twice},
+        {"cancelled", test_cancel},
+        {"work on executors, three reactors", test_work},
+        {"refused", test_refused},
+        {"stop in the midst of it", test_stop},
+        {"removed in the midst of it", test_removed},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"gather", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

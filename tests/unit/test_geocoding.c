@@ -1,5 +1,4 @@
 /* The plugin geocoding on a mock host: what it asks, what it takes, one look-up for many. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 #include "mock_doors.h"
 #include "mock_host.h"
 #include "plugins/geocoding/cache.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -404,10 +404,5 @@ int main(void)
                                   {"configuration", test_configuration},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"geocoding", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -6,6 +6,7 @@
 #include "base/metrics.h"
 #include "host/module.h"
 #include "host_rig.h"
+#include "unit.h"
 
 static struct rig r;
 
@@ -194,10 +195,5 @@ int main(void)
                                   {"without a store", test_without},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"values", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* Requests through a lane, against peers that refuse, hang, drip, break and flood. */
-#include <CUnit/Basic.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 
 #include "base/clock.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 #define GRACE_MS 2000 /* an overloaded test machine */
 
@@ -495,6 +495,15 @@ static void test_bad_arguments(void)
 }
 
 /* A user's URL is not dialled when its address is private, nor served by a connection that is open already. */
+static enum omid_http_error call_of_user(struct call *c, struct rig *r, const char *url)
+{
+    call_init(c, r, url);
+    c->req.flags = OMID_HTTP_USER_URL;
+    call_start(c);
+    CU_ASSERT_TRUE_FATAL(call_wait(c));
+    return c->res.error;
+}
+
 static void test_user_urls(void)
 {
     struct rig r;
@@ -507,11 +516,7 @@ static void test_user_urls(void)
     rig_start(&r, &conf);
     peer_url(&p, "http", "/", url);
     for (unsigned i = 0; i < 2; i++) {
-        call_init(&c, &r, url);
-        c.req.flags = OMID_HTTP_USER_URL;
-        call_start(&c);
-        CU_ASSERT_TRUE(call_wait(&c));
-        CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+        CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
         call_free(&c);
         CU_ASSERT_EQUAL(atomic_load(&p.requests), i);
         CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK); /* the operator's own, and kept alive */
@@ -519,18 +524,10 @@ static void test_user_urls(void)
     }
     char other[64];
     snprintf(other, sizeof other, "http://[::ffff:127.0.0.1]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://localhost:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 2);
     rig_stop(&r);
@@ -553,34 +550,18 @@ static void test_user_urls_opened(void)
     conf.outside->n_private = 1;
     peer_start(&p, serve_ok);
     rig_start(&r, &conf);
-    call_init(&c, &r, peer_url(&p, "http", "/", url));
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
     call_free(&c);
     snprintf(other, sizeof other, "http://127.0.0.2:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://[::1%%25lo]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "zone"));
     call_free(&c);
 
     lane_configure(r.lane, &shut); /* the connection is still there, and is not used */
-    call_init(&c, &r, url);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 1);
     rig_stop(&r);
@@ -1125,36 +1106,34 @@ static void test_configure(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("HTTP lanes", NULL, NULL);
-    CU_add_test(s, "an answer", test_plain);
-    CU_add_test(s, "signed", test_signed);
-    CU_add_test(s, "statuses, Retry-After, redirects", test_statuses);
-    CU_add_test(s, "nobody there", test_refused);
-    CU_add_test(s, "hanging and dripping peers", test_slow_peers);
-    CU_add_test(s, "resets, garbage, endless headers", test_broken_peers);
-    CU_add_test(s, "a 10 GB body and a gzip bomb", test_floods);
-    CU_add_test(s, "compressed more than once", test_encodings);
-    CU_add_test(s, "what is sent", test_requests);
-    CU_add_test(s, "bad URLs, headers, methods", test_bad_arguments);
-    CU_add_test(s, "URLs of users", test_user_urls);
-    CU_add_test(s, "networks that are opened for them", test_user_urls_opened);
-    CU_add_test(s, "keep-alive", test_keep_alive);
-    CU_add_test(s, "kept connections that are closed", test_kept_and_closed);
-    CU_add_test(s, "one method after the other", test_mixed_methods);
-    CU_add_test(s, "the semaphore holds", test_semaphore);
-    CU_add_test(s, "a full queue", test_queue_full);
-    CU_add_test(s, "the queue's deadline", test_queue_timeout);
-    CU_add_test(s, "latest wins", test_latest);
-    CU_add_test(s, "fairness over targets", test_fairness);
-    CU_add_test(s, "cancelling at each phase", test_cancel);
-    CU_add_test(s, "cancelling against the answer", test_cancel_race);
-    CU_add_test(s, "a failing target", test_breaker);
-    CU_add_test(s, "shutdown answers everything", test_shutdown);
-    CU_add_test(s, "changed settings", test_configure);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"an answer", test_plain},
+        {"signed", test_signed},
+        {"statuses, Retry-After, redirects", test_statuses},
+        {"nobody there", test_refused},
+        {"hanging and dripping peers", test_slow_peers},
+        {"resets, garbage, endless headers", test_broken_peers},
+        {"a 10 GB body and a gzip bomb", test_floods},
+        {"compressed more than once", test_encodings},
+        {"what is sent", test_requests},
+        {"bad URLs, headers, methods", test_bad_arguments},
+        {"URLs of users", test_user_urls},
+        {"networks that are opened for them", test_user_urls_opened},
+        {"keep-alive", test_keep_alive},
+        {"kept connections that are closed", test_kept_and_closed},
+        {"one method after the other", test_mixed_methods},
+        {"the semaphore holds", test_semaphore},
+        {"a full queue", test_queue_full},
+        {"the queue's deadline", test_queue_timeout},
+        {"latest wins", test_latest},
+        {"fairness over targets", test_fairness},
+        {"cancelling at each phase", test_cancel},
+        {"cancelling against the answer", test_cancel_race},
+        {"a failing target", test_breaker},
+        {"shutdown answers everything", test_shutdown},
+        {"changed settings", test_configure},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"HTTP lanes", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

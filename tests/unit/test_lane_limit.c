@@ -1,8 +1,8 @@
 /* The adaptive limit of a target: rounds, losses, the ramp; then with a breaker beside it, as a lane has them. */
-#include <CUnit/Basic.h>
 
 #include "lane/http/breaker.h"
 #include "lane/http/limit.h"
+#include "unit.h"
 
 #define POOL 64u
 #define LEFT 5u
@@ -120,7 +120,7 @@ static void test_floor(void)
     CU_ASSERT_EQUAL(at_one, 1 + 45 + 31 + 22 + 15 + 10 + 7 + 5 + 3);
 }
 
-/* Failures that no smaller load would cure neither cut nor let it grow. */
+/* Failures that no smaller load would cure do not cut, and a target that mostly fails does not earn more. */
 static void test_failures(void)
 {
     struct limit l;
@@ -129,11 +129,43 @@ static void test_failures(void)
     run(&l, POOL, 64, 500, LIMIT_FAILURE);
     CU_ASSERT_EQUAL(l.limit, 64);
     limit_init(&l);
-    for (unsigned i = 0; i < 100; i++) { /* one of four */
-        run(&l, POOL, 4, 3, LIMIT_SUCCESS);
-        run(&l, POOL, 1, 1, LIMIT_FAILURE);
+    for (unsigned i = 0; i < 100; i++) { /* every other one */
+        run(&l, POOL, 4, 2, LIMIT_SUCCESS);
+        run(&l, POOL, 4, 2, LIMIT_FAILURE);
     }
     CU_ASSERT_EQUAL(l.limit, 4);
+}
+
+/* A round of which every tenth attempt fails, all of the limit in use. */
+static void run_tenth(struct limit *l)
+{
+    unsigned n = limit_now(l, POOL, POOL);
+
+    limit_began(l, n);
+    for (unsigned i = 0; i < n; i++)
+        limit_ended(l, POOL, n - 1, i % 10 == 3 ? LIMIT_FAILURE : LIMIT_SUCCESS);
+}
+
+/* Some always fail, of many targets: that says nothing about how much they can bear. */
+static void test_some_failures(void)
+{
+    static const unsigned widths[] = {4, 8, 16, 32, 64, 64};
+    struct limit l;
+
+    limit_init(&l);
+    for (unsigned i = 0; i < sizeof widths / sizeof widths[0]; i++) {
+        CU_ASSERT_EQUAL(limit_now(&l, POOL, POOL), widths[i]);
+        run_tenth(&l);
+    }
+    run(&l, POOL, 1, 1, LIMIT_LOSS);
+    unsigned cut = l.limit;
+    CU_ASSERT_EQUAL(cut, 44);
+    run(&l, POOL, 1, l.round, LIMIT_SUCCESS); /* the round of the loss */
+    CU_ASSERT_EQUAL(l.limit, cut);
+    for (unsigned i = 1; i <= 10; i++) {
+        run_tenth(&l);
+        CU_ASSERT_EQUAL(l.limit, cut + i);
+    }
 }
 
 static void test_ramp(void)
@@ -216,19 +248,18 @@ static void test_dead(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("adaptive limit", NULL, NULL);
-    CU_add_test(s, "starts at four, within the pool", test_start);
-    CU_add_test(s, "doubles by rounds, up to the pool", test_doubles);
-    CU_add_test(s, "unused width does not grow", test_unused);
-    CU_add_test(s, "a loss cuts once, then one more a round", test_loss);
-    CU_add_test(s, "never below one", test_floor);
-    CU_add_test(s, "other failures neither cut nor grow", test_failures);
-    CU_add_test(s, "ramp after a recovery", test_ramp);
-    CU_add_test(s, "a dead target's attempts until its breaker opens", test_dead);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"starts at four, within the pool", test_start},
+        {"doubles by rounds, up to the pool", test_doubles},
+        {"unused width does not grow", test_unused},
+        {"a loss cuts once, then one more a round", test_loss},
+        {"never below one", test_floor},
+        {"other failures do not cut, and of most of a round do not grow", test_failures},
+        {"grows while some fail", test_some_failures},
+        {"ramp after a recovery", test_ramp},
+        {"a dead target's attempts until its breaker opens", test_dead},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"adaptive limit", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

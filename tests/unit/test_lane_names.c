@@ -1,5 +1,4 @@
 /* Names of targets: looking one up may take for ever, and holds nobody but who asked. */
-#include <CUnit/Basic.h>
 #include <netdb.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 
 #include "base/magic.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 static atomic_uint asked, answered;
 static atomic_bool answers, on_a_loop;
@@ -86,12 +86,10 @@ static void test_hanging_resolver(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("names", NULL, NULL);
-    CU_add_test(s, "a resolver that hangs", test_hanging_resolver);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"a resolver that hangs", test_hanging_resolver},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"names", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* Redirects hop by hop, and settings per target prefix, over real sockets. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +10,7 @@
 #include "base/magic.h"
 #include "lane/http/lane_int.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 enum { MODE_OK, MODE_FAIL, MODE_HOLD };
 
@@ -755,25 +755,23 @@ static void test_user_url_and_proxy(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("lanes: redirects and target blocks", NULL, NULL);
-    CU_add_test(s, "methods and bodies", test_methods);
-    CU_add_test(s, "other origins", test_origins);
-    CU_add_test(s, "what a Location can be", test_locations);
-    CU_add_test(s, "the next target is unwell", test_next_is_unwell);
-    CU_add_test(s, "a loop", test_loop);
-    CU_add_test(s, "one deadline", test_deadline);
-    CU_add_test(s, "cancelled between hops", test_cancel);
-    CU_add_test(s, "the longest prefix wins", test_longest_wins);
-    CU_add_test(s, "changed while targets are there", test_changed);
-    CU_add_test(s, "what a block has matched", test_counted);
-    CU_add_test(s, "a block that matches nothing", test_never_matched);
-    CU_add_test(s, "a target's share", test_share);
-    CU_add_test(s, "changed again and again", test_changing);
-    CU_add_test(s, "a user's URL and a proxy", test_user_url_and_proxy);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"methods and bodies", test_methods},
+        {"other origins", test_origins},
+        {"what a Location can be", test_locations},
+        {"the next target is unwell", test_next_is_unwell},
+        {"a loop", test_loop},
+        {"one deadline", test_deadline},
+        {"cancelled between hops", test_cancel},
+        {"the longest prefix wins", test_longest_wins},
+        {"changed while targets are there", test_changed},
+        {"what a block has matched", test_counted},
+        {"a block that matches nothing", test_never_matched},
+        {"a target's share", test_share},
+        {"changed again and again", test_changing},
+        {"a user's URL and a proxy", test_user_url_and_proxy},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"lanes: redirects and target blocks", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* What decides, without sockets and with a driven clock: breakers, target keys, addresses, the upgrade's answer. */
-#include <CUnit/Basic.h>
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <stdio.h>
@@ -12,6 +11,7 @@
 #include "lane/http/guard.h"
 #include "lane/http/lane_int.h"
 #include "lane/http/wsupgrade.h"
+#include "unit.h"
 
 static const struct breaker_config conf = {.failures = 5,
                                            .open_ms = 30000,
@@ -640,30 +640,28 @@ static void test_cache_control(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("lane rules", NULL, NULL);
-    CU_add_test(s, "a dead target: 5 attempts, then one per window", test_breaker_dead);
-    CU_add_test(s, "the share of failures is a setting", test_breaker_rate);
-    CU_add_test(s, "reset by an operator", test_breaker_reset);
-    CU_add_test(s, "quantiles of late attempts", test_latency);
-    CU_add_test(s, "jitter stays within 20 %", test_breaker_jitter);
-    CU_add_test(s, "every second call fails", test_breaker_every_second);
-    CU_add_test(s, "slow calls", test_breaker_slow);
-    CU_add_test(s, "the window is a setting", test_breaker_window);
-    CU_add_test(s, "4xx never trips", test_breaker_4xx);
-    CU_add_test(s, "one probe at a time", test_breaker_probe);
-    CU_add_test(s, "cancelled and late probes leak no place", test_breaker_probe_leak);
-    CU_add_test(s, "attempts of before the opening", test_breaker_old_attempts);
-    CU_add_test(s, "target keys", test_target_keys);
-    CU_add_test(s, "public addresses", test_guard);
-    CU_add_test(s, "opened addresses", test_guard_opened);
-    CU_add_test(s, "header lines", test_headers);
-    CU_add_test(s, "answers to the upgrade", test_upgrade);
-    CU_add_test(s, "WebSocket URLs", test_ws_urls);
-    CU_add_test(s, "Cache-Control", test_cache_control);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"a dead target: 5 attempts, then one per window", test_breaker_dead},
+        {"the share of failures is a setting", test_breaker_rate},
+        {"reset by an operator", test_breaker_reset},
+        {"quantiles of late attempts", test_latency},
+        {"jitter stays within 20 %", test_breaker_jitter},
+        {"every second call fails", test_breaker_every_second},
+        {"slow calls", test_breaker_slow},
+        {"the window is a setting", test_breaker_window},
+        {"4xx never trips", test_breaker_4xx},
+        {"one probe at a time", test_breaker_probe},
+        {"cancelled and late probes leak no place", test_breaker_probe_leak},
+        {"attempts of before the opening", test_breaker_old_attempts},
+        {"target keys", test_target_keys},
+        {"public addresses", test_guard},
+        {"opened addresses", test_guard_opened},
+        {"header lines", test_headers},
+        {"answers to the upgrade", test_upgrade},
+        {"WebSocket URLs", test_ws_urls},
+        {"Cache-Control", test_cache_control},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"lane rules", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* What a lane does with one target, over real sockets: the cold dead one, the adaptive limit, recovery. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -10,6 +9,7 @@
 #include "base/metrics.h"
 #include "lane/http/lane_int.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 #define CALLS 64
 
@@ -603,22 +603,20 @@ static void test_readers(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("targets of a lane", NULL, NULL);
-    CU_add_test(s, "a cold dead target gets five attempts", test_cold_dead);
-    CU_add_test(s, "a slow target leaves room for others", test_slow_leaves_room);
-    CU_add_test(s, "slow calls open a breaker", test_slow_calls);
-    CU_add_test(s, "ramp after a recovery", test_ramp);
-    CU_add_test(s, "probes leak no slot", test_probe_slots);
-    CU_add_test(s, "the table of breakers", test_table);
-    CU_add_test(s, "the table's bound", test_table_bound);
-    CU_add_test(s, "reset", test_reset);
-    CU_add_test(s, "lanes: quantiles and reasons", test_status);
-    CU_add_test(s, "their number, and how long they are kept", test_many);
-    CU_add_test(s, "readers beside", test_readers);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"a cold dead target gets five attempts", test_cold_dead},
+        {"a slow target leaves room for others", test_slow_leaves_room},
+        {"slow calls open a breaker", test_slow_calls},
+        {"ramp after a recovery", test_ramp},
+        {"probes leak no slot", test_probe_slots},
+        {"the table of breakers", test_table},
+        {"the table's bound", test_table_bound},
+        {"reset", test_reset},
+        {"lanes: quantiles and reasons", test_status},
+        {"their number, and how long they are kept", test_many},
+        {"readers beside", test_readers},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"targets of a lane", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* Photos in pieces: a table of faults, bounds, and random orders. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +6,7 @@
 #include "base/base64.h"
 #include "base/magic.h"
 #include "session/photos.h"
+#include "unit.h"
 
 static const struct photo_limits limits = {.waiting = 3, .bytes = 20000, .photo = 4000, .time_ms = 1000};
 static unsigned char *data;
@@ -157,16 +157,13 @@ static void test_random(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("photos", NULL, NULL);
-    CU_add_test(s, "out of order, and again", test_orders);
-    CU_add_test(s, "faults", test_faults);
-    CU_add_test(s, "bounds in number, bytes and time", test_bounds);
-    CU_add_test(s, "random cuts and orders", test_random);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"out of order, and again", test_orders},
+        {"faults", test_faults},
+        {"bounds in number, bytes and time", test_bounds},
+        {"random cuts and orders", test_random},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"photos", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,51 +1,11 @@
 /* Where users are, and where conversations were, in the store. */
-#include <CUnit/Basic.h>
 #include <math.h>
 
 #include "base/json.h"
 #include "base/log.h"
 #include "base/magic.h"
+#include "fixture_store.h"
 #include "store/places.h"
-#include "unit_db.h"
-
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
-
-static void opened(void)
-{
-    char err[512];
-    bool aside;
-    struct store_config c = {.path = path, .commit_ms = 1};
-    s = store_open(&c, &aside, err, sizeof(err));
-    if (s == NULL)
-        fprintf(stderr, "open: %s\n", err);
-    CU_ASSERT_FATAL(s != NULL && store_start(s));
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-places-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
 
 struct answer {
     _Atomic int n;
@@ -112,29 +72,29 @@ static struct answer get(const char *uid)
 
 static void test_users(void)
 {
-    opened();
+    CU_ASSERT_FATAL(fixture_open());
     CU_ASSERT_FALSE(get("u").there);
     CU_ASSERT_EQUAL(set("u", 52.520006599999998, 13.404954, 1000), OMID_OK);
     CU_ASSERT_EQUAL(set("u", -90, 180, 2000), OMID_OK);
     CU_ASSERT_EQUAL(set("v", 52.520006599999998, 13.404954, 3000), OMID_OK);
-    closed();
-    opened();
+    fixture_close();
+    CU_ASSERT_FATAL(fixture_open());
     struct answer a = get("u");
     CU_ASSERT_TRUE(a.there && a.place.latitude == -90 && a.place.longitude == 180 && a.place.updated_ms == 2000);
     a = get("v");
     CU_ASSERT_TRUE(a.there && a.place.latitude == 52.520006599999998 && a.place.longitude == 13.404954);
-    closed();
+    fixture_close();
 }
 
 static void test_refused(void)
 {
     const double bad[][2] = {{90.0001, 0}, {-90.0001, 0}, {0, 180.0001}, {0, -180.0001},
                              {NAN, 0},     {0, NAN},      {INFINITY, 0}, {0, -INFINITY}};
-    opened();
+    CU_ASSERT_FATAL(fixture_open());
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         CU_ASSERT_EQUAL(set("u", bad[i][0], bad[i][1], 1), OMID_EINVAL);
     CU_ASSERT_EQUAL(set("", 1, 1, 1), OMID_EINVAL);
-    closed();
+    fixture_close();
 }
 
 static void test_conversations(void)
@@ -142,7 +102,7 @@ static void test_conversations(void)
     static const char place[] = "{\"latitude\":1.5,\"longitude\":-2,\"address\":\"\xc3\x84 1\"}";
     struct answer a = {0};
     const struct store_open_params p = {.uid = "u", .now_ms = clock_wall_ms(), .timeout_ms = 1000};
-    opened();
+    CU_ASSERT_FATAL(fixture_open());
     CU_ASSERT_EQUAL_FATAL(store_conversation_open(s, &p, lp, on_opened, &a), OMID_OK);
     CU_ASSERT_TRUE_FATAL(WAIT_FOR(a.n == 1));
     struct answer b = {0}, c = {0}, d = {0};
@@ -165,21 +125,18 @@ static void test_conversations(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(out.data, expected));
     buf_free(&out);
     store_conversation_free(&d.c);
-    closed();
+    fixture_close();
 }
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    CU_pSuite u = CU_add_suite("places", setup, teardown);
-    CU_add_test(u, "of users", test_users);
-    CU_add_test(u, "refused", test_refused);
-    CU_add_test(u, "of conversations", test_conversations);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"of users", test_users},
+        {"refused", test_refused},
+        {"of conversations", test_conversations},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"places", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "host_rig.h"
+#include "unit.h"
 
 struct client {
     struct rig *rig;
@@ -286,11 +287,5 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"plugin_routes", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    return unit_run(suites);
 }

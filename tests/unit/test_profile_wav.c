@@ -1,12 +1,12 @@
 /* Uploaded recordings: all formats that are taken, and the many ways to be none. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/wav.h"
+#include "formats/wav.h"
 #include "session/profile_wav.h"
+#include "unit.h"
 
 #define MAX ((size_t)1 << 25)
 
@@ -179,15 +179,14 @@ static void test_bad(void)
 int main(void)
 {
     file = malloc(MAX);
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("profile_wav", NULL, NULL);
-    CU_add_test(suite, "formats", test_formats);
-    CU_add_test(suite, "lengths", test_lengths);
-    CU_add_test(suite, "what is none", test_bad);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
+    CU_TestInfo tests[] = {
+        {"formats", test_formats},
+        {"lengths", test_lengths},
+        {"what is none", test_bad},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"profile_wav", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    int rc = unit_run(suites);
     free(file);
-    return failed ? 1 : 0;
+    return rc;
 }

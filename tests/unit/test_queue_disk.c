@@ -4,6 +4,7 @@
 #include <errno.h>
 
 #include "queue_rig.h"
+#include "unit.h"
 
 static _Atomic int sync_fails, write_fails; /* errno; 0: they work */
 static _Atomic unsigned syncs;
@@ -333,18 +334,15 @@ static void test_large(void)
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("queue disk", setup, teardown);
-    CU_add_test(s, "syncs fail", test_sync_fails);
-    CU_add_test(s, "no space", test_no_space);
-    CU_add_test(s, "writes fail", test_write_fails);
-    CU_add_test(s, "synced before it is told", test_synced_before_told);
-    CU_add_test(s, "dead letters while it fails", test_dead_while_failing);
-    CU_add_test(s, "large jobs are written once", test_large);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"syncs fail", test_sync_fails},
+        {"no space", test_no_space},
+        {"writes fail", test_write_fails},
+        {"synced before it is told", test_synced_before_told},
+        {"dead letters while it fails", test_dead_while_failing},
+        {"large jobs are written once", test_large},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"queue disk", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,6 @@
 /* The durable queue: several jobs at once, receipts, strict order, rates, and a file of the first schema. */
 #include "queue_rig.h"
+#include "unit.h"
 
 /* ---------------------------------------------------------------- several at once */
 
@@ -282,18 +283,15 @@ static void test_first_version(void)
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("queue order", setup, teardown);
-    CU_add_test(s, "all or none", test_all_or_none);
-    CU_add_test(s, "receipts", test_receipts);
-    CU_add_test(s, "bad batches", test_bad_batches);
-    CU_add_test(s, "ordered", test_ordered);
-    CU_add_test(s, "ordered, many", test_ordered_many);
-    CU_add_test(s, "a file of the first version", test_first_version);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"all or none", test_all_or_none},
+        {"receipts", test_receipts},
+        {"bad batches", test_bad_batches},
+        {"ordered", test_ordered},
+        {"ordered, many", test_ordered_many},
+        {"a file of the first version", test_first_version},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"queue order", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

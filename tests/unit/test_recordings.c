@@ -1,52 +1,12 @@
 /* Recordings made offline in the store: known again, taken up, merged into conversations by time, forgotten. */
-#include <CUnit/Basic.h>
 #include <math.h>
 
 #include "base/magic.h"
+#include "fixture_store.h"
 #include "store/recordings.h"
-#include "unit_db.h"
 
 #define T0 INT64_C(1767268800000)
 #define TIMEOUT 120000
-
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
-
-static void fresh(void)
-{
-    char err[256];
-    bool aside;
-    unit_rm_dir(dir);
-    mkdir(dir, 0700);
-    struct store_config c = {.path = path, .commit_ms = 1};
-    s = store_open(&c, &aside, err, sizeof(err));
-    CU_ASSERT_FATAL(s != NULL && store_start(s));
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-recordings-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
 
 struct answer {
     _Atomic int times;
@@ -195,7 +155,7 @@ static void test_known_again(void)
     static const char *const both[] = {"f1", "f2"}, *const one[] = {"f2"};
     struct buf b = BUF_INIT(0);
     char err[128];
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000a", 2, both), OMID_OK);
     CU_ASSERT(!a.again[0] && !a.again[1]);
     CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000b", 1, one), OMID_OK);
@@ -223,26 +183,26 @@ static void test_known_again(void)
     buf_free(&b);
     st.n = 12345;
     CU_ASSERT_EQUAL(set(&st), OMID_ENOTSUP);
-    closed();
+    fixture_close();
 }
 
 /* One who has uploaded much leaves room for who comes later. */
 static void test_fair(void)
 {
     static const char *const many[] = {"a1", "a2", "a3", "a4", "a5", "a6", "a7", "a8"}, *const one[] = {"b1"};
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-00000000000a", 8, many), OMID_OK);
     CU_ASSERT_EQUAL(due(T0, 0), 8);
     int64_t first = a.row[0], second = a.row[1];
     CU_ASSERT_EQUAL(put("ben", "c0000000-0000-4000-8000-00000000000b", 1, one), OMID_OK);
     CU_ASSERT_EQUAL(due(T0, 0), 8);
     CU_ASSERT(a.row[0] == first && a.row[1] == first + 8 && a.row[2] == second);
-    closed();
+    fixture_close();
 }
 
 static void test_times(void)
 {
-    fresh();
+    fixture_fresh();
     int64_t n = recording("f1");
     struct store_recording_state st = {.n = n, .status = RECORDING_WAITING, .attempts = 1, .not_before_ms = T0 + 5000};
     CU_ASSERT_EQUAL(set(&st), OMID_OK);
@@ -256,12 +216,12 @@ static void test_times(void)
     CU_ASSERT_EQUAL(set(&st), OMID_OK);
     CU_ASSERT_EQUAL(due(T0, T0 + 1), 0);
     CU_ASSERT_EQUAL(set(&st), OMID_ENOTSUP);
-    closed();
+    fixture_close();
 }
 
 static void test_groups(void)
 {
-    fresh();
+    fixture_fresh();
     int64_t n = recording("f1");
     static const double at[] = {0, 100, 300, 301};
     CU_ASSERT_EQUAL(merge(n, "ann", 4, at), OMID_OK);
@@ -298,12 +258,12 @@ static void test_groups(void)
     static const double same[] = {0};
     CU_ASSERT_EQUAL(merge(o, "ben", 1, same), OMID_OK);
     CU_ASSERT(strcmp(a.id[0], first) != 0);
-    closed();
+    fixture_close();
 }
 
 static void test_unusable(void)
 {
-    fresh();
+    fixture_fresh();
     int64_t n = recording("f1");
     static const double back[] = {5, 1}, none[] = {NAN}, far[] = {INFINITY};
     CU_ASSERT_EQUAL(merge(n, "ann", 0, back), OMID_EINVAL);
@@ -312,7 +272,7 @@ static void test_unusable(void)
     CU_ASSERT_EQUAL(merge(n, "ann", 1, far), OMID_EINVAL);
     CU_ASSERT_EQUAL(merge(999, "ann", 1, back), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(put("ann", "x", 0, NULL), OMID_EINVAL);
-    closed();
+    fixture_close();
 }
 
 int main(void)
@@ -320,11 +280,6 @@ int main(void)
     CU_TestInfo tests[] = {
         {"known again", test_known_again},         {"in turn", test_fair},      {"times", test_times},
         {"groups and conversations", test_groups}, {"unusable", test_unusable}, CU_TEST_INFO_NULL};
-    CU_SuiteInfo suites[] = {{"recordings", setup, teardown, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_SuiteInfo suites[] = {{"recordings", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

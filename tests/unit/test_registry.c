@@ -1,5 +1,4 @@
 /* The registry: what is kept, what is looked up meanwhile, secrets that end, failures that disable. */
-#include <CUnit/Basic.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -7,16 +6,13 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/magic.h"
+#include "fixture_store.h"
 #include "store/registry.h"
-#include "unit_db.h"
 
 #define HOUR INT64_C(3600000)
 #define SECRET1 "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
 #define SECRET2 "whsec_ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8="
 
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
 static struct registry *r;
 static _Atomic int told;
 static char told_id[80], told_reason[128], told_uid[80];
@@ -41,7 +37,6 @@ static const struct registry_config config = {.max_apps = 4,
 static bool opened(void)
 {
     char err[512];
-    bool aside;
     struct store_config c = {.path = path, .commit_ms = 1};
     s = store_open(&c, &aside, err, sizeof(err));
     r = s != NULL ? registry_new(s, &config, err, sizeof(err)) : NULL;
@@ -56,25 +51,6 @@ static void closed(void)
     store_stop(s);
     registry_free(&r);
     store_free(&s);
-}
-
-static int setup(void)
-{
-    log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    snprintf(dir, sizeof(dir), "/tmp/omid-registry-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
 }
 
 static void fresh(void)
@@ -591,20 +567,18 @@ static void test_after_stop(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("registry", setup, teardown);
-    CU_add_test(suite, "kept", test_kept);
-    CU_add_test(suite, "a webhook that fails", test_webhook_fails);
-    CU_add_test(suite, "an app that fails", test_app_fails);
-    CU_add_test(suite, "rotation", test_rotation);
-    CU_add_test(suite, "bounds", test_bounds);
-    CU_add_test(suite, "seeds", test_seeds);
-    CU_add_test(suite, "checks", test_checks);
-    CU_add_test(suite, "threads", test_threads);
-    CU_add_test(suite, "after the stop", test_after_stop);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"kept", test_kept},
+        {"a webhook that fails", test_webhook_fails},
+        {"an app that fails", test_app_fails},
+        {"rotation", test_rotation},
+        {"bounds", test_bounds},
+        {"seeds", test_seeds},
+        {"checks", test_checks},
+        {"threads", test_threads},
+        {"after the stop", test_after_stop},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"registry", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

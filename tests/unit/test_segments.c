@@ -1,6 +1,5 @@
 /* How segments combine: a table of cases, and properties over random transcripts: no text lost or doubled, time never
  * backwards. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 #include "base/utf8.h"
 #include "session/extract.h"
 #include "session/segments.h"
+#include "unit.h"
 
 #define P "p1"
 
@@ -413,6 +413,27 @@ static void test_names_when_appended(void)
 }
 
 /* A provider's text may be anything, a client's name of one longer than is kept. */
+static void test_heard_by(void)
+{
+    static const struct {
+        uint64_t first, second, both;
+    } cases_heard[] = {{3, 3, 3}, {3, 4, 0}, {0, 4, 0}, {3, 0, 0}};
+    for (size_t i = 0; i < sizeof cases_heard / sizeof cases_heard[0]; i++) {
+        struct segment_list stored = {0}, batch = {0};
+        struct id_list gone = {0};
+        struct segment *a = make(0, "hello", 0, 1), *b = make(0, "there", 1, 2);
+        a->heard_by = cases_heard[i].first;
+        b->heard_by = cases_heard[i].second;
+        CU_ASSERT_TRUE(segment_list_push(&stored, a) && segment_list_push(&batch, b));
+        CU_ASSERT_TRUE(segments_merge(&stored, &batch, &gone));
+        CU_ASSERT_EQUAL_FATAL(stored.n, 1);
+        CU_ASSERT_EQUAL(stored.item[0]->heard_by, cases_heard[i].both);
+        segment_list_free(&stored);
+        segment_list_free(&batch);
+        id_list_free(&gone);
+    }
+}
+
 static void test_nothing_but_utf8(void)
 {
     char name[64] = "x";
@@ -452,25 +473,27 @@ static void test_place(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("segments", NULL, NULL);
-    CU_add_test(s, "table of cases", test_cases);
-    CU_add_test(s, "another provider stays apart", test_other_provider_stays_apart);
-    CU_add_test(s, "the owner on two speakers is one", test_owner_on_two_speakers);
-    CU_add_test(s, "only what changed is unseen", test_unseen);
-    CU_add_test(s, "no text grows without a bound", test_no_text_without_bound);
-    CU_add_test(s, "nothing lost or doubled", test_nothing_lost_or_doubled);
-    CU_add_test(s, "the client's view is the stored one, in any order", test_views_agree);
-    CU_add_test(s, "names when segments are appended", test_names_when_appended);
-    CU_add_test(s, "nothing but UTF-8", test_nothing_but_utf8);
-    CU_add_test(s, "in any order, in its place", test_place);
-    s = CU_add_suite("extractive summary", NULL, NULL);
-    CU_add_test(s, "title and overview", test_extract);
-    CU_add_test(s, "odd texts", test_extract_odd);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"table of cases", test_cases},
+        {"another provider stays apart", test_other_provider_stays_apart},
+        {"the owner on two speakers is one", test_owner_on_two_speakers},
+        {"only what changed is unseen", test_unseen},
+        {"no text grows without a bound", test_no_text_without_bound},
+        {"nothing lost or doubled", test_nothing_lost_or_doubled},
+        {"the client's view is the stored one, in any order", test_views_agree},
+        {"names when segments are appended", test_names_when_appended},
+        {"who has heard it, when segments are appended", test_heard_by},
+        {"nothing but UTF-8", test_nothing_but_utf8},
+        {"in any order, in its place", test_place},
+        CU_TEST_INFO_NULL,
+    };
+    CU_TestInfo summary[] = {
+        {"title and overview", test_extract},
+        {"odd texts", test_extract_odd},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"segments", NULL, NULL, NULL, NULL, tests},
+                             {"extractive summary", NULL, NULL, NULL, NULL, summary},
+                             CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,6 +1,5 @@
 /* sphinx against a mock host, with the real model and real recordings (Debian: pocketsphinx-en-us, -testdata). Skipped,
  * with exit status 77, where they are not installed. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "mock_host.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -754,10 +754,5 @@ int main(void)
         fprintf(stderr, "skipped: needs the Debian packages pocketsphinx-en-us and pocketsphinx-testdata\n");
         return 77;
     }
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* storage on a mock host, and its codecs, names and index by themselves. */
-#include <CUnit/Basic.h>
 #include <dirent.h>
 #include <math.h>
 #include <string.h>
@@ -8,6 +7,7 @@
 
 #include "mock_host.h"
 #include "plugins/storage/storage.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -159,14 +159,18 @@ static void test_index(void)
         CU_ASSERT_TRUE(there[i - 1].start_ms < there[i].start_ms);
     CU_ASSERT_STRING_EQUAL(there[6].name, "a/b c.wav");
     CU_ASSERT_EQUAL(there[6].crc, 9);
+    p.start_ms = 500; /* comes while the first ones are deleted */
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p));
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, 4));
     pieces_free(there, n);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, 4001)); /* 0..2: they end at 1..3 s; 3 ends at 4000 */
     CU_ASSERT_TRUE(index_load(&sh, "ann", CONV, &there, &n));
-    CU_ASSERT_EQUAL(n, 3);
-    pieces_free(there, n);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX));
+    CU_ASSERT_EQUAL_FATAL(n, 4);
+    CU_ASSERT_EQUAL(there[0].start_ms, 500);
+    CU_ASSERT_EQUAL(there[1].start_ms, 4000);
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, n));
     CU_ASSERT_EQUAL(access(path, F_OK), -1);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX)); /* nothing is left to cut */
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, n)); /* nothing is left to cut */
+    pieces_free(there, n);
     CU_ASSERT_FALSE(tombstone_there(&sh, "ann", CONV));
     CU_ASSERT_TRUE(tombstone_make(&sh, "ann", CONV));
     CU_ASSERT_FALSE(tombstone_there(&sh, "bob", CONV)); /* nobody else's of this id */
@@ -345,6 +349,28 @@ static void test_batch_to_bucket(void)
     end(&r);
 }
 
+/* All its audio came before its conversation was known, and nothing comes after it. */
+static void test_conversation_known_late(void)
+{
+    struct rig r;
+    begin(&r, "path");
+    run_all(&r);
+    for (int i = 0; i < 10; i++)
+        hear(&r, "s", "", 1000000 + 100 * i, 7);
+    mock_advance(r.m, 60000);
+    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0); /* nothing that could be found again */
+    tell(&r, OMID_EVENT_CONVERSATION_START, "another", CONV);
+    tell(&r, OMID_EVENT_CONVERSATION_START, "s", CONV);
+    mock_advance(r.m, 60000);
+    run_all(&r);
+    CU_ASSERT_TRUE(mock_count(r.m, "spool_bytes", "added") > 32000);
+    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    run_all(&r);
+    CU_ASSERT_EQUAL(mock_job_count(r.m), 1);
+    CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 0);
+    end(&r);
+}
+
 static void test_host_style_and_gaps(void)
 {
     struct rig r;
@@ -373,6 +399,192 @@ static void test_host_style_and_gaps(void)
             seen |= strcmp(url + strlen(url) - 8, urls[k]) == 0 ? 1u << k : 0;
     }
     CU_ASSERT_EQUAL(seen, 7); /* none took another's place */
+    end(&r);
+}
+
+/* A batch that is stored in the bucket, in this second. */
+static void store_one(struct rig *r, const char *conv, int64_t at_ms)
+{
+    size_t job = mock_job_count(r->m), request = mock_http_count(r->m);
+    for (int i = 0; i < 10; i++)
+        hear(r, "s", conv, at_ms + 100 * i, (int16_t)(i + 1));
+    tell(r, OMID_EVENT_SESSION_END, "s", NULL);
+    run_all(r);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r->m), job + 1);
+    mock_job_ack(r->m, job, OMID_OK);
+    mock_job_run(r->in, job, 1);
+    run_all(r);
+    CU_ASSERT_EQUAL_FATAL(mock_http_count(r->m), request + 1);
+    mock_http_answer(r->m, request, 200, "");
+    run_all(r);
+}
+
+/* However many walks find it, however long the bucket is down: one job for the same recordings. */
+static void test_kept_for_so_long(void)
+{
+    const int64_t start = INT64_C(1700000000000);
+    enum omid_job_outcome outcome;
+    struct rig r = {0};
+    r.m = mock_new(&omid_plugin);
+    mock_conf(r.m, "bucket", "recordings");
+    mock_conf(r.m, "endpoint", "https://store.example.com");
+    mock_conf(r.m, "access_key", "AKID");
+    mock_conf(r.m, "secret_key", "secret");
+    mock_conf(r.m, "keep", "10s");
+    mock_conf(r.m, "keep_check", "5s");
+    CU_ASSERT_EQUAL_FATAL(mock_configure(r.m), OMID_OK);
+    r.in = mock_start(r.m);
+    run_all(&r);
+    store_one(&r, CONV, start);
+    store_one(&r, CONV, start + 20000);
+    for (int i = 0; i < 100 && mock_job_count(r.m) < 3; i++) {
+        mock_advance(r.m, 1000);
+        run_all(&r);
+    }
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 3);
+    CU_ASSERT_STRING_EQUAL(mock_job(r.m, 2)->type, "delete");
+    char name[512];
+    snprintf(name, sizeof(name), "%s", mock_job(r.m, 2)->name);
+    mock_job_ack(r.m, 2, OMID_OK);
+    struct omid_job_run *run = mock_job_run(r.in, 2, 1);
+    run_all(&r);
+    mock_http_answer(r.m, 2, 503, "");
+    CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
+    CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
+    for (int i = 0; i < 12; i++) { /* meanwhile the second one becomes too old as well */
+        size_t jobs = mock_job_count(r.m);
+        mock_advance(r.m, 2000);
+        run_all(&r);
+        for (; jobs < mock_job_count(r.m); jobs++) {
+            CU_ASSERT_STRING_EQUAL(mock_job(r.m, jobs)->name, name); /* the queue knows it */
+            mock_job_ack(r.m, jobs, OMID_OK);
+        }
+    }
+    run = mock_job_run(r.in, 2, 2);
+    run_all(&r);
+    CU_ASSERT_STRING_EQUAL(mock_http(r.m, 3)->method, "DELETE");
+    mock_http_answer(r.m, 3, 204, "");
+    run_all(&r);
+    CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
+    CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
+    size_t jobs = mock_job_count(r.m);
+    for (int i = 0; i < 12 && mock_job_count(r.m) == jobs; i++) {
+        mock_advance(r.m, 2000);
+        run_all(&r);
+    }
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), jobs + 1); /* what is left has a job of its own */
+    CU_ASSERT_STRING_NOT_EQUAL(mock_job(r.m, jobs)->name, name);
+    mock_job_ack(r.m, jobs, OMID_OK);
+    end(&r);
+}
+
+/* The queue takes no jobs, and the deletion is told again and again: one waits, and each telling tries it. */
+static void test_deleted_again(void)
+{
+    struct rig r;
+    begin(&r, "path");
+    run_all(&r);
+    mock_job_refuse(r.m, OMID_EFULL);
+    for (int i = 0; i < 50; i++)
+        tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    const struct instance *in = mock_state(r.in);
+    CU_ASSERT_EQUAL(in->n_enqueues, 1);
+    mock_job_refuse(r.m, OMID_OK);
+    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1); /* within the call: its fence comes next */
+    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    CU_ASSERT_EQUAL(mock_job_count(r.m), 1);
+    mock_job_ack(r.m, 0, OMID_EFULL);
+    CU_ASSERT_EQUAL(in->n_enqueues, 1);
+    mock_advance(r.m, 2000);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2);
+    mock_job_ack(r.m, 1, OMID_OK);
+    CU_ASSERT_EQUAL(in->n_enqueues, 0);
+    end(&r);
+}
+
+static struct loaded brought;
+static unsigned times_brought;
+
+static void on_brought(void *arg, struct loaded *l)
+{
+    (void)arg;
+    brought = *l;
+    times_brought++;
+}
+
+static void forget_brought(void)
+{
+    free(brought.pcm);
+    free(brought.raw);
+    brought = (struct loaded){0};
+    times_brought = 0;
+}
+
+/* Where there is room for nothing, not even for a timer that would tell it. */
+static void test_load_without_memory(void)
+{
+    struct rig r;
+    struct piece p = {.rate = RATE, .samples = 16000, .bytes = 32044, .where = 'b', .name = (char[]){"k.wav"}};
+    struct recording rec = {.uid = "ann", .conv = CONV};
+    begin(&r, "path");
+    run_all(&r);
+    struct instance *in = mock_state(r.in);
+    mock_http_refuse(r.m, OMID_EFULL);
+    struct load *l = load_pcm(in, &rec, &p, on_brought, NULL);
+    CU_ASSERT_PTR_NOT_NULL(l);
+    CU_ASSERT_EQUAL(times_brought, 0);
+    mock_advance(r.m, 1);
+    CU_ASSERT_EQUAL(times_brought, 1);
+    CU_ASSERT_STRING_EQUAL(brought.error, "the lane is full");
+    mock_timers_refuse(r.m, true);
+    CU_ASSERT_PTR_NULL(load_pcm(in, &rec, &p, on_brought, NULL));
+    CU_ASSERT_PTR_NULL(load_raw(in, &rec, &p, 100, 100, on_brought, NULL));
+    mock_http_refuse(r.m, OMID_OK);
+    /* It comes, and then the executor is full. */
+    CU_ASSERT_PTR_NOT_NULL_FATAL(load_pcm(in, &rec, &p, on_brought, NULL));
+    mock_exec_mode(r.m, MOCK_EXEC_FULL);
+    mock_http_answer(r.m, 0, 206, "RIFF");
+    CU_ASSERT_EQUAL(times_brought, 2);
+    CU_ASSERT_STRING_EQUAL(brought.error, "the executor is full");
+    mock_exec_mode(r.m, MOCK_EXEC_HELD);
+    mock_timers_refuse(r.m, false);
+    CU_ASSERT_EQUAL(mock_count(r.m, "reads", "failed"), 4);
+    forget_brought();
+    end(&r);
+}
+
+/* A store that gives the whole object whatever was asked for, or less than it has. */
+static void test_no_ranges(void)
+{
+    static const struct {
+        int status;
+        const char *body, *got; /* NULL: an error */
+    } answers[] = {{206, "3456", "3456"}, {206, "34567", "3456"},
+                   {206, "34", "34"},     {200, "0123456789", "3456"},
+                   {200, "01234", "34"},  {200, "012", NULL},
+                   {200, "", NULL},       {206, "", NULL},
+                   {204, "", NULL},       {416, "<Code>InvalidRange</Code>", NULL}};
+    struct rig r;
+    struct piece p = {.rate = RATE, .samples = 16000, .bytes = 10, .where = 'b', .name = (char[]){"k.ogg"}};
+    struct recording rec = {.uid = "ann", .conv = CONV};
+    begin(&r, "path");
+    run_all(&r);
+    for (size_t i = 0; i < LEN(answers); i++) {
+        CU_ASSERT_PTR_NOT_NULL_FATAL(load_raw(mock_state(r.in), &rec, &p, 3, 4, on_brought, NULL));
+        CU_ASSERT_PTR_NOT_NULL(strstr(mock_http(r.m, i)->headers, "Range: bytes=3-6\n"));
+        mock_http_answer(r.m, i, answers[i].status, answers[i].body);
+        run_all(&r);
+        CU_ASSERT_EQUAL_FATAL(times_brought, 1);
+        CU_ASSERT_EQUAL(brought.rc, answers[i].got != NULL ? OMID_OK : OMID_ERR);
+        if (answers[i].got != NULL) {
+            CU_ASSERT_EQUAL_FATAL(brought.len, strlen(answers[i].got));
+            CU_ASSERT_EQUAL(memcmp(brought.raw, answers[i].got, brought.len), 0);
+        } else {
+            CU_ASSERT_TRUE(brought.error[0] != '\0');
+        }
+        forget_brought();
+    }
     end(&r);
 }
 
@@ -410,18 +622,21 @@ static void test_memory_bound(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("storage", NULL, NULL);
-    CU_add_test(s, "names that lead nowhere, sums, heads", test_names);
-    CU_add_test(s, "codecs", test_codecs);
-    CU_add_test(s, "the index", test_index);
-    CU_add_test(s, "configuration", test_configuration);
-    CU_add_test(s, "a batch to the bucket, and away", test_batch_to_bucket);
-    CU_add_test(s, "the bucket before the host; gaps, two sessions", test_host_style_and_gaps);
-    CU_add_test(s, "memory is bounded, and the loss told", test_memory_bound);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    CU_TestInfo tests[] = {
+        {"names that lead nowhere, sums, heads", test_names},
+        {"codecs", test_codecs},
+        {"the index", test_index},
+        {"configuration", test_configuration},
+        {"a batch to the bucket, and away", test_batch_to_bucket},
+        {"a conversation that is known after its audio", test_conversation_known_late},
+        {"the bucket before the host; gaps, two sessions", test_host_style_and_gaps},
+        {"kept for so long: one job for the same", test_kept_for_so_long},
+        {"deleted, and told again while the queue is full", test_deleted_again},
+        {"read without memory", test_load_without_memory},
+        {"a store without ranges", test_no_ranges},
+        {"memory is bounded, and the loss told", test_memory_bound},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"storage", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

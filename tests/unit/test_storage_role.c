@@ -8,6 +8,7 @@
 #include "base/magic.h"
 #include "host/ask.h"
 #include "host_rig.h"
+#include "unit.h"
 
 #define CONV "c0000000-0000-4000-8000-000000000001"
 #define T0 INT64_C(1700000000000)
@@ -176,13 +177,11 @@ static void test_bad_writes(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("storage, role", NULL, NULL);
-    CU_add_test(s, "written and read", test_write_and_read);
-    CU_add_test(s, "what is not taken", test_bad_writes);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0;
+    CU_TestInfo tests[] = {
+        {"written and read", test_write_and_read},
+        {"what is not taken", test_bad_writes},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"storage, role", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* The store: conversations and segments, and what breaks around them. */
-#include <CUnit/Basic.h>
 #include <pthread.h>
 #include <signal.h>
 #include <sys/mman.h>
@@ -10,57 +9,10 @@
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/metrics.h"
+#include "fixture_store.h"
 #include "store/deleted.h"
-#include "store/store.h"
-#include "unit_db.h"
 
 #define NOW INT64_C(1769860800000) /* 2026-01-31T12:00:00Z */
-
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
-
-static bool opened(void)
-{
-    char err[512];
-    bool aside;
-    struct store_config c = {.path = path, .commit_ms = 2};
-    s = store_open(&c, &aside, err, sizeof(err));
-    if (s == NULL)
-        fprintf(stderr, "open: %s\n", err);
-    return s != NULL && store_start(s);
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-store-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
-
-static void fresh(void)
-{
-    unit_rm_dir(dir);
-    mkdir(dir, 0700);
-    CU_ASSERT_FATAL(opened());
-}
 
 /* ---------------------------------------------------------------- calls, waited for */
 
@@ -214,7 +166,7 @@ static const struct store_segment seg1 = {.id = "s1",
 static void test_open_new_and_resume(void)
 {
     char id[37];
-    fresh();
+    fixture_fresh();
     struct answer a = open_for("u1", NULL, NULL, NOW);
     CU_ASSERT_EQUAL(a.result, OMID_OK);
     CU_ASSERT(!a.resumed);
@@ -251,14 +203,14 @@ static void test_open_new_and_resume(void)
     CU_ASSERT_PTR_NOT_NULL_FATAL(c);
     CU_ASSERT_EQUAL(c->status, STORE_PROCESSING);
     store_conversation_free(&c);
-    closed();
+    fixture_close();
 }
 
 /* Two in progress (one was begun while the store did not answer): the asked-for wins, the other is processed. */
 static void test_open_asked(void)
 {
     char a_id[37], b_id[37];
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, a_id);
     id_uuid4(b_id);
     struct answer a = open_for("u", NULL, b_id, NOW + 1000);
@@ -277,7 +229,7 @@ static void test_open_asked(void)
     CU_ASSERT_EQUAL(a.n_stale, 1);
     CU_ASSERT_STRING_EQUAL(a.stale[0], b_id);
     store_conversation_free(&a.c);
-    closed();
+    fixture_close();
 }
 
 /* ---------------------------------------------------------------- segments */
@@ -287,7 +239,7 @@ static void test_segments(void)
     char id[37];
     struct store_segment both[] = {seg1, seg2}, changed = seg1;
     const char *const gone[] = {"s2"};
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
     CU_ASSERT_EQUAL(put(id, both, 2, NULL, 0, 0, 0), OMID_OK);
     struct store_conversation *c = get(id);
@@ -314,7 +266,7 @@ static void test_segments(void)
     CU_ASSERT_EQUAL(put("00000000-0000-4000-8000-000000000000", &seg1, 1, NULL, 0, 0, 0), OMID_ENOTSUP);
     changed.id = NULL;
     CU_ASSERT_EQUAL(put(id, &changed, 1, NULL, 0, 0, 0), OMID_EINVAL);
-    closed();
+    fixture_close();
 }
 
 /* ---------------------------------------------------------------- status */
@@ -338,7 +290,7 @@ static void test_status(void)
 {
     char id[37];
     struct answer a = {0};
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
     CU_ASSERT_EQUAL(count_json("in_progress"), 1);
     CU_ASSERT_EQUAL(set(id, STORE_PROCESSING, STORE_COMPLETED, "{}", NULL), OMID_ENOTSUP);
@@ -365,21 +317,21 @@ static void test_status(void)
     struct answer d = deleted_ones(1000);
     CU_ASSERT_EQUAL(d.n_due, 1);
     CU_ASSERT_STRING_EQUAL(d.due[0].id, id);
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM segment"), 0);
-    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(fixture_open());
     CU_ASSERT_EQUAL(deleted_ones(1).n_due, 1);
     CU_ASSERT_EQUAL(store_deleted(s, 0, lp, on_deleted, &d), OMID_EINVAL);
     CU_ASSERT_EQUAL(store_deleted(s, 1001, lp, on_deleted, &d), OMID_EINVAL);
     CU_ASSERT_EQUAL(store_deleted_forget(s, id), OMID_OK);
     CU_ASSERT_EQUAL(deleted_ones(1000).n_due, 0);
-    closed();
+    fixture_close();
 }
 
 static void test_due(void)
 {
     char id[20][37], uid[8];
-    fresh();
+    fixture_fresh();
     for (int i = 0; i < 20; i++) {
         snprintf(uid, sizeof(uid), "u%d", i);
         new_conversation(uid, NOW + i, id[i]);
@@ -411,7 +363,7 @@ static void test_due(void)
         CU_ASSERT(told[k] >= 1);
     for (int k = 10; k < 13; k++)
         CU_ASSERT_EQUAL(told[k], 5);
-    closed();
+    fixture_close();
 }
 
 /* ---------------------------------------------------------------- wire form */
@@ -496,7 +448,7 @@ static void test_poison_alone(void)
     char id[37], small[N][16];
     struct answer a[N] = {0};
     int ok = 0, failed = 0;
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
     memset(big, 'x', sizeof(big) - 1);
     struct stat st;
@@ -526,7 +478,7 @@ static void test_poison_alone(void)
     struct store_conversation *c = get(id);
     CU_ASSERT_EQUAL(c->n_segments, N - 1);
     store_conversation_free(&c);
-    closed();
+    fixture_close();
 }
 
 static void test_disk_full(void)
@@ -534,7 +486,7 @@ static void test_disk_full(void)
     char id[37], err[512];
     static char text[100000];
     struct store_segment g = seg1;
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
     memset(text, 'y', sizeof(text) - 1);
     struct stat st;
@@ -561,27 +513,26 @@ static void test_disk_full(void)
     unit_disk_limit(0);
     CU_ASSERT(WAIT_FOR(healthy())); /* by itself */
     CU_ASSERT_EQUAL(put(id, &g, 1, NULL, 0, NOW + 1, NOW + 1), OMID_OK);
-    closed();
+    fixture_close();
 }
 
 static void test_newer_and_broken(void)
 {
     char err[512], id[37];
-    bool aside;
     struct store_config c = {.path = path, .commit_ms = 2};
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
-    closed();
+    fixture_close();
     CU_ASSERT(unit_sql(path, "PRAGMA user_version=99"));
     CU_ASSERT_PTR_NULL(store_open(&c, &aside, err, sizeof(err)));
     CU_ASSERT(strstr(err, "version is 99") != NULL);
     CU_ASSERT(!aside);
     CU_ASSERT(unit_sql(path, "PRAGMA user_version=9"));
-    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(fixture_open());
     struct store_conversation *v = get(id);
     CU_ASSERT_PTR_NOT_NULL(v);
     store_conversation_free(&v);
-    closed();
+    fixture_close();
     struct stat st;
     CU_ASSERT_FATAL(stat(path, &st) == 0);
     CU_ASSERT_EQUAL(truncate(path, st.st_size - 5000), 0);
@@ -591,7 +542,7 @@ static void test_newer_and_broken(void)
     CU_ASSERT(unit_files(dir, "store.db.corrupt-") >= 1);
     CU_ASSERT_FATAL(store_start(s));
     new_conversation("u", NOW, id);
-    closed();
+    fixture_close();
 }
 
 /* After the stop: refused, not lost in silence. */
@@ -599,7 +550,7 @@ static void test_after_stop(void)
 {
     char id[37];
     struct answer a = {0};
-    fresh();
+    fixture_fresh();
     new_conversation("u", NOW, id);
     store_stop(s);
     CU_ASSERT_EQUAL(store_conversation_get(s, id, lp, on_got, &a), OMID_ECLOSED);
@@ -626,7 +577,7 @@ static void put_until_killed(void)
 {
     char sid[16];
     lp = loop_new("child");
-    if (lp == NULL || !loop_start(lp) || !opened())
+    if (lp == NULL || !loop_start(lp) || !fixture_open())
         _exit(1);
     for (;;) {
         uint32_t n = ledger->next++;
@@ -647,11 +598,11 @@ static void put_until_killed(void)
 static void test_kill_nine(void)
 {
     enum { KILLS = 12 };
-    fresh();
+    fixture_fresh();
     ledger = mmap(NULL, sizeof(*ledger), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     CU_ASSERT_FATAL(ledger != MAP_FAILED);
     new_conversation("u", NOW, ledger->id);
-    closed();
+    fixture_close();
     for (int k = 0; k < KILLS; k++) {
         int status = 0;
         uint32_t begin = ledger->next;
@@ -666,7 +617,7 @@ static void test_kill_nine(void)
         waitpid(pid, &status, 0);
         CU_ASSERT(WIFSIGNALED(status));
     }
-    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(fixture_open());
     struct store_conversation *c = get(ledger->id);
     CU_ASSERT_PTR_NOT_NULL_FATAL(c);
     uint32_t stored = 0, lost = 0, all = ledger->next;
@@ -682,7 +633,7 @@ static void test_kill_nine(void)
     CU_ASSERT_EQUAL(lost, 0);
     free(there);
     store_conversation_free(&c);
-    closed();
+    fixture_close();
     munmap(ledger, sizeof(*ledger));
 }
 
@@ -714,7 +665,7 @@ static void test_threads(void)
 {
     pthread_t t[4];
     int n[4] = {0, 1, 2, 3};
-    fresh();
+    fixture_fresh();
     for (int i = 0; i < 4; i++)
         CU_ASSERT_EQUAL(pthread_create(&t[i], NULL, in_order, &n[i]), 0);
     for (int i = 0; i < 4; i++) {
@@ -726,31 +677,28 @@ static void test_threads(void)
     metrics_render(&b);
     CU_ASSERT(b.data != NULL && strstr(b.data, "omid_store_conversations{status=\"in_progress\"} 4") != NULL);
     buf_free(&b);
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM segment"), 400);
 }
 
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite suite = CU_add_suite("store", setup, teardown);
-    CU_add_test(suite, "new and resumed", test_open_new_and_resume);
-    CU_add_test(suite, "the one asked for", test_open_asked);
-    CU_add_test(suite, "segments", test_segments);
-    CU_add_test(suite, "status", test_status);
-    CU_add_test(suite, "due", test_due);
-    CU_add_test(suite, "wire form", test_json);
-    CU_add_test(suite, "one fails alone", test_poison_alone);
-    CU_add_test(suite, "disk full", test_disk_full);
-    CU_add_test(suite, "newer and broken files", test_newer_and_broken);
-    CU_add_test(suite, "after the stop", test_after_stop);
-    CU_add_test(suite, "kill -9", test_kill_nine);
-    CU_add_test(suite, "threads", test_threads);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"new and resumed", test_open_new_and_resume},
+        {"the one asked for", test_open_asked},
+        {"segments", test_segments},
+        {"status", test_status},
+        {"due", test_due},
+        {"wire form", test_json},
+        {"one fails alone", test_poison_alone},
+        {"disk full", test_disk_full},
+        {"newer and broken files", test_newer_and_broken},
+        {"after the stop", test_after_stop},
+        {"kill -9", test_kill_nine},
+        {"threads", test_threads},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"store", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,5 +1,4 @@
 /* The store: what schema 2 adds (photos, messages, speakers, people, samples), a file of schema 1, and the readers. */
-#include <CUnit/Basic.h>
 #include <pthread.h>
 
 #include "base/base64.h"
@@ -7,8 +6,7 @@
 #include "base/json.h"
 #include "base/log.h"
 #include "base/magic.h"
-#include "store/store.h"
-#include "unit_db.h"
+#include "fixture_store.h"
 
 #define NOW INT64_C(1769860800000) /* 2026-01-31T12:00:00Z */
 
@@ -33,52 +31,6 @@ static const char schema_1[] =
     " NULL, NULL);"
     "INSERT INTO segment VALUES(1, 1, 's1', 'Kept.', 'SPEAKER_00', 0, 0, NULL, 'custom', 0.5, 1.5);"
     "PRAGMA application_id=1869441395; PRAGMA user_version=1;";
-
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
-
-static bool opened(void)
-{
-    char err[512];
-    bool aside;
-    struct store_config c = {.path = path, .commit_ms = 2};
-    s = store_open(&c, &aside, err, sizeof(err));
-    if (s == NULL)
-        fprintf(stderr, "open: %s\n", err);
-    return s != NULL && !aside && store_start(s);
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-content-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
-
-static void fresh(void)
-{
-    unit_rm_dir(dir);
-    mkdir(dir, 0700);
-    CU_ASSERT_FATAL(opened());
-}
 
 /* ---------------------------------------------------------------- calls, waited for */
 
@@ -204,7 +156,7 @@ static void test_schema_1(void)
     unit_rm_dir(dir);
     mkdir(dir, 0700);
     CU_ASSERT_FATAL(unit_sql(path, schema_1));
-    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(fixture_open() && !aside);
     struct store_conversation *c = get("c0000000-0000-4000-8000-000000000001");
     CU_ASSERT_PTR_NOT_NULL_FATAL(c);
     CU_ASSERT_EQUAL(c->status, STORE_COMPLETED);
@@ -219,10 +171,10 @@ static void test_schema_1(void)
     struct store_update u = {
         .conversation_id = "c0000000-0000-4000-8000-000000000002", .photo = &p, .n_photos = 1, .finished_ms = 9};
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 9);
-    CU_ASSERT_FATAL(opened()); /* once more, now as a file of the present schema */
-    closed();
+    CU_ASSERT_FATAL(fixture_open() && !aside); /* once more, now as a file of the present schema */
+    fixture_close();
 }
 
 static void test_photos(void)
@@ -234,7 +186,7 @@ static void test_photos(void)
     struct store_update u = {.conversation_id = A, .photo = p, .n_photos = 2, .finished_ms = NOW + 5};
     struct buf b = BUF_INIT(0);
     char err[512];
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(put(&u), OMID_ENOTSUP);
     begin("ann", A, NOW);
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
@@ -271,7 +223,7 @@ static void test_photos(void)
     CU_ASSERT_EQUAL(store_conversation_read_json(s, "ann", B, 1 << 20, &b, err, sizeof(err)), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(b.len, 0);
     buf_free(&b);
-    closed();
+    fixture_close();
 }
 
 static void test_speakers(void)
@@ -286,7 +238,7 @@ static void test_speakers(void)
         {.sample_id = "x2", .speaker_id = 0, .name = "", .segments = "[]", .created_ms = 6},
     };
     struct store_update u = {.conversation_id = A, .naming = n, .n_namings = 2};
-    fresh();
+    fixture_fresh();
     begin("ann", A, NOW);
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
@@ -305,7 +257,7 @@ static void test_speakers(void)
     n[0].name = ""; /* known already, no new name */
     u.n_namings = 1;
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM person"), 1);
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT name = 'Benjamin' AND uid = 'ann' AND created = 5 FROM person"), 1);
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM speaker_sample WHERE status = 0"), 5);
@@ -317,7 +269,7 @@ static void test_speakers(void)
 
 static void test_too_many_people(void)
 {
-    fresh();
+    fixture_fresh();
     begin("ann", A, NOW);
     struct store_naming n[50];
     char id[50][24], sample[50][24];
@@ -331,7 +283,7 @@ static void test_too_many_people(void)
         struct store_update u = {.conversation_id = A, .naming = n, .n_namings = 50};
         CU_ASSERT_EQUAL(put(&u), OMID_OK);
     }
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM person"), 1000);
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM speaker_sample"), 1000);
 }
@@ -342,7 +294,7 @@ static void test_messages(void)
     struct answer a = {0};
     struct buf b = BUF_INIT(0);
     char err[512], id[16];
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(store_message_add(s, A, &m, lp, on_result, &a), OMID_OK);
     CU_ASSERT_FATAL(WAIT_FOR(a.n == 1));
     CU_ASSERT_EQUAL(a.result, OMID_ENOTSUP);
@@ -366,7 +318,7 @@ static void test_messages(void)
     buf_free(&b);
     m.text = NULL;
     CU_ASSERT_EQUAL(store_message_add(s, A, &m, lp, NULL, NULL), OMID_EINVAL);
-    closed();
+    fixture_close();
 }
 
 static void test_find_and_delete(void)
@@ -382,7 +334,7 @@ static void test_find_and_delete(void)
                              .naming = &n,
                              .n_namings = 1,
                              .finished_ms = NOW};
-    fresh();
+    fixture_fresh();
     CU_ASSERT_STRING_EQUAL(find("ann", STORE_FIND_OPEN), "");
     begin("ann", A, NOW + 5);
     CU_ASSERT_STRING_EQUAL(find("ann", STORE_FIND_OPEN), ""); /* nothing in it */
@@ -400,7 +352,7 @@ static void test_find_and_delete(void)
     CU_ASSERT_STRING_EQUAL(find("ann", STORE_FIND_COMPLETED), B);
     CU_ASSERT_EQUAL(del(B, "ann"), OMID_OK);
     CU_ASSERT_EQUAL(del(B, "ann"), OMID_ENOTSUP);
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT (SELECT count(*) FROM segment) + (SELECT count(*) FROM photo) +"
                                        " (SELECT count(*) FROM speaker) + (SELECT count(*) FROM speaker_sample)"),
                     0);
@@ -410,7 +362,7 @@ static void test_find_and_delete(void)
 static void test_list(void)
 {
     char id[37], got[512], text[64];
-    fresh();
+    fixture_fresh();
     for (int i = 0; i < 10; i++) { /* two share a time */
         snprintf(id, sizeof(id), "c0000000-0000-4000-8000-00000000000%d", i);
         begin(i == 4 ? "bob" : "ann", id, NOW + i / 2 * 1000);
@@ -455,7 +407,7 @@ static void test_list(void)
     l.limit = 3;
     CU_ASSERT_EQUAL(list(&l, 600, got, sizeof(got)), OMID_OK);
     CU_ASSERT_STRING_EQUAL(got, "9 8- 7-");
-    closed();
+    fixture_close();
 }
 
 /* Readers beside the writer: each page is whole, and what was answered as written is seen by the next read. */
@@ -484,7 +436,7 @@ static void test_readers_beside_the_writer(void)
     pthread_t t[3];
     long bad[3] = {0};
     char id[37], got[512];
-    fresh();
+    fixture_fresh();
     for (int i = 0; i < 3; i++)
         pthread_create(&t[i], NULL, reading, &bad[i]);
     for (int i = 0; i < 60; i++) {
@@ -498,21 +450,21 @@ static void test_readers_beside_the_writer(void)
         pthread_join(t[i], NULL);
         CU_ASSERT_EQUAL(bad[i], 0);
     }
-    closed();
+    fixture_close();
 }
 
 static void test_reading_a_broken_file(void)
 {
     char err[512] = "";
     struct buf b = BUF_INIT(0);
-    fresh();
+    fixture_fresh();
     begin("ann", A, NOW);
     CU_ASSERT(unit_sql(path, "DROP TABLE photo")); /* a stranger at work */
     CU_ASSERT_EQUAL(store_conversation_read_json(s, "ann", A, 1 << 20, &b, err, sizeof(err)), OMID_ERR);
     CU_ASSERT_PTR_NOT_NULL(strstr(err, "store: "));
     CU_ASSERT_EQUAL(b.len, 0);
     buf_free(&b);
-    closed();
+    fixture_close();
 }
 
 /* ---------------------------------------------------------------- base64 */
@@ -559,23 +511,20 @@ static void test_base64(void)
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    CU_pSuite u = CU_add_suite("store content", setup, teardown);
-    CU_add_test(u, "a file of the first schema opens", test_schema_1);
-    CU_add_test(u, "photos", test_photos);
-    CU_add_test(u, "speakers, people, samples", test_speakers);
-    CU_add_test(u, "people are bounded", test_too_many_people);
-    CU_add_test(u, "messages of apps", test_messages);
-    CU_add_test(u, "find and delete", test_find_and_delete);
-    CU_add_test(u, "pages", test_list);
-    CU_add_test(u, "readers beside the writer", test_readers_beside_the_writer);
-    CU_add_test(u, "reading a broken file", test_reading_a_broken_file);
-    CU_add_test(u, "base64", test_base64);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"a file of the first schema opens", test_schema_1},
+        {"photos", test_photos},
+        {"speakers, people, samples", test_speakers},
+        {"people are bounded", test_too_many_people},
+        {"messages of apps", test_messages},
+        {"find and delete", test_find_and_delete},
+        {"pages", test_list},
+        {"readers beside the writer", test_readers_beside_the_writer},
+        {"reading a broken file", test_reading_a_broken_file},
+        {"base64", test_base64},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"store content", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,58 +1,11 @@
 /* The store's voices: vectors of people and of the owner, people, samples that wait; and a file of schema 2. */
-#include <CUnit/Basic.h>
 
 #include "base/log.h"
 #include "base/magic.h"
+#include "fixture_store.h"
 #include "store/voices.h"
-#include "unit_db.h"
 
 #define NOW INT64_C(1769860800000)
-
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
-
-static bool opened(void)
-{
-    char err[512];
-    bool aside;
-    struct store_config c = {.path = path, .commit_ms = 2};
-    s = store_open(&c, &aside, err, sizeof(err));
-    if (s == NULL)
-        fprintf(stderr, "open: %s\n", err);
-    return s != NULL && !aside && store_start(s);
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static void fresh(void)
-{
-    unit_rm_dir(dir);
-    mkdir(dir, 0700);
-    CU_ASSERT_FATAL(opened());
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-voices-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
 
 /* ---------------------------------------------------------------- calls, waited for */
 
@@ -168,7 +121,7 @@ static void conversation(const char *segments, const char *sample_id, int speake
 static void test_vectors(void)
 {
     static const float one[] = {0.5F, -1.25F, 3e-20F}, two[] = {1, 2};
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(voice("ann", "p-ben", STORE_VOICE_SAMPLE, one, 3), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(CALL(store_person_add, "ann", "p-ben", "Ben", NOW), OMID_OK);
     CU_ASSERT_EQUAL(voice("ann", "p-ben", STORE_VOICE_SAMPLE, one, 3), OMID_OK);
@@ -176,8 +129,8 @@ static void test_vectors(void)
     CU_ASSERT_EQUAL(voice("ann", "user", STORE_VOICE_PROFILE, two, 2), OMID_OK);
     CU_ASSERT_EQUAL(voice("ann", "user", STORE_VOICE_PROFILE, two, 0), OMID_EINVAL);
     CU_ASSERT_EQUAL(voice("ann", "user", STORE_VOICE_PROFILE, two, STORE_MAX_VECTOR + 1), OMID_EINVAL);
-    closed();
-    CU_ASSERT_FATAL(opened());
+    fixture_close();
+    CU_ASSERT_FATAL(fixture_open() && !aside);
     struct store_voices v = voices("ann", 1 << 20);
     CU_ASSERT_EQUAL_FATAL(v.n, 2);
     CU_ASSERT_STRING_EQUAL(v.voice[0].person_id, "user");
@@ -195,12 +148,12 @@ static void test_vectors(void)
     v = voices("eve", 1 << 20);
     CU_ASSERT_EQUAL(v.n, 0);
     store_voices_free(&v);
-    closed();
+    fixture_close();
 }
 
 static void test_newest(void)
 {
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(CALL(store_person_add, "ann", "p", "P", NOW), OMID_OK);
     for (int i = 0; i < STORE_MAX_VOICES + 5; i++) {
         const float v[] = {(float)i, 1};
@@ -212,13 +165,13 @@ static void test_newest(void)
     CU_ASSERT_EQUAL(v.voice[v.n - 1].vector[0], 5);
     CU_ASSERT_EQUAL(v.voice[0].vector[0], STORE_MAX_VOICES + 4);
     store_voices_free(&v);
-    closed();
+    fixture_close();
 }
 
 static void test_profile(void)
 {
     static const float v[] = {1, 2};
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(profile("ann").created_ms, 0);
     CU_ASSERT_EQUAL(CALL(store_profile_delete, "ann"), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(voice("ann", "user", STORE_VOICE_SAMPLE, v, 2), OMID_OK);
@@ -233,7 +186,7 @@ static void test_profile(void)
     CU_ASSERT_EQUAL(CALL(store_profile_delete, "ann"), OMID_OK);
     CU_ASSERT_EQUAL(profile("ann").samples, 0);
     CU_ASSERT_EQUAL(due(NOW, NOW, 0).waiting, 0);
-    closed();
+    fixture_close();
 }
 
 static void test_people(void)
@@ -241,7 +194,7 @@ static void test_people(void)
     static const float v[] = {1, 2};
     struct buf b = BUF_INIT(0);
     char err[256];
-    fresh();
+    fixture_fresh();
     CU_ASSERT_EQUAL(CALL(store_person_add, "ann", "p1", "Ben \"B\"", NOW), OMID_OK);
     CU_ASSERT_EQUAL(CALL(store_person_add, "ann", "p2", "Cid", NOW), OMID_OK);
     CU_ASSERT_EQUAL(voice("ann", "p2", STORE_VOICE_SAMPLE, v, 2), OMID_OK);
@@ -269,13 +222,13 @@ static void test_people(void)
     }
     CU_ASSERT_EQUAL(CALL(store_person_add, "ann", "onemore", "x", NOW), OMID_ENOTSUP);
     CU_ASSERT_EQUAL(CALL(store_person_add, "eve", "onemore", "x", NOW), OMID_OK);
-    closed();
+    fixture_close();
 }
 
 static void test_samples(void)
 {
     static const float v[] = {1, 2};
-    fresh();
+    fixture_fresh();
     conversation("[\"s1\",\"s2\",\"gone\"]", SAMPLE, 1, "p-ben");
     CU_ASSERT_EQUAL(due(NOW - 1, NOW, 0).n_samples, 0); /* too young */
     CU_ASSERT_EQUAL(due(NOW - 1, NOW, 0).waiting, 1);
@@ -290,8 +243,8 @@ static void test_samples(void)
     CU_ASSERT_EQUAL(a.sample[0].started_ms, NOW + 500);
     /* A failed attempt, over a restart. */
     CU_ASSERT_EQUAL(CALL(store_sample_failed, SAMPLE, NOW + 60000, "no audio"), OMID_OK);
-    closed();
-    CU_ASSERT_FATAL(opened());
+    fixture_close();
+    CU_ASSERT_FATAL(fixture_open() && !aside);
     CU_ASSERT_EQUAL(due(NOW, NOW + 59999, 9).n_samples, 0);
     CU_ASSERT_EQUAL(due(NOW, NOW + 60000, 0).n_samples, 0);
     CU_ASSERT_EQUAL(due(NOW, NOW + 60000, 1).n_samples, 1);
@@ -303,12 +256,12 @@ static void test_samples(void)
     struct store_voices all = voices("ann", 1 << 20);
     CU_ASSERT_EQUAL(all.n, 1);
     store_voices_free(&all);
-    closed();
+    fixture_close();
 }
 
 static void test_samples_otherwise(void)
 {
-    fresh();
+    fixture_fresh();
     /* None of its segments is there: the speaker's longest. */
     conversation("[]", SAMPLE, 1, "p-ben");
     CU_ASSERT_EQUAL(due(NOW, NOW, 0).sample[0].end, 12);
@@ -329,23 +282,21 @@ static void test_samples_otherwise(void)
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM speaker_sample WHERE status = 2 AND error = 'nothing was "
                                        "said'"),
                     1);
-    closed();
+    fixture_close();
 }
 
 int main(void)
 {
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("store_voices", setup, teardown);
-    CU_add_test(suite, "vectors", test_vectors);
-    CU_add_test(suite, "the newest are kept", test_newest);
-    CU_add_test(suite, "the owner's profile", test_profile);
-    CU_add_test(suite, "people", test_people);
-    CU_add_test(suite, "samples that wait", test_samples);
-    CU_add_test(suite, "samples that changed", test_samples_otherwise);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"vectors", test_vectors},
+        {"the newest are kept", test_newest},
+        {"the owner's profile", test_profile},
+        {"people", test_people},
+        {"samples that wait", test_samples},
+        {"samples that changed", test_samples_otherwise},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"store_voices", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,6 +1,5 @@
 /* The local voice activity on a real recording (Debian: pocketsphinx-testdata) with silence around it and with noise
  * over it. Skipped, with exit status 77, where the recording is not installed. */
-#include <CUnit/Basic.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -8,6 +7,7 @@
 #include <time.h>
 
 #include "mock_host.h"
+#include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
 
@@ -272,21 +272,19 @@ int main(void)
 {
     if (!recording_read())
         return 77;
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
-    CU_pSuite s = CU_add_suite("vad", NULL, NULL);
-    CU_add_test(s, "speech within silence, whatever the chunks", test_speech_in_silence);
-    CU_add_test(s, "every rate", test_rates);
-    CU_add_test(s, "speech within noise", test_noise);
-    CU_add_test(s, "modes", test_modes);
-    CU_add_test(s, "how the audio is cut does not matter", test_cuts);
-    CU_add_test(s, "engines are apart", test_apart);
-    CU_add_test(s, "the loudest audio there is", test_hostile);
-    CU_add_test(s, "cost", test_cost);
-    CU_basic_set_mode(CU_BRM_VERBOSE);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
+    CU_TestInfo tests[] = {
+        {"speech within silence, whatever the chunks", test_speech_in_silence},
+        {"every rate", test_rates},
+        {"speech within noise", test_noise},
+        {"modes", test_modes},
+        {"how the audio is cut does not matter", test_cuts},
+        {"engines are apart", test_apart},
+        {"the loudest audio there is", test_hostile},
+        {"cost", test_cost},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"vad", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    int rc = unit_run(suites);
     free(speech);
-    return failed != 0;
+    return rc;
 }

@@ -1,60 +1,22 @@
 /* Plugins' own values in the store: kept, over, bounded. */
-#include <CUnit/Basic.h>
 
 #include "base/log.h"
 #include "base/magic.h"
 #include "base/metrics.h"
+#include "fixture_store.h"
 #include "store/values.h"
-#include "unit_db.h"
 
 #define HOUR INT64_C(3600000)
 
-static char dir[64], path[96];
-static struct loop *lp;
-static struct store *s;
 static int64_t now;
 
-static bool opened(uint64_t max, uint64_t max_bytes)
-{
-    char err[512];
-    bool aside;
-    struct store_config c = {.path = path, .commit_ms = 1, .max_values = max, .max_value_bytes = max_bytes};
-    s = store_open(&c, &aside, err, sizeof(err));
-    if (s == NULL)
-        fprintf(stderr, "open: %s\n", err);
-    now = clock_wall_ms();
-    return s != NULL && store_start(s);
-}
-
-static void closed(void)
-{
-    store_stop(s);
-    store_free(&s);
-}
-
-static int setup(void)
-{
-    snprintf(dir, sizeof(dir), "/tmp/omid-values-XXXXXX");
-    if (mkdtemp(dir) == NULL)
-        return -1;
-    snprintf(path, sizeof(path), "%s/store.db", dir);
-    lp = loop_new("test");
-    return lp != NULL && loop_start(lp) ? 0 : -1;
-}
-
-static int teardown(void)
-{
-    unit_rm_dir(dir);
-    loop_stop(lp);
-    loop_free(&lp);
-    return 0;
-}
-
+/* An empty store with these bounds; 0: the default. */
 static void fresh(uint64_t max, uint64_t max_bytes)
 {
-    unit_rm_dir(dir);
-    mkdir(dir, 0700);
-    CU_ASSERT_FATAL(opened(max, max_bytes));
+    options.max_values = max;
+    options.max_value_bytes = max_bytes;
+    now = clock_wall_ms();
+    fixture_fresh();
 }
 
 struct answer {
@@ -132,8 +94,8 @@ static void test_kept(void)
     CU_ASSERT_TRUE(is("a", "k", "three"));
     CU_ASSERT_TRUE(is("b", "k", "other"));
     CU_ASSERT_TRUE(is("a", "empty", ""));
-    closed();
-    CU_ASSERT_FATAL(opened(0, 0));
+    fixture_close();
+    CU_ASSERT_FATAL(fixture_open());
     CU_ASSERT_TRUE(is("a", "k", "three"));
     CU_ASSERT_EQUAL(put("a", "k", NULL, 0), OMID_OK);
     CU_ASSERT_EQUAL(put("a", "never", NULL, 0), OMID_OK);
@@ -141,7 +103,7 @@ static void test_kept(void)
     CU_ASSERT_TRUE(is("b", "k", "other"));
     CU_ASSERT_EQUAL(number("SELECT sum(n) FROM value_owner"), 2);
     CU_ASSERT_EQUAL(number("SELECT sum(bytes) FROM value_owner"), 5 + 6);
-    closed();
+    fixture_close();
 }
 
 static void test_refused(void)
@@ -156,7 +118,7 @@ static void test_refused(void)
     CU_ASSERT_EQUAL(put("a", key + 1, "v", 0), OMID_OK);
     CU_ASSERT_EQUAL(put_len("a", "k", big, sizeof(big) - 1, INT64_MAX), OMID_OK);
     CU_ASSERT_EQUAL(store_value_get(s, "a", "", now, lp, on_get, NULL), OMID_EINVAL);
-    closed();
+    fixture_close();
 }
 
 static void test_over(void)
@@ -172,7 +134,7 @@ static void test_over(void)
     CU_ASSERT_TRUE(is("a", "short", NULL));
     CU_ASSERT_TRUE(is("a", "again", "w"));
     CU_ASSERT_TRUE(is("a", "long", "v"));
-    closed();
+    fixture_close();
     CU_ASSERT_EQUAL(number("SELECT count(*) FROM value"), 3);
 }
 
@@ -197,14 +159,14 @@ static void test_purged(void)
     CU_ASSERT_TRUE(WAIT_FOR(only(1)));
     CU_ASSERT_EQUAL(number("SELECT n FROM value_owner"), 1);
     CU_ASSERT_EQUAL(metric_value(metric_counter("omid_store_values_expired_total", "")) - before, 5);
-    closed();
+    fixture_close();
     sqlite3 *db;
     CU_ASSERT_EQUAL_FATAL(sqlite3_open(path, &db), SQLITE_OK);
     CU_ASSERT_EQUAL(sqlite3_exec(db, "INSERT INTO value VALUES('a','old',x'00',5,4)", NULL, NULL, NULL), SQLITE_OK);
     sqlite3_close(db);
-    CU_ASSERT_FATAL(opened(0, 0));
+    CU_ASSERT_FATAL(fixture_open());
     CU_ASSERT_TRUE(WAIT_FOR(only(1)));
-    closed();
+    fixture_close();
 }
 
 static void test_bounds(void)
@@ -227,23 +189,16 @@ static void test_bounds(void)
     CU_ASSERT_EQUAL(put_len("a", "5", value, 95, 0), OMID_OK);
     CU_ASSERT_EQUAL(put_len("a", "5", value, 96, 0), OMID_EFULL);
     CU_ASSERT_EQUAL(put_len("a", "5", value, 90, 0), OMID_OK);
-    closed();
+    fixture_close();
 }
 
 int main(void)
 {
-    if (CU_initialize_registry() != CUE_SUCCESS)
-        return 1;
     log_setup(LOG_LEVEL_ERROR, LOG_FORMAT_TEXT, LOG_TARGET_STDERR);
-    CU_pSuite u = CU_add_suite("values", setup, teardown);
-    CU_add_test(u, "kept", test_kept);
-    CU_add_test(u, "refused", test_refused);
-    CU_add_test(u, "over", test_over);
-    CU_add_test(u, "purged", test_purged);
-    CU_add_test(u, "bounds", test_bounds);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    CU_TestInfo tests[] = {
+        {"kept", test_kept},     {"refused", test_refused}, {"over", test_over},
+        {"purged", test_purged}, {"bounds", test_bounds},   CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"values", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,8 +1,8 @@
 /* Vectors compared: the distance, what can't be compared, who is nearest. */
-#include <CUnit/Basic.h>
 #include <math.h>
 
 #include "session/voice_match.h"
+#include "unit.h"
 
 static void test_distance(void)
 {
@@ -51,13 +51,11 @@ static void test_match(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite suite = CU_add_suite("voice_match", NULL, NULL);
-    CU_add_test(suite, "distance", test_distance);
-    CU_add_test(suite, "match", test_match);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed ? 1 : 0;
+    CU_TestInfo tests[] = {
+        {"distance", test_distance},
+        {"match", test_match},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"voice_match", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

@@ -1,9 +1,9 @@
 /* Signatures of deliveries against the published test vector, and what is a secret. */
-#include <CUnit/Basic.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../plugins/webhooks/sign.h"
+#include "unit.h"
 
 /* The reference vector of Standard Webhooks. */
 #define SECRET "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -98,10 +98,5 @@ int main(void)
                                   {"secrets are checked", secrets_are_checked},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"signatures", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

@@ -1,33 +1,29 @@
 /* webhooks: events that are posted, who wants them, and what is kept of them. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "../../plugins/webhooks/webhooks.h"
+#include "fixture_webhooks.h"
 #include "mock_doors.h"
-#include "mock_host.h"
-
-extern const struct omid_plugin omid_plugin;
 
 #define PATH "/v1/events/{type}"
 
 static const char *const no_texts[] = {NULL};
-static struct mock *m;
+static struct rig rig;
+static struct mock *m; /* its own */
 static struct omid_instance *inst;
 
 static void up(void)
 {
-    m = mock_new(&omid_plugin);
-    CU_ASSERT_FATAL(mock_configure(m) == OMID_OK);
-    inst = mock_start(m);
-    CU_ASSERT_FATAL(inst != NULL);
+    rig = rig_up(NULL, NULL);
+    m = rig.m;
+    inst = rig.inst;
 }
 
 static void down(void)
 {
-    mock_stop(inst);
-    mock_free(&m);
+    rig_down(&rig);
 }
 
 static void subscribe(const char *id, const char *const *events, const char *filter)
@@ -481,10 +477,5 @@ int main(void)
         CU_TEST_INFO_NULL,
     };
     static CU_SuiteInfo suites[] = {{"webhooks, events", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
-    if (CU_initialize_registry() != CUE_SUCCESS || CU_register_suites(suites) != CUE_SUCCESS)
-        return 2;
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed != 0;
+    return unit_run(suites);
 }

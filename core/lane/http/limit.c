@@ -18,7 +18,7 @@ static void limit_begin_round(struct limit *l, unsigned round, unsigned inflight
     l->round = round > 0 ? round : 1;
     l->done = 0;
     l->used = inflight;
-    l->spoiled = false;
+    l->failed = 0;
     l->cut = false;
 }
 
@@ -61,7 +61,6 @@ static void limit_cut(struct limit *l, unsigned inflight)
         l->ramp = 0;
     /* What is under way now began before the cut: it must not cut again. */
     limit_begin_round(l, inflight > limit_width(l) ? inflight : limit_width(l), inflight);
-    l->spoiled = true;
     l->cut = true;
 }
 
@@ -71,14 +70,14 @@ void limit_ended(struct limit *l, unsigned most, unsigned inflight, enum limit_o
     l->limit = at_most(l->limit, most); /* the pool may have shrunk */
     l->failing = outcome != LIMIT_SUCCESS;
     l->proven |= outcome == LIMIT_SUCCESS;
-    l->spoiled |= outcome != LIMIT_SUCCESS;
+    l->failed += outcome != LIMIT_SUCCESS;
     if (outcome == LIMIT_LOSS && !l->cut) {
         limit_cut(l, inflight);
         return;
     }
     if (++l->done < l->round)
         return;
-    if (!l->spoiled && l->used * 2 >= limit_width(l))
+    if (!l->cut && l->failed * 2 < l->round && l->used * 2 >= limit_width(l))
         limit_grow(l, most);
     limit_begin_round(l, at_most(limit_width(l), most), inflight);
 }

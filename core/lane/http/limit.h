@@ -2,9 +2,11 @@
  * How many attempts of one target may be in flight: additive increase, multiplicative decrease. Pure: what happens is
  * passed in, and time is counted in rounds. Its owner's thread.
  *
- * A round lasts as many completions as the limit. One without a failure, in which at least half of the limit was
- * used, doubles the limit until the first loss, and adds one after it. A loss (timeout, 429, 502, 503, 504) takes 0.7
- * of it, at most once per round; attempts that were under way at a loss belong to its round.
+ * A round lasts as many completions as the limit. One that has gone well, in which at least half of the limit was used,
+ * doubles the limit until the first loss, and adds one after it. It has gone well without a loss and when most of it
+ * has succeeded: a target that fails one of twenty with 500 bears as much as another, and no round of it would be
+ * without one. A loss (timeout, 429, 502, 503, 504) takes 0.7 of the limit, at most once per round; attempts that were
+ * under way at a loss belong to its round.
  *
  * After a recovery a ramp lies below the limit: 1, 2, 4 ... by the same rounds, until it reaches it.
  *
@@ -29,8 +31,8 @@ struct limit {
     unsigned ramp;        /* 0: none under way */
     unsigned round, done; /* completions that make this round, and those so far */
     unsigned used;        /* the most in flight in this round */
-    bool spoiled;         /* this round has seen a failure */
-    bool cut;             /* and a loss, which has been counted */
+    unsigned failed;      /* of those so far */
+    bool cut;             /* this round has seen a loss, which has been counted */
     bool lost;            /* ever: doubling is over */
     bool proven;          /* something has succeeded */
     bool failing;         /* the last attempt failed */

@@ -87,10 +87,11 @@ void ws_url_free(struct ws_url *u)
 
 /* ------------------------------------------------------------------ the request */
 
-static bool names(const char *line, const char *name)
+/* Is the header line of `len` bytes, of which nothing behind is touched, one of this name? */
+static bool names(const char *line, size_t len, const char *name)
 {
     size_t n = strlen(name);
-    return strncasecmp(line, name, n) == 0 && line[n] == ':';
+    return len > n && line[n] == ':' && strncasecmp(line, name, n) == 0;
 }
 
 static const char *const own_headers[] = {
@@ -109,7 +110,7 @@ bool ws_request_build(struct buf *out, const struct ws_url *u, const char *const
     for (size_t i = 0; ok && headers && headers[i]; i++) {
         bool own = false;
         for (size_t k = 0; k < sizeof own_headers / sizeof own_headers[0]; k++)
-            own |= names(headers[i], own_headers[k]);
+            own |= names(headers[i], strlen(headers[i]), own_headers[k]);
         if (!own)
             ok = buf_printf(out, "%s\r\n", headers[i]);
     }
@@ -173,13 +174,13 @@ static const char *check_101(const char *head, size_t len, const char *key)
         size_t value_len = colon ? n - (size_t)(value - line) : 0;
         if (!colon)
             return "the answer has a line that is no header";
-        if (names(line, "Upgrade"))
+        if (names(line, n, "Upgrade"))
             upgrade |= value_has(value, value_len, "websocket");
-        else if (names(line, "Connection"))
+        else if (names(line, n, "Connection"))
             connection |= value_has(value, value_len, "upgrade");
-        else if (names(line, "Sec-WebSocket-Extensions"))
+        else if (names(line, n, "Sec-WebSocket-Extensions"))
             return "the answer has an extension that was not asked for";
-        else if (names(line, "Sec-WebSocket-Accept")) {
+        else if (names(line, n, "Sec-WebSocket-Accept")) {
             while (value_len > 0 && (*value == ' ' || *value == '\t')) {
                 value++;
                 value_len--;

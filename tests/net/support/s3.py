@@ -38,6 +38,7 @@ class S3(Server):
         self.refused = []  # why a signature was not accepted
         self.mode = "ok"
         self.there = True  # the bucket
+        self.ranges = True  # else all of an object is what it answers
         self.seen = 0  # requests, answered or not
         self.scheme = "https" if tls else "http"
         super().__init__(tls)
@@ -154,4 +155,6 @@ class S3(Server):
             return 204, b"", []
         first, last = map(int, re.fullmatch(r"bytes=(\d+)-(\d+)", headers["range"]).groups())
         data = self.objects[key]
+        if not self.ranges:
+            return 200, data, []
         return 206, data[first:last + 1], ["Content-Range: bytes %d-%d/%d" % (first, min(last, len(data) - 1), len(data))]

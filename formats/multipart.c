@@ -1,4 +1,4 @@
-#include "base/multipart.h"
+#include "formats/multipart.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -48,11 +48,16 @@ static bool parameter(const char *value, size_t len, const char *name, char *out
     return false;
 }
 
-bool multipart_boundary(const char *content_type, char out[MULTIPART_MAX_BOUNDARY + 1], char *err, size_t errlen)
+bool multipart_is(const char *content_type)
 {
     static const char wanted[] = "multipart/form-data";
+    return strncasecmp(content_type, wanted, sizeof(wanted) - 1) == 0;
+}
+
+bool multipart_boundary(const char *content_type, char out[MULTIPART_MAX_BOUNDARY + 1], char *err, size_t errlen)
+{
     size_t len = strlen(content_type);
-    if (strncasecmp(content_type, wanted, sizeof(wanted) - 1) != 0) {
+    if (!multipart_is(content_type)) {
         snprintf(err, errlen, "Content-Type: expected multipart/form-data, found \"%.64s\"", content_type);
         return false;
     }
@@ -159,53 +164,69 @@ static bool part_head(struct multipart_part *p, const unsigned char *body, size_
     }
 }
 
-static bool fault(char *err, size_t errlen, size_t part, const char *why)
+bool multipart_begin(struct multipart *m, const char *boundary, const void *body, size_t len, size_t max, char *err,
+                     size_t errlen)
 {
-    snprintf(err, errlen, "part %zu: %s", part, why);
-    return false;
+    *m = (struct multipart){.body = body, .len = len, .max = max};
+    m->mark_len = (size_t)snprintf(m->mark, sizeof(m->mark), "\r\n--%s", boundary);
+    /* The first one may stand at the very begin, without the line's end before it. */
+    if (len >= m->mark_len - 2 && memcmp(m->body, m->mark + 2, m->mark_len - 2) == 0) {
+        m->at = m->mark_len - 2;
+        return true;
+    }
+    const unsigned char *first = len > 0 ? memmem(m->body, len, m->mark, m->mark_len) : NULL;
+    if (first == NULL) {
+        snprintf(err, errlen, "the body has no part: its boundary is not in it");
+        return false;
+    }
+    m->at = (size_t)(first - m->body) + m->mark_len;
+    return true;
 }
 
-bool multipart_parse(const char *boundary, const void *bytes, size_t len, struct multipart_part *parts, size_t max,
+static int fault(const struct multipart *m, char *err, size_t errlen, const char *why)
+{
+    snprintf(err, errlen, "part %zu: %s", m->parts + 1, why);
+    return -1;
+}
+
+int multipart_next(struct multipart *m, struct multipart_part *part, char *err, size_t errlen)
+{
+    const unsigned char *body = m->body;
+    size_t len = m->len, at = m->at;
+    char why[128];
+    if (len - at >= 2 && memcmp(body + at, "--", 2) == 0)
+        return 0;
+    while (at < len && (body[at] == ' ' || body[at] == '\t'))
+        at++;
+    if (len - at < 2 || memcmp(body + at, "\r\n", 2) != 0)
+        return fault(m, err, errlen, "it does not begin on a line of its own");
+    at += 2;
+    if (m->parts == m->max)
+        return fault(m, err, errlen, "there are more parts than are taken");
+    memset(part, 0, sizeof(*part));
+    if (!part_head(part, body, len, &at, why, sizeof(why)))
+        return fault(m, err, errlen, why);
+    /* An empty part's delimiter begins with the line's end of its header. */
+    const unsigned char *end = memmem(body + at - 2, len - at + 2, m->mark, m->mark_len);
+    if (end == NULL)
+        return fault(m, err, errlen, "it has no end");
+    part->data = body + at;
+    part->len = end < body + at ? 0 : (size_t)(end - (body + at));
+    m->at = (size_t)(end - body) + m->mark_len;
+    m->parts++;
+    return 1;
+}
+
+bool multipart_parse(const char *boundary, const void *body, size_t len, struct multipart_part *parts, size_t max,
                      size_t *n, char *err, size_t errlen)
 {
-    const unsigned char *body = bytes;
-    char mark[MULTIPART_MAX_BOUNDARY + 5];
-    int mark_len = snprintf(mark, sizeof(mark), "\r\n--%s", boundary);
-    size_t delimiter = (size_t)mark_len, at;
+    struct multipart m;
+    struct multipart_part none; /* beyond max: refused before it is filled in */
+    int r;
     *n = 0;
-    /* The first one may stand at the very begin, without the line's end before it. */
-    if (len >= delimiter - 2 && memcmp(body, mark + 2, delimiter - 2) == 0) {
-        at = delimiter - 2;
-    } else {
-        const unsigned char *first = memmem(body, len, mark, delimiter);
-        if (first == NULL) {
-            snprintf(err, errlen, "the body has no part: its boundary is not in it");
-            return false;
-        }
-        at = (size_t)(first - body) + delimiter;
-    }
-    for (;;) {
-        if (len - at >= 2 && memcmp(body + at, "--", 2) == 0)
-            return true;
-        while (at < len && (body[at] == ' ' || body[at] == '\t'))
-            at++;
-        if (len - at < 2 || memcmp(body + at, "\r\n", 2) != 0)
-            return fault(err, errlen, *n + 1, "it does not begin on a line of its own");
-        at += 2;
-        if (*n == max)
-            return fault(err, errlen, *n + 1, "there are more parts than are taken");
-        struct multipart_part *p = &parts[*n];
-        char why[128];
-        memset(p, 0, sizeof(*p));
-        if (!part_head(p, body, len, &at, why, sizeof(why)))
-            return fault(err, errlen, *n + 1, why);
-        /* An empty part's delimiter begins with the line's end of its header. */
-        const unsigned char *end = memmem(body + at - 2, len - at + 2, mark, delimiter);
-        if (end == NULL)
-            return fault(err, errlen, *n + 1, "it has no end");
-        p->data = body + at;
-        p->len = end < body + at ? 0 : (size_t)(end - (body + at));
-        at = (size_t)(end - body) + delimiter;
+    if (!multipart_begin(&m, boundary, body, len, max, err, errlen))
+        return false;
+    while ((r = multipart_next(&m, *n < max ? &parts[*n] : &none, err, errlen)) > 0)
         (*n)++;
-    }
+    return r == 0;
 }

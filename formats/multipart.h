@@ -1,7 +1,7 @@
 /* multipart/form-data bodies in memory (RFC 7578): found, not copied. Of strangers: everything is bounded and checked.
  */
-#ifndef OMID_BASE_MULTIPART_H
-#define OMID_BASE_MULTIPART_H
+#ifndef OMID_FORMATS_MULTIPART_H
+#define OMID_FORMATS_MULTIPART_H
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -19,11 +19,27 @@ struct multipart_part {
     size_t len;
 };
 
+/* Is this a Content-Type of such a body? */
+bool multipart_is(const char *content_type);
 /* The boundary of a Content-Type. false with a reason: it is not multipart/form-data, or has no usable one. */
 bool multipart_boundary(const char *content_type, char out[MULTIPART_MAX_BOUNDARY + 1], char *err, size_t errlen);
 
-/* Fills in up to max parts, in their order; *n of them. false with a reason that names the part ("part 3: ..."): more
- * than max, a part without an end, header lines that are none. */
+/* A body that is read part by part. */
+struct multipart {
+    const unsigned char *body;
+    size_t len, at;
+    char mark[MULTIPART_MAX_BOUNDARY + 5]; /* the boundary with "\r\n--" before it */
+    size_t mark_len;
+    size_t parts, max; /* found so far, and at most */
+};
+/* false with a reason: the boundary is nowhere in it. */
+bool multipart_begin(struct multipart *m, const char *boundary, const void *body, size_t len, size_t max, char *err,
+                     size_t errlen);
+/* 1: a part; 0: that were all; -1: with a reason that names the part ("part 3: ..."): more than max, a part without an
+ * end, header lines that are none. */
+int multipart_next(struct multipart *m, struct multipart_part *part, char *err, size_t errlen);
+
+/* All of them, up to max, in their order; *n of them. false with a reason as above. */
 bool multipart_parse(const char *boundary, const void *body, size_t len, struct multipart_part *parts, size_t max,
                      size_t *n, char *err, size_t errlen);
 

@@ -1,9 +1,8 @@
-#include "base/wav.h"
+#include "formats/wav.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
-
-#include "base/magic.h"
 
 #define FORMAT_PCM 1u
 #define FORMAT_FLOAT 3u
@@ -44,10 +43,10 @@ static bool format_parse(struct wav *w, const unsigned char *p, size_t len, char
         snprintf(err, errlen, "%u channels", w->channels);
     else if (w->sample_rate < 1 || w->sample_rate > 1000000)
         snprintf(err, errlen, "sample rate %u", w->sample_rate);
-    else if (le16(p + 12) != 0 && le16(p + 12) != w->channels * ((w->bits + 7) / 8))
-        snprintf(err, errlen, "frames of %u bytes for %u channels of %u bits", le16(p + 12), w->channels, w->bits);
     else if (w->is_float ? w->bits != 32 && w->bits != 64 : w->bits == 0 || w->bits % 8 || w->bits > 32)
         snprintf(err, errlen, "%u bits a sample", w->bits);
+    else if (le16(p + 12) != 0 && le16(p + 12) != w->channels * (w->bits / 8))
+        snprintf(err, errlen, "frames of %u bytes for %u channels of %u bits", le16(p + 12), w->channels, w->bits);
     else
         return true;
     return false;
@@ -87,6 +86,7 @@ bool wav_parse(struct wav *w, const void *bytes, size_t len, char *err, size_t e
                 w->len = there - there % frame;
             else
                 w->truncated = size > there;
+            w->frames = w->len / frame;
             return true;
         }
         if (size > there)
@@ -97,6 +97,44 @@ bool wav_parse(struct wav *w, const void *bytes, size_t len, char *err, size_t e
     }
     snprintf(err, errlen, format ? "no data chunk" : "no fmt chunk");
     return false;
+}
+
+double wav_sample(const struct wav *w, const unsigned char *p)
+{
+    if (w->is_float && w->bits == 32) {
+        const uint32_t u = le32(p);
+        float v;
+        memcpy(&v, &u, sizeof(v));
+        return (double)v;
+    }
+    if (w->is_float) {
+        const uint64_t u = (uint64_t)le32(p + 4) << 32 | le32(p);
+        double v;
+        memcpy(&v, &u, sizeof(v));
+        return v;
+    }
+    if (w->bits == 8)
+        return ((int)p[0] - 128) / 128.;
+    /* The upper bytes count. */
+    uint32_t v = 0;
+    for (unsigned i = 0; i < w->bits / 8; i++)
+        v |= (uint32_t)p[i] << (32 - w->bits + 8 * i);
+    return (double)(int32_t)v / 2147483648.;
+}
+
+void wav_mono(const struct wav *w, size_t from, size_t n, int16_t *out)
+{
+    const size_t width = w->bits / 8;
+    const unsigned char *p = w->data + from * w->channels * width;
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (unsigned c = 0; c < w->channels; c++, p += width) {
+            const double v = wav_sample(w, p);
+            sum += isfinite(v) ? v : 0.;
+        }
+        const double v = round(sum / w->channels * 32768.);
+        out[i] = (int16_t)(v > 32767. ? 32767. : v < -32768. ? -32768. : v);
+    }
 }
 
 void wav_header(unsigned char out[WAV_HEADER_LEN], unsigned channels, unsigned sample_rate, uint32_t data_len)
@@ -112,4 +150,13 @@ void wav_header(unsigned char out[WAV_HEADER_LEN], unsigned channels, unsigned s
     put32(out + 32, block | 16u << 16);
     memcpy(out + 36, "data", 4);
     put32(out + 40, data_len);
+}
+
+void wav_write(unsigned char *out, const int16_t *pcm, size_t samples, unsigned sample_rate)
+{
+    wav_header(out, 1, sample_rate, (uint32_t)(samples * 2));
+    for (size_t i = 0; i < samples; i++) {
+        out[WAV_HEADER_LEN + 2 * i] = (unsigned char)pcm[i];
+        out[WAV_HEADER_LEN + 2 * i + 1] = (unsigned char)((uint16_t)pcm[i] >> 8);
+    }
 }

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/multipart.h"
+#include "formats/multipart.h"
 #include "unit.h"
 
 #define MAX 4
@@ -68,6 +68,25 @@ static void test_parts(void)
     CU_ASSERT(n == 1 && part[0].len == 3 && memcmp(part[0].data, "a\0b", 3) == 0);
 }
 
+/* Wherever it ends: a fault, and nothing is read beyond the end. */
+static void test_cuts(void)
+{
+    static const char body[] = "--B \r\ncontent-disposition: form-data; filename=\"..\\\"/;name=x\"; name=f\r\n\r\n"
+                               "\r\n--B\r\n\r\nsecond\r\n--B--";
+    CU_ASSERT_FATAL(parses(body));
+    CU_ASSERT(n == 2 && part[0].len == 0 && part[1].len == 6);
+    CU_ASSERT_STRING_EQUAL(part[0].filename, ";name=x");
+    CU_ASSERT_STRING_EQUAL(part[0].name, "f");
+    for (size_t cut = 0; cut + 3 < sizeof(body); cut++) {
+        char *piece = malloc(cut + (cut == 0));
+        memcpy(piece, body, cut);
+        err[0] = '\0';
+        CU_ASSERT_FALSE(parse(piece, cut));
+        CU_ASSERT_NOT_EQUAL(err[0], '\0');
+        free(piece);
+    }
+}
+
 static void test_names(void)
 {
     static const struct {
@@ -123,11 +142,9 @@ static void test_bad(void)
 
 int main(void)
 {
-    static CU_TestInfo tests[] = {{"the boundary", test_boundary},
-                                  {"parts", test_parts},
-                                  {"names of files", test_names},
-                                  {"bad bodies", test_bad},
-                                  CU_TEST_INFO_NULL};
+    static CU_TestInfo tests[] = {{"the boundary", test_boundary}, {"parts", test_parts},
+                                  {"cut anywhere", test_cuts},     {"names of files", test_names},
+                                  {"bad bodies", test_bad},        CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"multipart", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
 }
