@@ -301,10 +301,12 @@ void job_failed(struct job *j)
 {
     CHECK_MAGIC(j, JOB_MAGIC);
     const struct conf *conf = j->sync->ss->env.conf;
-    bool kept = j->n_conversations > 0; /* its transcript is where it belongs: only the audio is left */
+    bool kept = j->n_conversations > 0;     /* its transcript is where it belongs: only the audio is left */
+    bool no_room = j->result == OMID_EFULL; /* ours: no attempt that counts, so that nothing is given up for it */
     double pause = conf->sync.retry_ms;
     struct store_recording_state st = {.error = j->err};
-    j->attempts++;
+    if (!no_room || j->attempts + 1 < conf->sync.attempts)
+        j->attempts++;
     for (unsigned i = 1; i < j->attempts && pause < RETRY_MAX_MS; i++)
         pause *= 2;
     if (pause > RETRY_MAX_MS)
@@ -315,7 +317,7 @@ void job_failed(struct job *j)
         st.stored = true;
         st.error = NULL;
         metric_add(outcome_metric("skipped"), 1);
-    } else if (!kept && (j->result == OMID_EINVAL || j->attempts >= conf->sync.attempts)) {
+    } else if (!kept && (j->result == OMID_EINVAL || (!no_room && j->attempts >= conf->sync.attempts))) {
         st.status = RECORDING_FAILED;
         st.stored = true;
         metric_add(outcome_metric("failed"), 1);
@@ -533,6 +535,8 @@ static void decode_run(void *arg)
     } else {
         j->result = recording_decode(j->format, data, (size_t)st.st_size, j->max_samples, out, &j->samples, j->err,
                                      sizeof(j->err));
+        if (j->result == OMID_ERR)
+            j->result = OMID_EFULL; /* our disk or memory: it has not failed */
     }
     if (data != MAP_FAILED)
         munmap(data, (size_t)st.st_size);
@@ -540,6 +544,8 @@ static void decode_run(void *arg)
         close(in);
     if (out >= 0)
         close(out);
+    if (out >= 0 && j->result != OMID_OK)
+        unlink(to); /* at once: the store that is told of it may need the room */
     free(from);
     free(to);
 }
@@ -656,7 +662,9 @@ static void sweep_file(struct sync *y, const char *dir, const char *name)
     char path[4400];
     struct stat st;
     snprintf(path, sizeof(path), "%s/%s", dir, name);
-    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) && clock_wall_ms() / 1000 - st.st_mtime >= SWEEP_AGE_S)
+    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        ((int64_t)st.st_mtim.tv_sec * 1000 + st.st_mtim.tv_nsec / 1000000 < y->began_ms ||
+         clock_wall_ms() / 1000 - st.st_mtime >= SWEEP_AGE_S))
         sync_file_drop(y->ss->env.store, dir, name);
 }
 
@@ -704,6 +712,7 @@ struct sync *sync_new(struct sessions *ss)
     y->magic = SYNC_MAGIC;
     y->ss = ss;
     y->swept = true;
+    y->began_ms = clock_wall_ms();
     y->job = map_new();
     if (y->job == NULL || asprintf(&y->dir, "%s/sync", ss->env.conf->daemon.state_dir) < 0) {
         map_free(&y->job);

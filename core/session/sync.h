@@ -82,6 +82,7 @@ struct sync {
     size_t waiting;        /* of them, for a conversation's end */
     bool asking, again;    /* the store has been asked for what is due */
     bool swept;            /* nobody looks for files that belong to nothing at the moment */
+    int64_t began_ms;      /* Unix */
     char *dir;
 };
 
@@ -95,7 +96,8 @@ void sync_drain(struct sync *y);
 bool sync_idle(const struct sync *y);
 void sync_free(struct sync **y);
 void job_set_state(struct job *j, enum job_state to);
-/* The present step has failed with j->result and j->err: another time, or for good. */
+/* The present step has failed with j->result and j->err: another time, or for good. OMID_EFULL: for want of room here,
+ * which is never for good. */
 void job_failed(struct job *j);
 /* Progress is told to the store now and then. */
 void job_progress(struct job *j);
