@@ -65,6 +65,8 @@ void daemon_log_configure(const struct conf *c);
 /* ---- registry.c ---- */
 /* The store is open, and not started yet. false: told why. */
 bool daemon_registry_open(struct daemon *d);
+/* Of struct queue_config: an endpoint holds its share of the queue. Queue's writer. */
+void daemon_tell_full(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused);
 /* Before the reload's new configuration takes effect, and at the start. */
 void daemon_registry_configure(struct daemon *d, const struct conf *c);
 /* Every now and then: counted failures go to disk. Milliseconds until it is due again. */

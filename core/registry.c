@@ -36,31 +36,39 @@ void daemon_endpoint_report(void *arg, const char *id, const char *uid, enum omi
     registry_report(d->registry, id, outcome, status, clock_wall_ms(), clock_mono_ms());
 }
 
-/* ---------------------------------------------------------------- the event */
+/* ---------------------------------------------------------------- events about endpoints */
 
-struct disabled {
+/* Told to the reactor of the user whose the endpoint is; one without a user (an app without an owner) is only logged.
+ */
+struct told {
     struct loop_msg msg;
     struct bus *bus;
+    const char *name;
     char *uid;
     struct buf json;
     int64_t at_ms;
 };
 
-static void on_disabled(struct loop *loop, struct loop_msg *msg)
+static void told_free(struct told *e)
+{
+    buf_free(&e->json);
+    free(e->uid);
+    free(e);
+}
+
+static void on_told(struct loop *loop, struct loop_msg *msg)
 {
     (void)loop;
-    struct disabled *e = container_of(msg, struct disabled, msg);
+    struct told *e = container_of(msg, struct told, msg);
     const struct omid_event ev = {.size = sizeof ev,
                                   .type = OMID_EVENT_CUSTOM,
                                   .uid = e->uid,
-                                  .name = "endpoint.disabled",
+                                  .name = e->name,
                                   .json = e->json.data,
                                   .json_len = e->json.len,
                                   .time_ms = e->at_ms};
     (void)bus_publish_later(e->bus, &ev); /* counted there when it is refused */
-    buf_free(&e->json);
-    free(e->uid);
-    free(e);
+    told_free(e);
 }
 
 /* scheme://host:port; what stands behind it is the endpoint's own affair, and may hold a secret. */
@@ -76,38 +84,71 @@ static void origin_of(const char *url, char *out, size_t size)
     snprintf(out, size, "%.*s", (int)n, key);
 }
 
-/* Store's writer. Told to the reactor of the user whose it is; one without a user (an app without an owner) is only
- * logged. */
-static void tell_disabled(void *arg, const struct registry_disabled *dis)
+/* With the members that all of them have; NULL: no memory. */
+static struct told *told_new(const char *name, const struct registry_disabled *of, struct json_w *w)
 {
-    struct daemon *d = arg;
-    char origin[300], at[32];
-    struct json_w w;
-    struct disabled *e = dis->uid[0] ? calloc(1, sizeof *e) : NULL;
+    char origin[300];
+    struct told *e = calloc(1, sizeof *e);
     if (!e)
-        return;
-    unsigned reactor = session_reactor_of(dis->uid, d->n_loops);
-    origin_of(dis->url, origin, sizeof origin);
-    clock_format_utc(dis->at_ms, at);
-    json_w_start(&w, &e->json);
-    json_w_open(&w, '{');
-    json_w_kstr(&w, "id", dis->id);
-    json_w_kstr(&w, "kind", dis->app ? "app" : "webhook");
-    json_w_kstr(&w, "url", origin);
-    json_w_kstr(&w, "reason", dis->reason);
-    json_w_kstr(&w, "at", at);
-    json_w_close(&w, '}');
-    e->uid = strdup(dis->uid);
-    if (!json_w_end(&w) || !e->uid) {
-        buf_free(&e->json);
-        free(e->uid);
-        free(e);
+        return NULL;
+    e->name = name;
+    e->at_ms = of->at_ms;
+    e->uid = strdup(of->uid);
+    origin_of(of->url, origin, sizeof origin);
+    json_w_start(w, &e->json);
+    json_w_open(w, '{');
+    json_w_kstr(w, "id", of->id);
+    json_w_kstr(w, "kind", of->app ? "app" : "webhook");
+    json_w_kstr(w, "url", origin);
+    return e;
+}
+
+static void told_post(struct daemon *d, struct told *e, struct json_w *w)
+{
+    char at[32];
+    clock_format_utc(e->at_ms, at);
+    json_w_kstr(w, "at", at);
+    json_w_close(w, '}');
+    if (!json_w_end(w) || !e->uid) {
+        told_free(e);
         return;
     }
-    e->msg.fn = on_disabled;
+    unsigned reactor = session_reactor_of(e->uid, d->n_loops);
+    e->msg.fn = on_told;
     e->bus = d->bus[reactor];
-    e->at_ms = dis->at_ms;
     loop_post(d->loop[reactor], &e->msg);
+}
+
+/* Store's writer. */
+static void tell_disabled(void *arg, const struct registry_disabled *dis)
+{
+    struct json_w w;
+    struct told *e = dis->uid[0] ? told_new("endpoint.disabled", dis, &w) : NULL;
+    if (!e)
+        return;
+    json_w_kstr(&w, "reason", dis->reason);
+    told_post(arg, e, &w);
+}
+
+void daemon_tell_full(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused)
+{
+    struct daemon *d = arg;
+    struct json_w w;
+    (void)owner;
+    struct registry_entry *of = registry_get(d->registry, false, target, NULL);
+    if (!of)
+        of = registry_get(d->registry, true, target, NULL);
+    if (!of)
+        return; /* no endpoint of the registry: the queue has logged it */
+    const struct registry_disabled as = {
+        .id = of->id, .uid = of->uid, .url = of->url, .app = of->app, .at_ms = clock_wall_ms()};
+    struct told *e = of->uid[0] ? told_new("endpoint.full", &as, &w) : NULL;
+    if (e) {
+        json_w_kint(&w, "waiting", (int64_t)held);
+        json_w_kint(&w, "refused", (int64_t)refused);
+        told_post(d, e, &w);
+    }
+    registry_entry_release(&of);
 }
 
 /* ---------------------------------------------------------------- life; main thread */

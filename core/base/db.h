@@ -30,8 +30,8 @@ struct db_config {
  * Opens or creates. Refused, with the reason in err (NULL returned): a directory that is missing or can't be written, a
  * path that is no file, a file of another program, a schema newer than known, a file that another process (or
  * another part of this one) holds.
- * A corrupt or truncated file is renamed to PATH.corrupt-<unix seconds>, with its -wal and -shm, and a new one is
- * begun: *set_aside = true, and err holds what was found.
+ * A corrupt or truncated file, and one that is no database at all, is renamed to PATH.corrupt-<unix seconds>, with its
+ * -wal and -shm, and a new one is begun: *set_aside = true, and err holds what was found.
  */
 struct db *db_open(const struct db_config *config, bool *set_aside, char *err, size_t errlen);
 /* One more connection to a file that db_open() holds in this process, which can't write. It does not check, migrate or

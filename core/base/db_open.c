@@ -25,7 +25,8 @@ static enum outcome refuse(char *err, size_t errlen, const struct db_config *c, 
     return REFUSED;
 }
 
-/* Is this what is left of one of our files, or somebody else's? Only the former may be moved out of the way. */
+/* Is this what is left of one of our files? What has no header of SQLite's is, for it stands where ours belongs; it is
+ * kept under another name, in case it is not. Whose database it is when it is one is for whose() to say. */
 static enum outcome judge_bytes(const struct db_config *c, int fd, char *err, size_t errlen)
 {
     static const char head[16] = "SQLite format 3";
@@ -50,14 +51,8 @@ static enum outcome judge_bytes(const struct db_config *c, int fd, char *err, si
         snprintf(err, errlen, "%s: %s is cut off after %lld bytes", c->what, c->path, (long long)st.st_size);
         return CORRUPT;
     }
-    bool zeros = true;
-    for (ssize_t i = 0; i < n; i++)
-        zeros = zeros && got[i] == 0;
-    if (zeros || has_wal) {
-        snprintf(err, errlen, "%s: the header of %s is damaged", c->what, c->path);
-        return CORRUPT;
-    }
-    return refuse(err, errlen, c, "this is not a database; move it away or set another path");
+    snprintf(err, errlen, "%s: the header of %s is damaged", c->what, c->path);
+    return CORRUPT;
 }
 
 /* The lock says whose file it is as long as the process lives. flock(2) and SQLite's own fcntl(2) locks don't see each
@@ -120,16 +115,39 @@ static enum outcome check_content(struct db *db, char *err, size_t errlen)
     return out;
 }
 
+static bool has_our_tables(struct db *db, const struct db_config *c)
+{
+    bool ours = c->n_statements > 0;
+    for (size_t i = 0; ours && i < c->n_statements; i++) {
+        sqlite3_stmt *st = NULL;
+        ours = sqlite3_prepare_v2(db->sq, c->statements[i], -1, &st, NULL) == SQLITE_OK;
+        sqlite3_finalize(st);
+    }
+    return ours;
+}
+
+/* Before anything is written: another program's is not ours to change, nor to move out of the way. */
+static enum outcome whose(struct db *db, const struct db_config *c, char *err, size_t errlen)
+{
+    int64_t version = db_int(db, "PRAGMA user_version", INT64_MIN);
+    int64_t app = db_int(db, "PRAGMA application_id", INT64_MIN);
+    int64_t tables = db_int(db, "SELECT count(*) FROM sqlite_master", -1);
+    if (version == INT64_MIN || app == INT64_MIN || tables < 0)
+        return failed(db, err, errlen);
+    if (app == c->application_id || (app == 0 && tables == 0 && version == 0))
+        return OPENED;
+    if (!has_our_tables(db, c))
+        return refuse(err, errlen, c, "it is another program's database");
+    snprintf(err, errlen, "%s: the header of %s is damaged", c->what, c->path);
+    return CORRUPT;
+}
+
 static enum outcome migrate(struct db *db, const struct db_config *c, char *err, size_t errlen)
 {
     int64_t version = db_int(db, "PRAGMA user_version", -1);
-    int64_t app = db_int(db, "PRAGMA application_id", INT64_MIN);
-    int64_t tables = db_int(db, "SELECT count(*) FROM sqlite_master", -1);
     char sql[96];
-    if (version < 0 || app == INT64_MIN || tables < 0)
+    if (version < 0)
         return failed(db, err, errlen);
-    if (app != c->application_id && (app != 0 || tables != 0 || version != 0))
-        return refuse(err, errlen, c, "it is another program's database");
     if (version > (int64_t)c->n_migrations) {
         snprintf(sql, sizeof(sql), "its schema version is %lld, this omid knows up to %zu", (long long)version,
                  c->n_migrations);
@@ -178,12 +196,15 @@ static enum outcome set_up(struct db *db, const struct db_config *c, char *err, 
     sqlite3_busy_timeout(db->sq, 5000);
     /* Once set aside it is evidence: closing must not change it. Undone when all went well. */
     sqlite3_db_config(db->sq, SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1, NULL);
+    enum outcome out = whose(db, c, err, errlen);
+    if (out != OPENED)
+        return out;
     /* auto_vacuum can only be chosen while the file is empty. The log's size is bounded once it was large. */
     if (!db_exec(db, "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
                      "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;"
                      "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864"))
         return failed(db, err, errlen);
-    enum outcome out = check_content(db, err, errlen);
+    out = check_content(db, err, errlen);
     if (out == OPENED)
         out = migrate(db, c, err, errlen);
     if (out != OPENED)

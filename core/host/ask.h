@@ -1,5 +1,5 @@
 /*
- * Questions of the daemon to roles (see "questions" in omid/plugin.h). All on the asking reactor's thread.
+ * Questions of the daemon to roles (see "questions" in omid/role.h). All on the asking reactor's thread.
  */
 #ifndef OMID_HOST_ASK_H
 #define OMID_HOST_ASK_H

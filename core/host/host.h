@@ -46,7 +46,7 @@ struct host_services {
     void (*stt_writable)(struct omid_stt *stt);
     void (*stt_result)(struct omid_stt *stt, const struct omid_stt_result *result);
     void (*stt_closed)(struct omid_stt *stt, const struct omid_stt_end *end);
-    /* The registry; see the functions of the same names in omid/plugin.h. */
+    /* The registry; see the functions of the same names in omid/host.h. */
     const struct omid_endpoints *(*endpoints)(void *arg, const char *uid);
     const struct omid_endpoints *(*endpoint_find)(void *arg, const char *id, const char *uid);
     void (*endpoints_release)(const struct omid_endpoints **endpoints);

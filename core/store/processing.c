@@ -154,3 +154,61 @@ int store_processing_failed(struct store *s, const char *id, unsigned failures)
     struct step_call with = {.what = SS_PROCESS_FAILED, .failures = failures};
     return step_post(s, &with, id, NULL, NULL, NULL);
 }
+
+/* ---------------------------------------------------------------- once more */
+
+struct again_call {
+    struct store_call call;
+    void (*cb)(void *arg, int result);
+    const char *id, *uid; /* in text */
+    char text[];
+};
+
+static int again_run(struct store *s, struct store_call *call)
+{
+    struct again_call *a = container_of(call, struct again_call, call);
+    sqlite3_stmt *st = db_stmt(s->db, SS_CONV_STATUS_OF);
+    db_bind_str(st, 1, a->id);
+    db_bind_str(st, 2, a->uid);
+    int r = db_step(s->db, st);
+    if (r <= 0)
+        return r < 0 ? OMID_ERR : OMID_ENOTSUP;
+    enum store_status from = (enum store_status)sqlite3_column_int(st, 0);
+    sqlite3_reset(st);
+    if (from == STORE_IN_PROGRESS)
+        return OMID_EFULL;
+    if (from == STORE_PROCESSING)
+        return OMID_OK;
+    return store_status_change(s, call, a->id, from, STORE_PROCESSING, NULL, NULL) < 0 ? OMID_ERR : OMID_OK;
+}
+
+static void again_answer(struct store_call *call)
+{
+    container_of(call, struct again_call, call)->cb(call->arg, call->result);
+}
+
+static void again_drop(struct store_call *call)
+{
+    free(container_of(call, struct again_call, call));
+}
+
+int store_processing_again(struct store *s, const char *id, const char *uid, struct loop *loop,
+                           void (*cb)(void *arg, int result), void *arg)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    omid_assert(cb != NULL && loop != NULL);
+    if (id == NULL || uid == NULL || !store_text_ok(id) || !store_text_ok(uid))
+        return OMID_EINVAL;
+    size_t len = strlen(id) + strlen(uid) + 2;
+    struct again_call *a = calloc(1, sizeof(*a) + len);
+    if (a == NULL)
+        return OMID_ERR;
+    a->id = a->text;
+    a->uid = stpcpy(a->text, id) + 1;
+    strcpy(a->text + strlen(id) + 1, uid);
+    a->cb = cb;
+    a->call.run = again_run;
+    a->call.answer = again_answer;
+    a->call.drop = again_drop;
+    return store_call_post(s, &a->call, loop, arg, sizeof(*a) + len);
+}

@@ -148,8 +148,9 @@ const char *const store_statements[SS_STATEMENTS] = {
         "UPDATE conversation SET started = iif(?2 = 0, started, ?2), finished = iif(?3 = 0, finished, ?3),"
         " timeout = iif(?4 = 0, timeout, ?4) WHERE n = ?1",
     [SS_CONV_STATUS] =
-        "UPDATE conversation SET status = ?3, structured = ifnull(?4, structured), error = ifnull(?5, error)"
-        " WHERE id = ?1 AND status = ?2",
+        "UPDATE conversation SET status = ?3, structured = ifnull(?4, structured), error = iif(?3 = 1, NULL,"
+        " ifnull(?5, error)) WHERE id = ?1 AND status = ?2",
+    [SS_CONV_STATUS_OF] = "SELECT status FROM conversation WHERE id = ?1 AND uid = ?2",
     [SS_CONV_DELETE] = "DELETE FROM conversation WHERE id = ?1 AND (?2 IS NULL OR uid = ?2) RETURNING status",
     [SS_DELETED] = "SELECT id, uid FROM deleted ORDER BY n LIMIT ?1",
     [SS_DELETED_FORGET] = "DELETE FROM deleted WHERE id = ?1",

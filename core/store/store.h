@@ -135,7 +135,7 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
                        void (*cb)(void *arg, int result), void *arg);
 
 /* Changes the status; only from `from`: OMID_ENOTSUP when it is another, or gone. structured and error may be NULL
- * (unchanged). */
+ * (unchanged); PROCESSING has no error. */
 int store_status_set(struct store *s, const char *id, enum store_status from, enum store_status to,
                      const char *structured, const char *error, struct loop *loop, void (*cb)(void *arg, int result),
                      void *arg);
@@ -158,6 +158,10 @@ int store_processing_keep(struct store *s, const char *id, const char *summary, 
                           void (*cb)(void *arg, int result), void *arg);
 /* So many failures by now. Nobody is told. */
 int store_processing_failed(struct store *s, const char *id, unsigned failures);
+/* One of the uid's that has ended is PROCESSING again, from the begin; one that is PROCESSING goes on. OMID_ENOTSUP:
+ * there is none; OMID_EFULL: it is in progress. */
+int store_processing_again(struct store *s, const char *id, const char *uid, struct loop *loop,
+                           void (*cb)(void *arg, int result), void *arg);
 
 /* Only if it is the uid's (NULL: whose it may be): else OMID_ENOTSUP. All that belongs to it goes with it. */
 int store_conversation_delete(struct store *s, const char *id, const char *uid, struct loop *loop,

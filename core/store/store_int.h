@@ -59,6 +59,7 @@ enum store_stmt {
     SS_CONV_RESUME,
     SS_CONV_TIMES,
     SS_CONV_STATUS,
+    SS_CONV_STATUS_OF,
     SS_CONV_DELETE,
     SS_DELETED,
     SS_DELETED_FORGET,

@@ -171,7 +171,8 @@ static bool add_job(struct enqueue *e, const struct text *payload, const char *t
                                        .name = name,
                                        .target = target,
                                        .payload = payload->data,
-                                       .payload_len = payload->len};
+                                       .payload_len = payload->len,
+                                       .dead_if_full = true};
     return true;
 }
 
@@ -367,6 +368,7 @@ int durable_custom(struct instance *in, const struct omid_event *ev)
     for (size_t i = 0; i < e->n; i++) {
         e->job[i].payload = e->payload[0].data;
         e->job[i].payload_len = e->payload[0].len;
+        e->job[i].dead_if_full = true;
     }
     return enqueue_finish(e, why, without);
 }

@@ -12,7 +12,8 @@ from support.model import DAY, SUMMARY, says
 from support.receiver import Answer
 from support.wait import SLOW, until
 from test_listen import rows, talker  # noqa: F401
-from test_summary import FAST, KEY, model, post, queue_held, settings, speak  # noqa: F401
+from test_processing import queue_held
+from test_summary import FAST, KEY, model, post, settings, speak  # noqa: F401
 
 WHERE = "/v1/admin/day-summary"
 

@@ -35,6 +35,12 @@ def zeros(path):
     os.truncate(path, size)
 
 
+def garbage(path):
+    """Over its header alone."""
+    with open(path, "r+b") as f:
+        f.write(b"\x5a" * 100)
+
+
 def post(daemon, n):
     assert Admin(daemon).raw("POST", "/v1/events/file.test", {"n": n}, key=daemon.admin_key + "ann")[0] == 202
 
@@ -47,7 +53,7 @@ def hook(admin, url):
 def test_a_broken_file(start_daemon, receiver, name):
     daemon = start_daemon(SETTINGS)
     receiver.on("/hook", Answer(500))
-    for n, damage in enumerate((cut, scribble, stump, zeros)):
+    for n, damage in enumerate((cut, scribble, stump, zeros, garbage)):
         admin = Admin(daemon)
         if n == 0 or name == "store.db":
             hook(admin, receiver.url("/hook"))

@@ -39,11 +39,20 @@ def model():
     peer.stop()
 
 
-def post(daemon, uid, timeout=60.0):
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def partner(request, authority):
+    """A model, and what a daemon needs to trust it."""
+    peer = Model(authority.server_context() if request.param else None)
+    peer.trust = {"tls": {"ca": authority.ca}} if request.param else {}
+    yield peer
+    peer.stop()
+
+
+def post(daemon, uid, timeout=60.0, path=""):
     host, port = daemon.address.rsplit(":", 1)
     c = http.client.HTTPConnection(host, int(port), timeout=timeout * SLOW)
     try:
-        c.request("POST", "/v1/conversations", headers={"Authorization": "Bearer " + daemon.admin_key + uid})
+        c.request("POST", "/v1/conversations" + path, headers={"Authorization": "Bearer " + daemon.admin_key + uid})
         response = c.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -192,8 +201,9 @@ FAILURES = {
 }
 
 
-def test_failures(start_daemon, talker, model):
-    daemon = start_daemon(settings(model, {"retry_after": "5s"}))
+def test_failures(start_daemon, talker, partner):
+    model = partner
+    daemon = start_daemon(settings(model, dict({"retry_after": "5s"}, **model.trust)))
     model.script = lambda request: next(
         FAILURES[name][0] for name in FAILURES if "case %s." % name in request["messages"][1]["content"])
     talks = {}
@@ -314,8 +324,9 @@ def test_what_the_role_can_answer(start_daemon, talker, receiver):
 def test_given_up(start_daemon, talker, receiver):
     """What is to be delivered finds no room in the queue: kept, as failed, with the error."""
     receiver.on("/memory", Answer(hang=True))
+    hooks = {"plugin webhooks": {"memory_created": [receiver.url("/memory")]}}
     daemon = start_daemon(dict(FAST, queue={"max_jobs": 1}, processing={"retry": "10ms", "retry_max": "20ms", "attempts": 3},
-                               **{"plugin webhooks": {"memory_created": [receiver.url("/memory")]}}))
+                               **hooks))
     assert end(daemon, talker, "This one has room.")[0] == 201
     status, memory, _ = end(daemon, talker, "This one has none.")
     assert status == 200 and memory["status"] == "failed" and "enqueue deliveries" in memory["error"]
@@ -323,6 +334,32 @@ def test_given_up(start_daemon, talker, receiver):
     assert rows(daemon, "SELECT status, error IS NOT NULL FROM conversation WHERE id = ?", memory["id"]) == [(3, 1)]
     assert daemon.metric("omid_conversations_failed_total") == 1
     assert daemon.logged("given up")
+    # Its user asks for it again: while there is no room still, and then there is.
+    uid, path = rows(daemon, "SELECT uid FROM conversation WHERE id = ?", memory["id"])[0][0], "/%s/reprocess" % memory["id"]
+    assert post(daemon, "somebody", path=path)[0] == 404
+    assert post(daemon, uid, path="/00000000-0000-4000-8000-000000000000/reprocess")[0] == 404
+    assert post(daemon, uid, path="/x/reprocess")[0] == 404
+    assert post(daemon, uid, path=path) == (202, {"id": memory["id"], "status": "processing"})
+    until(lambda: daemon.metric("omid_conversations_failed_total") == 2, what="it to fail again")
+    receiver.on("/memory", Answer())
+    daemon.kill()
+    daemon.rewrite(dict(FAST, **hooks))
+    daemon.start()
+    assert post(daemon, uid, path=path)[0] == 202
+    daemon.kill()  # what was promised is in the store
+    daemon.start()
+    state = lambda: rows(daemon, "SELECT status, error FROM conversation WHERE id = ?", memory["id"])[0]
+    until(lambda: state() == (2, None), what=lambda: "it to be completed: %s" % (state(),))
+    delivered = lambda: sorted(d.json["id"] for d in receiver.at("/memory"))
+    until(lambda: len(delivered()) == 3, what=lambda: "both to be delivered, the first one twice: %s" % delivered())
+    # One that was completed is processed again, and nobody hears of it twice; one in progress is not over.
+    done = daemon.metric("omid_conversations_completed_total")
+    assert post(daemon, uid, path=path)[0] == 202
+    until(lambda: daemon.metric("omid_conversations_completed_total") == done + 1, what="it to be completed again")
+    t = speak(daemon, talker, "Still speaking.")
+    live = until(lambda: rows(daemon, "SELECT id FROM conversation WHERE uid = ? AND status = 0", t.uid), what="it")[0][0]
+    assert post(daemon, t.uid, path="/%s/reprocess" % live)[0] == 409
+    assert len(delivered()) == 3
 
 
 def test_stopped_while_it_is_asked(start_daemon, talker, model):
@@ -341,3 +378,30 @@ def test_stopped_while_it_is_asked(start_daemon, talker, model):
     model.script = lambda request: says(SUMMARY)
     daemon.start()
     until(lambda: status_of(daemon, t.conversations()[0]) == 2, what="it goes on after the next start")
+
+
+def test_a_session_comes_while_it_waits_for_a_place(start_daemon, talker, model):
+    """What is to be processed is over: whoever connects meanwhile begins the next one."""
+    daemon = start_daemon(settings(model, {"timeout": "4s"}, **{"processing": {
+        "at_once": 1, "retry": "10ms", "retry_max": "50ms", "summary_timeout": "30s", "summary_attempts": 1}}))
+    model.script = lambda request: Answer(hang=True)
+    first = speak(daemon, talker, "In everybody's way.")
+    second = speak(daemon, talker, "Processed when there is a place.")
+    c = second.conversations()[0]
+    second.close()
+    until(lambda: daemon.sessions() == 1, what="the end of the session")
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(post, daemon, first.uid)
+        until(lambda: model.about("in everybody's way") or model.about("In everybody's way"), what="the first one's question")
+        answer = pool.submit(post, daemon, second.uid)
+        until(lambda: daemon.metric("omid_processing_waiting") == 1 or answer.done() or
+              daemon.metric("omid_processing_running") == 2, what="the second one to wait")
+        again = talker(daemon, uid=second.uid, conversation_timeout=LONG).wait_ready()
+        assert again.conversation() != c
+        again.say("And this is new.")
+        again.heard("is new.")
+        assert answer.result()[0] == 201 and answer.result()[1]["memory"]["id"] == c
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the new one on disk")
+    assert status_of(daemon, c) == 2 and status_of(daemon, again.conversations()[-1]) == 0
+    assert rows(daemon, "SELECT s.text FROM segment s JOIN conversation c ON s.conversation = c.n WHERE c.id = ?", c) == [
+        ("Processed when there is a place.",)]

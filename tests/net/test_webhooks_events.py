@@ -232,6 +232,38 @@ def test_private_addresses_are_for_the_operator(start_daemon, receiver):
     assert receiver.connections == 0
 
 
+def test_an_endpoint_is_full(rig, receiver):
+    """One user's endpoint that fails takes half of the queue, and no more: all others go on, and nothing of its own is
+    lost without a word."""
+    daemon, admin = rig({"queue": {"max_jobs": 40, "retry": ["1h"]}, "registry": {"webhook_failures": 100000}})
+    receiver.on("/bad", Answer(500))
+    bad = hook(admin, receiver.url("/bad"), events=["a", "both"])
+    hook(admin, receiver.url("/good"), events=["both"])
+    hook(admin, receiver.url("/told"), events=["endpoint.full"])
+    hook(admin, receiver.url("/bobs"), uid="bob")
+    ann = Poster(daemon, "ann")
+    taken = 0
+    while ann.post("a", taken)[0] == 202:
+        taken += 1
+    assert 15 <= taken <= 20
+    status, answer, headers = ann.post("a", 1)
+    assert status == 429 and int(headers["retry-after"]) >= 1 and "error" in answer
+    # What is for others too is taken: they get it, and of the full one it is a dead letter.
+    for n in range(10):
+        ann.accepted("both", {"n": n}, endpoints=2)
+        Poster(daemon, "bob").accepted("a", {"n": n}, endpoints=1)
+    for path in ("/good", "/bobs"):
+        until(lambda: sorted(d.json["n"] for d in receiver.at(path)) == list(range(10)), what="all of " + path)
+    assert daemon.metric("omid_queue_over_share_total", outcome="dead") == 10
+    assert daemon.metric("omid_queue_over_share_total", outcome="refused") >= 2
+    dead = admin.call("GET", "/v1/admin/dead?target=" + bad["id"])
+    assert len(dead["dead"]) == 10 and "queue.max_share" in dead["dead"][0]["error"], dead
+    until(lambda: receiver.at("/told"), what="word of it")
+    told = receiver.at("/told")[0].json
+    assert told["id"] == bad["id"] and told["kind"] == "webhook" and told["waiting"] == taken and told["refused"] >= 1
+    assert daemon.logged("a target holds its share of the queue")
+
+
 def test_the_queue_is_full(rig, receiver):
     receiver.on("/all", Answer(500))
     daemon, admin = rig({"queue": {"max_jobs": 3, "retry": ["1h"]}})

@@ -495,6 +495,15 @@ static void test_bad_arguments(void)
 }
 
 /* A user's URL is not dialled when its address is private, nor served by a connection that is open already. */
+static enum omid_http_error call_of_user(struct call *c, struct rig *r, const char *url)
+{
+    call_init(c, r, url);
+    c->req.flags = OMID_HTTP_USER_URL;
+    call_start(c);
+    CU_ASSERT_TRUE_FATAL(call_wait(c));
+    return c->res.error;
+}
+
 static void test_user_urls(void)
 {
     struct rig r;
@@ -507,11 +516,7 @@ static void test_user_urls(void)
     rig_start(&r, &conf);
     peer_url(&p, "http", "/", url);
     for (unsigned i = 0; i < 2; i++) {
-        call_init(&c, &r, url);
-        c.req.flags = OMID_HTTP_USER_URL;
-        call_start(&c);
-        CU_ASSERT_TRUE(call_wait(&c));
-        CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+        CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
         call_free(&c);
         CU_ASSERT_EQUAL(atomic_load(&p.requests), i);
         CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK); /* the operator's own, and kept alive */
@@ -519,18 +524,10 @@ static void test_user_urls(void)
     }
     char other[64];
     snprintf(other, sizeof other, "http://[::ffff:127.0.0.1]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://localhost:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 2);
     rig_stop(&r);
@@ -553,34 +550,18 @@ static void test_user_urls_opened(void)
     conf.outside->n_private = 1;
     peer_start(&p, serve_ok);
     rig_start(&r, &conf);
-    call_init(&c, &r, peer_url(&p, "http", "/", url));
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
     call_free(&c);
     snprintf(other, sizeof other, "http://127.0.0.2:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://[::1%%25lo]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "zone"));
     call_free(&c);
 
     lane_configure(r.lane, &shut); /* the connection is still there, and is not used */
-    call_init(&c, &r, url);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 1);
     rig_stop(&r);

@@ -128,6 +128,150 @@ static void test_max_jobs(void)
     closed();
 }
 
+/* ---------------------------------------------------------------- shares */
+
+struct all_answer {
+    _Atomic int n;
+    int result;
+};
+static void on_all(void *arg, enum omid_result result, bool repeated, const char *value)
+{
+    struct all_answer *a = arg;
+    (void)repeated;
+    (void)value;
+    a->result = result;
+    a->n++;
+}
+
+/* One job to each of the targets, as one call. */
+static int enqueue_all(const char *const *targets, size_t n, bool dead_if_full)
+{
+    struct all_answer a = {0};
+    struct omid_job jobs[4];
+    for (size_t i = 0; i < n; i++)
+        jobs[i] = (struct omid_job){.size = sizeof(jobs[i]),
+                                    .type = "test",
+                                    .target = targets[i],
+                                    .payload = "x",
+                                    .payload_len = 1,
+                                    .dead_if_full = dead_if_full};
+    int r = queue_enqueue_all(q, "web", jobs, n, NULL, lp, on_all, &a);
+    return r == OMID_OK && WAIT_FOR(a.n == 1) ? a.result : r;
+}
+
+static _Atomic unsigned told_of;
+static _Atomic uint64_t told_held, told_refused;
+static void on_over(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused)
+{
+    (void)arg;
+    if (strcmp(owner, "web") != 0 || strcmp(target, "full") != 0)
+        abort();
+    told_held = held;
+    told_refused = refused;
+    told_of++;
+}
+
+/* How many of a target are taken. */
+static unsigned fill(const char *target)
+{
+    unsigned n = 0;
+    while (enqueue("web", target, NULL, "x", 0, NULL) == OMID_OK)
+        n++;
+    return n;
+}
+
+/* Whoever fails, and however many they are: there is room for the next. */
+static void test_shares(void)
+{
+    char name[16];
+    fresh();
+    driven();
+    cf.max_jobs = 1000;
+    cf.max_share = 0.5;
+    CU_ASSERT_FATAL(opened());
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT_EQUAL(fill("full0"), 500);
+    CU_ASSERT_EQUAL(queue_retry_after_s(q), 60);
+    unsigned left = 500;
+    for (int i = 1; i < 6; i++) {
+        snprintf(name, sizeof(name), "full%d", i);
+        unsigned got = fill(name);
+        CU_ASSERT_EQUAL(got, left / 2);
+        left -= got;
+    }
+    CU_ASSERT(left >= 15);
+    /* Also after a restart, which reads what they hold from the file. */
+    closed();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue("web", "full0", NULL, "x", 0, NULL), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue("web", "new", NULL, "x", 0, NULL), OMID_OK);
+    /* What has gone makes room again. */
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(3600000);
+    CU_ASSERT(WAIT_FOR(counts().ready + counts().delayed + counts().leased == 0));
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_EQUAL(fill("full0"), 500);
+    closed();
+}
+
+/* A call for several, of which one holds its share: the others get theirs, and what it does not get is a dead letter.
+ */
+static void test_share_beside_others(void)
+{
+    static const char *const both[] = {"full", "good"}, *const full[] = {"full", "full"};
+    fresh();
+    driven();
+    cf.max_jobs = 100;
+    cf.max_share = 0.5;
+    cf.dead = 20;
+    cf.over_share = on_over;
+    told_of = 0;
+    CU_ASSERT_FATAL(opened());
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    CU_ASSERT_EQUAL(fill("full"), 50);
+    CU_ASSERT(WAIT_FOR(told_of == 1));
+    CU_ASSERT(told_held == 50 && told_refused == 1);
+    CU_ASSERT_EQUAL(enqueue_all(full, 2, false), OMID_EFULL);
+    CU_ASSERT_EQUAL(counts().dead, 0);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 0), OMID_ERR); /* of the single one alone, */
+    CU_ASSERT_EQUAL(enqueue_all(full, 1, false), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue_many("web", "t", 0), OMID_OK); /* ... others that wait have nothing to do with it */
+    CU_ASSERT_EQUAL(enqueue_all(both, 2, false), OMID_OK);
+    CU_ASSERT_EQUAL(counts().dead, 1);
+    CU_ASSERT_EQUAL(counts().ready + counts().delayed + counts().leased, 51);
+    CU_ASSERT_EQUAL(enqueue_all(full, 1, true), OMID_OK);
+    CU_ASSERT_EQUAL(counts().dead, 2);
+    CU_ASSERT_EQUAL(told_of, 1);
+    advance(60000);
+    for (int i = 0; i < 20; i++)
+        CU_ASSERT_EQUAL(enqueue_all(full, 1, true), OMID_OK);
+    CU_ASSERT_EQUAL(told_of, 2);
+    /* Half of the dead letters' bound: they don't drive out those of others. */
+    CU_ASSERT_EQUAL(counts().dead, 10);
+    CU_ASSERT_EQUAL(counts().bytes, 51);
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path,
+                                 "SELECT count(*) FROM job WHERE died IS NOT NULL AND attempt = 0 AND last_error LIKE"
+                                 " '%queue.max_share%'"),
+                    10);
+    /* Brought back when there is room. */
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(counts().dead, 10);
+    uint64_t id = (uint64_t)unit_sql_int(path, "SELECT min(id) FROM job WHERE died IS NOT NULL");
+    struct answer a = {0};
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(a.n == 1));
+    CU_ASSERT_EQUAL(a.result, OMID_EFULL);
+    handler_set(false, OMID_JOB_DONE, false);
+    advance(3600000);
+    CU_ASSERT(WAIT_FOR(counts().done == 51));
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(counts().done == 52));
+    closed();
+}
+
 /* Attempts under way hold their payloads in memory: large ones are bounded by that, not by their number. */
 static void test_payloads_out(void)
 {
@@ -169,92 +313,6 @@ static void test_retry_delay_bounds(void)
         CU_ASSERT(queue_retry_delay(&c, 1, 86400, r) >= 8900 && queue_retry_delay(&c, 1, 86400, r) <= 10000);
         CU_ASSERT(queue_retry_delay(&c, 1, UINT32_MAX, r) <= 10000);
     }
-}
-
-enum { TIMED_JOBS = 10000, TIMED_TARGETS = 40 };
-static int64_t attempt_at[TIMED_JOBS][5];
-static void collect_attempts(uint64_t first)
-{
-    pthread_mutex_lock(&h.lock);
-    for (size_t i = 0; i < h.n; i++) {
-        struct seen *s = &h.seen[i];
-        omid_assert(s->id - first < TIMED_JOBS && s->attempt >= 1 && s->attempt <= 4);
-        omid_assert(attempt_at[s->id - first][s->attempt] == 0); /* each attempt once */
-        attempt_at[s->id - first][s->attempt] = s->at;
-    }
-    h.n = 0;
-    pthread_mutex_unlock(&h.lock);
-}
-
-/* Every attempt of thousands of jobs comes within a second of its slot and jitter, none early, also when the process
- * ends between, and while the wall clock is set forth and back. */
-static void test_retry_times(void)
-{
-    /* From the first attempt on: when the next ones can come, for each n-th. In between the time passes at once. */
-    static const struct {
-        int64_t from, to;
-    } spans[] = {{3000, 7000}, {51000, 81000}, {290000, 445000}};
-    static const uint32_t slots[] = {5000, 60000, 300000};
-    char target[16];
-    uint64_t first = 0;
-    fresh();
-    driven();
-    cf.retry_ms = slots;
-    cf.random = NULL;
-    cf.commit_ms = 0;
-    cf.in_flight = 256;
-    cf.in_flight_per_target = 256;
-    CU_ASSERT_FATAL(opened());
-    for (int i = 0; i < TIMED_JOBS; i++) {
-        snprintf(target, sizeof(target), "t%d", i % TIMED_TARGETS);
-        struct omid_job job = {.size = sizeof(job), .type = "test", .target = target};
-        CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, NULL, NULL, NULL), OMID_OK);
-    }
-    handler_set(false, OMID_JOB_RETRY, false);
-    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
-    CU_ASSERT(WAIT_FOR(seen_count() == TIMED_JOBS));
-    settle();
-    first = h.seen[0].id;
-    for (size_t i = 0; i < TIMED_JOBS; i++)
-        first = h.seen[i].id < first ? h.seen[i].id : first;
-    memset(attempt_at, 0, sizeof(attempt_at));
-    collect_attempts(first);
-    CU_ASSERT_EQUAL(counts().delayed, TIMED_JOBS);
-    int64_t begin = clock_mono, set = 0;
-    for (size_t p = 0; p < ARRAY_LEN(spans); p++) {
-        advance(begin + spans[p].from - clock_mono);
-        settle();
-        CU_ASSERT_EQUAL(seen_count(), 0); /* not one early */
-        for (int n = 0; clock_mono < begin + spans[p].to; n++) {
-            advance(1000);
-            if (n % 10 == 5) {
-                set = n % 20 == 5 ? 5000000 : -5000000;
-                clock_ahead += set;
-            }
-            settle();
-            collect_attempts(first);
-        }
-        closed();
-        CU_ASSERT_FATAL(started());
-        settle();
-    }
-    CU_ASSERT_EQUAL(counts().dead, TIMED_JOBS);
-    CU_ASSERT_EQUAL(counts().delayed + counts().ready + counts().leased, 0);
-    int early = 0, late = 0, spread = 0;
-    for (int i = 0; i < TIMED_JOBS; i++) {
-        for (int n = 1; n <= 3; n++) {
-            int64_t slot = slots[n - 1], gap = attempt_at[i][n + 1] - attempt_at[i][n];
-            early += gap < slot * 8 / 10;
-            late += gap > slot * 12 / 10 + 1000;
-            spread += gap > slot * 11 / 10;
-        }
-    }
-    CU_ASSERT_EQUAL(early, 0);
-    CU_ASSERT_EQUAL(late, 0);
-    CU_ASSERT(spread > TIMED_JOBS / 4 && spread < 3 * TIMED_JOBS);
-    closed();
-    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job WHERE state = 1 AND last_error = 'it broke'"),
-                    TIMED_JOBS);
 }
 
 static void test_not_before(void)
@@ -672,15 +730,12 @@ static void test_bad_places(void)
     CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
     CU_ASSERT(strstr(err, "is a directory") != NULL);
     cf.path = path;
-    unit_write_file(path, "This is a letter to my aunt, and no database at all.\n", 53);
-    CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
-    CU_ASSERT(strstr(err, "not a database") != NULL);
-    CU_ASSERT(!aside);
-    unlink(path);
     CU_ASSERT(unit_sql(path, "CREATE TABLE theirs(a); INSERT INTO theirs VALUES(1)"));
     CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
     CU_ASSERT(strstr(err, "another program") != NULL);
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT a FROM theirs"), 1);
+    CU_ASSERT_EQUAL(unit_files(dir, "queue.db"), 1); /* and is as it was, also in its header */
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT 1 FROM pragma_journal_mode WHERE journal_mode = 'delete'"), 1);
     unlink(path);
     CU_ASSERT_FATAL(opened());
     CU_ASSERT_PTR_NULL(queue_open(&cf, &aside, err, sizeof(err)));
@@ -784,6 +839,31 @@ static void test_broken_files(void)
     CU_ASSERT_EQUAL(pwrite(fd, junk, sizeof(junk), 0), (ssize_t)sizeof(junk));
     close(fd);
     expect_set_aside("zeros at the start");
+
+    /* No write-ahead log is left that would tell that there was a database. */
+    fresh();
+    fill_and_close();
+    CU_ASSERT_EQUAL(unit_files(dir, "queue.db-wal"), 0);
+    memset(junk, 0x5a, sizeof(junk));
+    fd = open(path, O_RDWR);
+    CU_ASSERT_EQUAL(pwrite(fd, junk, 100, 0), 100);
+    close(fd);
+    expect_set_aside("garbage for a header");
+
+    fresh();
+    fill_and_close();
+    fd = open(path, O_RDWR);
+    CU_ASSERT_EQUAL(pwrite(fd, junk, 4, 68), 4);
+    close(fd);
+    expect_set_aside("garbage for the application's id");
+
+    static const char letter[] = "This is a letter to my aunt, and no database at all.\n";
+    char kept[512];
+    fresh();
+    unit_write_file(path, letter, sizeof(letter) - 1);
+    expect_set_aside("a letter");
+    CU_ASSERT_EQUAL_FATAL(unit_first_file(dir, "queue.db.corrupt-", kept, sizeof(kept)), true);
+    CU_ASSERT(stat(kept, &st) == 0 && st.st_size == sizeof(letter) - 1); /* nothing is lost */
 }
 
 /* ---------------------------------------------------------------- kill -9 */
@@ -966,8 +1046,9 @@ int main(void)
         {"names", test_names},
         {"bound on jobs", test_max_jobs},
         {"payloads under way", test_payloads_out},
+        {"shares", test_shares},
+        {"a share, beside others", test_share_beside_others},
         {"retry delay", test_retry_delay_bounds},
-        {"retry times", test_retry_times},
         {"not before", test_not_before},
         {"wakes when due", test_wakes_when_due},
         {"Retry-After", test_retry_after},

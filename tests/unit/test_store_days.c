@@ -155,9 +155,21 @@ static void test_end(void)
     CU_ASSERT_STRING_EQUAL(got.summary, ""); /* the end has taken it */
     CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM process"), 0);
     ANSWERED(store_processing_keep(s, got.id, "{}", lp, on_result, NULL), OMID_ENOTSUP);
+    /* Once more: as if nothing had been. */
+    ANSWERED(store_processing_again(s, got.id, "ben", lp, on_result, NULL), OMID_ENOTSUP);
+    ANSWERED(store_processing_again(s, got.id, "ann", lp, on_result, NULL), OMID_OK);
+    begin();
+    CU_ASSERT_EQUAL(got.status, STORE_PROCESSING);
+    CU_ASSERT_EQUAL(got.failures, 0);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM conversation WHERE error IS NULL"), 1);
+    ANSWERED(store_processing_again(s, got.id, "ann", lp, on_result, NULL), OMID_OK); /* it is */
+    ANSWERED(store_status_set(s, got.id, STORE_PROCESSING, STORE_COMPLETED, "{}", NULL, lp, on_result, NULL), OMID_OK);
+    ANSWERED(store_conversation_open(s, &p, lp, on_opened, NULL), OMID_OK);
+    ANSWERED(store_processing_again(s, got.id, "ann", lp, on_result, NULL), OMID_EFULL);
     strcpy(got.id, "00000000-0000-4000-8000-000000000000");
     begin();
     CU_ASSERT_EQUAL(got.status, -1);
+    ANSWERED(store_processing_again(s, got.id, "ann", lp, on_result, NULL), OMID_ENOTSUP);
 }
 
 /* ---------------------------------------------------------------- plans */

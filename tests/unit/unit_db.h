@@ -71,6 +71,21 @@ static inline int unit_files(const char *dir, const char *prefix)
     return n;
 }
 
+/* The first of them, with its directory. */
+static inline bool unit_first_file(const char *dir, const char *prefix, char *out, size_t size)
+{
+    bool found = false;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d != NULL && !found && (e = readdir(d)) != NULL;) {
+        found = strncmp(e->d_name, prefix, strlen(prefix)) == 0;
+        if (found)
+            snprintf(out, size, "%s/%s", dir, e->d_name);
+    }
+    if (d != NULL)
+        closedir(d);
+    return found;
+}
+
 static inline void unit_write_file(const char *path, const void *data, size_t len)
 {
     int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC, 0600);

@@ -13,7 +13,9 @@ struct enqueue_job {
     struct queue_target *target; /* pinned, once it is known */
     uint64_t id;
     int64_t not_before, asked;
-    bool duplicate, ordered;
+    bool duplicate, ordered, dead_if_full;
+    bool over;    /* its target holds its share: */
+    bool dropped; /* ... and there is no room for one more dead letter either */
     uint32_t rate_per_min;
     const char *type, *name, *target_name;
     const void *payload;
@@ -31,7 +33,7 @@ struct enqueue_op {
     uint64_t thread;
     int result;
     int64_t now, reserved;
-    bool repeated;
+    bool repeated, over;             /* over: refused for that alone */
     const char *owner, *key, *value; /* key "": no receipt */
     char *kept;                      /* value of the receipt that was there; malloc()ed */
     size_t n;
@@ -128,6 +130,17 @@ static bool job_insert(struct queue *q, const struct enqueue_op *e, const struct
     return db_run(q->db, st);
 }
 
+/* The row of a job that was just written. */
+static bool job_bury(struct queue *q, const struct enqueue_op *e, const struct enqueue_job *j)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_JOB_DEAD);
+    sqlite3_bind_int64(st, 1, (int64_t)j->id);
+    sqlite3_bind_int(st, 2, 0);
+    sqlite3_bind_int64(st, 3, e->now);
+    db_bind_str(st, 4, "not tried: its target holds its share of the queue (queue.max_share)");
+    return db_run(q->db, st);
+}
+
 static bool id_take(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
 {
     if (q->txn_next_id >= q->txn_reserved_id) {
@@ -183,9 +196,42 @@ static int64_t names_look_up(struct queue *q, struct enqueue_op *e)
         if (known < 0)
             return -1;
         j->duplicate = known > 0;
+        j->over = j->dropped = false;
         n += !j->duplicate;
     }
     return n;
+}
+
+/* Those whose target holds its share are marked as over; how many are not, -1: failed. *keep: those that are over are
+ * not to be refused. */
+static int64_t shares_take(struct queue *q, struct enqueue_op *e, bool *keep)
+{
+    int64_t n = 0;
+    *keep = false;
+    for (size_t i = 0; i < e->n; i++) {
+        struct enqueue_job *j = &e->job[i];
+        if (j->duplicate)
+            continue;
+        if (j->target == NULL) {
+            j->target = queue_target_get(q, e->owner, j->target_name);
+            if (j->target == NULL)
+                return -1;
+            j->target->pins++;
+        }
+        j->over = !queue_share_take(q, j->target, (uint64_t)n);
+        n += !j->over;
+        *keep = *keep || !j->over || j->dead_if_full;
+    }
+    return n;
+}
+
+/* Refused after all. */
+static void shares_give_back(struct enqueue_op *e)
+{
+    for (size_t i = 0; i < e->n; i++) {
+        if (!e->job[i].duplicate && !e->job[i].over)
+            queue_share_give_back(e->job[i].target);
+    }
 }
 
 static bool job_write(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
@@ -196,16 +242,35 @@ static bool job_write(struct queue *q, struct enqueue_op *e, struct enqueue_job 
         j->duplicate = true;
         return known > 0;
     }
-    if (j->target == NULL) {
-        j->target = queue_target_get(q, e->owner, j->target_name);
-        if (j->target == NULL)
-            return false;
-        j->target->pins++;
-    }
+    j->dropped = j->over && !queue_share_dead_room(q);
+    if (j->dropped)
+        return true;
     if (!target_write(q, j) || !id_take(q, e, j) || (j->name[0] && !name_insert(q, e, j)) || !job_insert(q, e, j))
         return false;
+    if (j->over) {
+        q->txn_dead++;
+        return job_bury(q, e, j);
+    }
     q->txn_jobs++;
     return true;
+}
+
+/* OMID_OK: there is room for what is not over. */
+static int room_find(struct queue *q, struct enqueue_op *e)
+{
+    bool keep;
+    int64_t n = names_look_up(q, e);
+    if (n == 0)
+        return OMID_OK;
+    n = n < 0 ? -1 : shares_take(q, e, &keep);
+    if (n < 0)
+        return OMID_ERR;
+    uint64_t held = atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs;
+    e->over = !keep;
+    if (keep && (n == 0 || held + (uint64_t)n <= q->c.max_jobs))
+        return OMID_OK;
+    shares_give_back(e);
+    return OMID_EFULL;
 }
 
 static int enqueue_run(void *ctx, struct db_op *op)
@@ -219,11 +284,10 @@ static int enqueue_run(void *ctx, struct db_op *op)
     e->repeated = known > 0;
     if (known != 0)
         return known < 0 ? OMID_ERR : OMID_OK;
-    int64_t fresh = names_look_up(q, e);
-    if (fresh < 0)
-        return OMID_ERR;
-    if (fresh > 0 && atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs + (uint64_t)fresh > q->c.max_jobs)
-        return OMID_EFULL;
+    e->over = false;
+    int room = room_find(q, e);
+    if (room != OMID_OK)
+        return room;
     for (size_t i = 0; i < e->n; i++) {
         if (!e->job[i].duplicate && !job_write(q, e, &e->job[i]))
             return OMID_ERR;
@@ -236,12 +300,22 @@ static int enqueue_run(void *ctx, struct db_op *op)
 static void job_written(struct queue *q, struct enqueue_op *e, struct enqueue_job *j)
 {
     struct queue_target *t = j->target;
+    if (j->over)
+        queue_share_over(q, t, j->dropped ? OVER_DROPPED : OVER_DEAD);
+    if (j->dropped) {
+        j->id = 0;
+        return;
+    }
     t->on_disk = true;
     if (t->rate.per_min != j->rate_per_min)
         queue_rate_set(&t->rate, j->rate_per_min, 1, queue_mono(q));
-    queue_target_ready(t, j->ordered, j->not_before);
     q->next_id = (int64_t)j->id + 1;
     q->reserved_id = e->reserved;
+    if (j->over) {
+        atomic_fetch_add(&q->dead, 1);
+        return;
+    }
+    queue_target_ready(t, j->ordered, j->not_before);
     atomic_fetch_add(&q->waiting, 1);
     atomic_fetch_add(&q->bytes, j->payload_len);
     atomic_fetch_add(&q->enqueued, 1);
@@ -263,13 +337,17 @@ static void enqueue_done(void *ctx, struct db_op *op, int result)
             atomic_fetch_add(&q->receipts, 1);
     } else {
         atomic_fetch_add(result == OMID_EFULL ? &q->refused : &q->failed, e->n > 0 ? e->n : 1);
-        queue_fence_note(q, e->thread);
+        atomic_store(&q->share_refused, result == OMID_EFULL && e->over);
+        if (!e->over || e->all == NULL)
+            queue_fence_note(q, e->thread);
     }
     for (size_t i = 0; i < e->n; i++) {
         struct enqueue_job *j = &e->job[i];
-        if (result != OMID_OK)
+        if (result != OMID_OK) {
             j->id = 0;
-        else if (j->duplicate && !e->repeated)
+            if (result == OMID_EFULL && j->over)
+                queue_share_over(q, j->target, OVER_REFUSED);
+        } else if (j->duplicate && !e->repeated)
             atomic_fetch_add(&q->duplicates, 1);
         else if (!e->repeated)
             job_written(q, e, j);
@@ -326,6 +404,7 @@ static void job_copy(struct enqueue_op *e, const struct omid_job *jobs, size_t i
     j->payload_len = job->payload_len;
     j->asked = job->not_before_ms;
     j->ordered = job->ordered;
+    j->dead_if_full = job->dead_if_full;
     j->rate_per_min = job->rate_per_min;
     if (same_payload(jobs, i)) {
         j->payload = e->job[i - 1].payload;

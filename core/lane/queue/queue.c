@@ -45,7 +45,8 @@ static void txn_begin(void *ctx)
     struct queue *q = ctx;
     q->txn_next_id = q->next_id;
     q->txn_reserved_id = q->reserved_id;
-    q->txn_jobs = 0;
+    q->txn++;
+    q->txn_jobs = q->txn_dead = 0;
     q->txn_shift = q->shift;
 }
 

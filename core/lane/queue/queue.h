@@ -33,6 +33,9 @@ struct queue_config {
     uint32_t commit_ms, lease_ms;
     unsigned in_flight, in_flight_per_target;
     uint64_t max_jobs;
+    /* Of what the others leave of max_jobs a target holds at most this share; 0 or 1: no bound. So that one, or several
+     * together, that can't be delivered to never fill it. */
+    double max_share;
     const uint32_t *retry_ms; /* delays between attempts; after the last: dead */
     size_t n_retry;
     double jitter;
@@ -46,6 +49,10 @@ struct queue_config {
     /* Monotonic ms, for leases and waits; NULL: the real one, or `now` where that is driven. */
     int64_t (*mono)(void);
     double (*random)(void);
+    /* A target holds its share and more was to come: `refused` since the last time, at most once a minute for each.
+     * Queue's thread. May be NULL. */
+    void (*over_share)(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused);
+    void *over_share_arg;
 };
 
 /* A leased job to run. Called on the queue's thread: post it on to where it belongs, don't work here. false: nobody
@@ -71,7 +78,8 @@ void queue_free(struct queue **q);
 int queue_enqueue(struct queue *q, const char *owner, const struct omid_job *job, struct loop *loop,
                   omid_enqueued_cb cb, void *arg);
 /* Several at once, all or none, with a receipt; see omid_host.jobs_enqueue(). Every job is a whole struct omid_job of
- * this version. OMID_EINVAL beyond 10,000 jobs. */
+ * this version. OMID_EINVAL beyond 10,000 jobs. What queue_config.max_share refuses is told to cb alone, not to a
+ * fence; see omid_job.dead_if_full. */
 #define QUEUE_MAX_BATCH 10000
 int queue_enqueue_all(struct queue *q, const char *owner, const struct omid_job *jobs, size_t n,
                       const struct omid_receipt *receipt, struct loop *loop, omid_jobs_enqueued_cb cb, void *arg);

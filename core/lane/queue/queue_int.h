@@ -79,10 +79,13 @@ struct queue_target {
     int64_t head_due;   /* the same of the first of the ordered */
     int64_t hold_until; /* monotonic ms: told to wait; 0: no */
     struct queue_rate rate;
-    int64_t wake_at;  /* heap's key, monotonic ms */
-    bool on_disk;     /* its row is committed */
-    char *key;        /* in q->targets: owner, newline, target */
-    const char *name; /* within key */
+    uint64_t txn, txn_jobs; /* that the transaction of this number adds to it */
+    uint64_t share_refused; /* since it was last told */
+    int64_t share_told_at;  /* monotonic ms; 0: never */
+    int64_t wake_at;        /* heap's key, monotonic ms */
+    bool on_disk;           /* its row is committed */
+    char *key;              /* in q->targets: owner, newline, target */
+    const char *name;       /* within key */
 };
 
 /* Who decides how the attempt ends. */
@@ -170,7 +173,8 @@ struct queue {
     uint64_t generation;
     /* What the transaction under way adds to; void when it does not commit. */
     int64_t txn_next_id, txn_reserved_id;
-    uint64_t txn_jobs;
+    uint64_t txn; /* its number */
+    uint64_t txn_jobs, txn_dead;
     int64_t txn_shift; /* what the rows' delays have yet to be moved by */
 
     /* Read by any thread. */
@@ -181,6 +185,8 @@ struct queue {
         evicted_receipts, evicted_dead;
     atomic_uint_fast64_t outcome[4];
     atomic_uint_fast64_t replayed, dropped;
+    atomic_uint_fast64_t over_share[3]; /* by enum over_share */
+    atomic_bool share_refused;          /* that was why the last call was refused */
 
     /* Threads that had an enqueue not stored since their last fence. */
     pthread_mutex_t fence_lock;
@@ -211,6 +217,7 @@ enum queue_stmt {
     QS_DEAD_REVIVE,
     QS_SWEEP_INSERT,
     QS_SWEEP_SAVE,
+    QS_SWEEP_STATE,
     QS_SWEEP_CANCEL,
     QS_SWEEPS,
     QS_SWEEPS_PURGE,
@@ -248,6 +255,16 @@ int64_t queue_wall(const struct queue *q);
  * it is what the clock would say had it not been set: the row is moved with the others. */
 int64_t queue_row_now(const struct queue *q);
 int64_t queue_mono(const struct queue *q);
+
+/* share.c: how much of the queue one target may hold. Within a transaction. */
+enum over_share { OVER_REFUSED, OVER_DEAD, OVER_DROPPED };
+/* One more for it, and `more` others before in the same call. false: it holds its share. */
+bool queue_share_take(struct queue *q, struct queue_target *t, uint64_t more);
+void queue_share_give_back(struct queue_target *t);
+/* Is there room among the dead letters for what is over? */
+bool queue_share_dead_room(const struct queue *q);
+/* After the commit: counted, and told now and then. */
+void queue_share_over(struct queue *q, struct queue_target *t, enum over_share what);
 
 /* load.c: the state in memory from the file; frees the leases of a former process. */
 bool queue_load(struct queue *q);

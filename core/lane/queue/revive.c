@@ -47,6 +47,8 @@ int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queu
     struct queue_target *t = queue_target_get(q, d->owner, d->target);
     if (t == NULL)
         return OMID_ERR;
+    if (!queue_share_take(q, t, 0))
+        return OMID_EFULL;
     sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_REVIVE);
     sqlite3_bind_int64(st, 1, r->id);
     sqlite3_bind_int64(st, 2, r->now);

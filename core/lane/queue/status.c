@@ -16,11 +16,14 @@ void queue_counts(struct queue *q, struct queue_counts *out)
     };
 }
 
-#define ROOM_WANTED 100 /* jobs: who comes back finds more than one place */
+#define SHARE_RETRY_S 60 /* a target that holds its share is one that keeps failing, or is far behind */
+#define ROOM_WANTED 100  /* jobs: who comes back finds more than one place */
 
 uint32_t queue_retry_after_s(struct queue *q)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
+    if (atomic_load(&q->share_refused))
+        return SHARE_RETRY_S;
     uint64_t held = atomic_load(&q->waiting) + atomic_load(&q->leased), rate = atomic_load(&q->rate);
     uint64_t wanted = q->c.max_jobs < ROOM_WANTED ? q->c.max_jobs : ROOM_WANTED;
     if (held + wanted <= q->c.max_jobs)
@@ -113,6 +116,11 @@ void queue_metrics_collect(void *arg, struct buf *out)
     counter(out, "omid_queue_enqueued_total", "Jobs written to disk.", atomic_load(&q->enqueued));
     counter(out, "omid_queue_duplicates_total", "Jobs whose name was known already.", atomic_load(&q->duplicates));
     counter(out, "omid_queue_refused_total", "Jobs refused because a bound was reached.", atomic_load(&q->refused));
+    family(out, "omid_queue_over_share_total", "counter",
+           "Jobs of targets that hold their share of the queue, by what became of them.");
+    sample(out, "omid_queue_over_share_total", "outcome", "refused", atomic_load(&q->over_share[OVER_REFUSED]));
+    sample(out, "omid_queue_over_share_total", "outcome", "dead", atomic_load(&q->over_share[OVER_DEAD]));
+    sample(out, "omid_queue_over_share_total", "outcome", "dropped", atomic_load(&q->over_share[OVER_DROPPED]));
     counter(out, "omid_queue_failed_total", "Jobs that could not be written to disk.", atomic_load(&q->failed));
     family(out, fin, "counter", "Attempts by how they ended.");
     sample(out, fin, "outcome", "done", atomic_load(&q->outcome[OMID_JOB_DONE]));
