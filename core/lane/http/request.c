@@ -351,6 +351,8 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     char key[LANE_MAX_URL + URL_KEY_EXTRA];
     enum omid_http_error refused = error;
     enum hop hop = error == OMID_HTTP_OK ? redirect_take(r, (int)status, key, sizeof key, &refused) : HOP_NONE;
+    if (error == OMID_HTTP_RESOLVE)
+        limit_unresolved(&r->w.target->limit);
     if (hop != HOP_TAKEN) {
         request_end(r, request_verdict(error, (int)status));
         request_answer(r, refused, NULL);
