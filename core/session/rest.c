@@ -200,11 +200,21 @@ static void get_opened(struct channel *ch)
 
 /* ------------------------------------------------------------------- deleting */
 
+/* The store may have given it to a session before it deleted it: what is in memory would bring it back. */
+static void forget_given(struct sessions *ss, const char *id)
+{
+    struct conversation *c = map_get(ss->conversation, id);
+    if (c)
+        conversation_discard(c, NULL, NULL);
+}
+
 static void on_deleted(void *arg, int result)
 {
     struct rest_call *r = arg;
-    if (result == OMID_OK)
+    if (result == OMID_OK) {
+        forget_given(r->ss, r->id);
         deletions_tell(r->ss, r->id, r->uid);
+    }
     if (result == OMID_OK)
         call_answer(&r->call, 204, NULL, 0);
     else if (result == OMID_ENOTSUP)
@@ -299,6 +309,17 @@ static void process_none(struct rest_call *r)
         call_error(&r->call, 404, "there is no conversation in progress");
 }
 
+static void process_live(struct rest_call *r, struct conversation *c)
+{
+    conversation_flush_client(c);
+    if (conversation_empty(c)) {
+        process_none(r);
+    } else {
+        rest_wait(r, c->id);
+        conversation_end(c);
+    }
+}
+
 static void on_found(void *arg, int result, const char *id)
 {
     struct rest_call *r = arg;
@@ -307,10 +328,15 @@ static void on_found(void *arg, int result, const char *id)
         return;
     if (result != OMID_OK) {
         call_failed(&r->call, result, "the store failed");
+    } else if (live && live->state == CONVERSATION_OPEN) { /* a session was given it while we asked */
+        process_live(r, live);
     } else if (!id || live) {
-        process_none(r); /* or it began while we asked */
+        process_none(r);
     } else {
         rest_wait(r, id);
+        /* At once: its processing may have to wait, and a session that comes meanwhile is not to be given it. */
+        (void)store_status_set(r->ss->env.store, id, STORE_IN_PROGRESS, STORE_PROCESSING, NULL, NULL, r->ss->env.loop,
+                               NULL, NULL);
         processing_start(r->ss, id, r->uid);
     }
 }
@@ -326,15 +352,9 @@ static void process_opened(struct channel *ch)
     }
     struct conversation *c = conversation_live(r->ss, r->uid);
     if (c)
-        conversation_flush_client(c);
-    if (c && conversation_empty(c)) {
-        process_none(r);
-    } else if (c) {
-        rest_wait(r, c->id);
-        conversation_end(c);
-    } else {
+        process_live(r, c);
+    else
         call_await(&r->call, store_find(r->ss->env.store, r->uid, STORE_FIND_OPEN, r->ss->env.loop, on_found, r));
-    }
 }
 
 /* ---------------------------------------------------------------------- routes */

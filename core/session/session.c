@@ -203,8 +203,9 @@ static void on_opened(void *arg, struct store_opened *opened)
         return;
     }
     if (opened->result == OMID_OK && opened->conversation) {
-        /* It ended meanwhile, and is not to begin a second time? */
-        bool ended = map_get(ss->conversation, opened->conversation->id) != NULL;
+        /* It has ended, and is not to begin a second time: its end is being stored, or processed, or waits for that. */
+        const char *id = opened->conversation->id;
+        bool ended = map_get(ss->conversation, id) || map_get(ss->processing, id);
         c = conversation_new(ss, ended ? NULL : opened->conversation, s);
     } else {
         log_error(MODULE, "the store opened no conversation: beginning in memory", LS("session", s->id));
@@ -263,6 +264,8 @@ void session_conversation_request(struct session *s)
 
 void session_take_segments(struct session *s, struct segment_list *batch)
 {
+    for (size_t i = 0; i < batch->n; i++)
+        batch->item[i]->heard_by = s->number;
     speakers_segments(s, batch);
     if (s->conversation)
         conversation_add(s->conversation, s, batch);
@@ -428,6 +431,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     list_init(&s->queued);
     list_init(&s->early_texts);
     id_uuid4(s->id);
+    s->number = ++ss->begun;
     ev_init(&s->ping, on_ping);
     ev_init(&s->check, on_check);
     ev_init(&s->open_wait, on_open_wait);

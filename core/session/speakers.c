@@ -34,6 +34,7 @@ struct speaker {
     unsigned questions; /* that were asked since voices were read last */
     struct speakers *of;
     struct host_ask *ask;
+    struct task task;    /* finite: the question; in the drain the answer is still awaited */
     char segment_id[37]; /* that was asked about */
     char *person_id;     /* KNOWN; NULL: the owner */
 };
@@ -214,6 +215,7 @@ static struct speaker *speaker_of(struct speakers *sp, int id)
         return NULL;
     k->id = id;
     k->of = sp;
+    task_init(&k->task);
     sp->speaker[sp->n++] = k;
     return k;
 }
@@ -227,6 +229,8 @@ static void speaker_set_state(struct speaker *k, enum speaker_state to)
     }
     if (to == SPEAKER_ASKED)
         k->of->asked++;
+    else
+        task_end(&k->task, TASK_DONE, NULL);
     if (to != SPEAKER_KNOWN) {
         free(k->person_id);
         k->person_id = NULL;
@@ -323,6 +327,21 @@ static void on_answer(void *arg, const struct omid_answer *a)
 
 /* ------------------------------------------------------------------- questions */
 
+static void question_cancel(struct task *t)
+{
+    speaker_set_state(container_of(t, struct speaker, task), SPEAKER_UNKNOWN);
+}
+
+static const struct task_ops question_ops = {.cancel = question_cancel};
+
+/* false: the session is being cancelled. */
+static bool question_begin(struct speaker *k)
+{
+    char what[sizeof k->task.what];
+    snprintf(what, sizeof what, "voice:%d", k->id);
+    return task_start(&k->task, &k->of->s->supervisor, TASK_FINITE, what, &question_ops);
+}
+
 static bool worth_asking(struct speakers *sp, const struct speaker *k, const struct segment *seg)
 {
     const struct conf *conf = session_conf(sp->s);
@@ -346,6 +365,10 @@ static void ask(struct speakers *sp, struct speaker *k, const struct segment *se
     }
     const struct omid_audio audio = {.size = sizeof audio, .pcm = pcm, .samples = n, .sample_rate = SPEAKERS_RATE};
     const struct host_question q = {.kind = HOST_ASK_EMBED, .audio = &audio};
+    if (!question_begin(k)) {
+        free(pcm);
+        return;
+    }
     k->questions++;
     speaker_set_state(k, SPEAKER_ASKED);
     snprintf(k->segment_id, sizeof k->segment_id, "%s", seg->id);
@@ -390,10 +413,9 @@ void speakers_segments(struct session *s, const struct segment_list *batch)
 
 /* ------------------------------------------------------------- the user's own word */
 
-/* The longest of the segments the sample is of, in seconds of the session; false: it is not there. */
-static bool sample_span(const struct session *s, const struct naming *n, double *start, double *end)
+/* The longest of the segments the sample is of; NULL: none of them is there. */
+static const struct segment *sample_segment(const struct conversation *c, const struct naming *n)
 {
-    const struct conversation *c = s->conversation;
     const struct segment *best = NULL;
     char err[96];
     yajl_val ids = json_parse(n->segments, strlen(n->segments), 0, err, sizeof err);
@@ -404,18 +426,26 @@ static bool sample_span(const struct session *s, const struct naming *n, double 
             best = seg;
     }
     json_free(&ids);
-    if (!best || c->started_ms == 0 || s->first_audio_ms == 0)
-        return false;
-    double shift = (double)(c->started_ms - s->first_audio_ms) / 1000.;
-    *start = best->start + shift;
-    *end = best->end + shift;
-    return true;
+    return best;
+}
+
+/* The audio of it, from the session that has heard it: of a user's several that speak into the conversation, any may
+ * tell the name. The caller's to free; NULL: it is not there. */
+static int16_t *sample_cut(const struct conversation *c, const struct segment *seg, size_t *n)
+{
+    list_each (it, &c->session) {
+        const struct session *s = list_entry(it, struct session, conversation_link);
+        if (s->number != seg->heard_by || !s->speakers || s->first_audio_ms == 0)
+            continue;
+        double shift = (double)(c->started_ms - s->first_audio_ms) / 1000.;
+        return ring_cut(s->speakers, seg->start + shift, seg->end + shift, SPEAKERS_MIN_MS, n);
+    }
+    return NULL;
 }
 
 void speakers_named(struct session *s, const struct naming *n)
 {
     struct speakers *sp = s->speakers;
-    double start, end;
     size_t samples;
     if (!sp)
         return;
@@ -423,11 +453,10 @@ void speakers_named(struct session *s, const struct naming *n)
     struct speaker *k = speaker_of(sp, n->speaker_id);
     if (k && k->state != SPEAKER_NAMED)
         speaker_set_state(k, SPEAKER_NAMED);
-    if (sample_span(s, n, &start, &end)) {
-        int16_t *pcm = ring_cut(sp, start, end, SPEAKERS_MIN_MS, &samples);
-        if (pcm)
-            samples_clip(s->ss->samples, n->sample_id, pcm, samples);
-    }
+    const struct segment *seg = s->conversation->started_ms > 0 ? sample_segment(s->conversation, n) : NULL;
+    int16_t *pcm = seg ? sample_cut(s->conversation, seg, &samples) : NULL;
+    if (pcm)
+        samples_clip(s->ss->samples, n->sample_id, pcm, samples);
     speakers_settle(s);
 }
 

@@ -1,6 +1,7 @@
 /*
  * Who speaks, by the voice, while they speak. Of a session that wants it: the newest audio, its speakers, and one
- * question at a time for each of them. A question delays no segment and keeps no session. Reactor thread.
+ * question at a time for each of them. A question delays no segment; what it is answered within the session's drain is
+ * taken, too. Reactor thread.
  *
  *   voices        what is known, from the store, shared by a uid's sessions
  *   voice_match   who is nearest

@@ -5,6 +5,7 @@
  *   watch    lifetime   pings, inactivity, a client that does not read; ends when session_close() does
  *   stt:N    lifetime   a channel's feed; in the drain until the rest of the transcript has come
  *   open     finite     the store's answer to the question for a conversation
+ *   voice:N  finite     the answer to who speaker N is, see speakers.c
  *
  * Every one of them can be cancelled at once: nothing here waits in a thread.
  */

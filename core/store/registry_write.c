@@ -59,7 +59,15 @@ static void op_drop(struct store_call *c)
     free(op);
 }
 
-static struct op *op_new(struct registry *r, bool app, const char *id, registry_cb cb)
+/* What an op does, by kind: on the writer's thread, then after the commit; drop: at last. */
+struct op_kind {
+    int (*run)(struct store *s, struct store_call *c);
+    void (*committed)(struct store *s, struct store_call *c); /* NULL: nothing */
+    void (*drop)(struct store_call *c);                       /* NULL: op_drop() */
+};
+
+/* NULL: no memory. */
+static struct op *op_new(struct registry *r, const struct op_kind *kind, bool app, const char *id, registry_cb cb)
 {
     struct op *op = calloc(1, sizeof(*op));
     if (op == NULL)
@@ -70,8 +78,10 @@ static struct op *op_new(struct registry *r, bool app, const char *id, registry_
     op->reserved = RESERVED_NONE;
     op->now_ms = clock_wall_ms();
     op->call.result = OMID_ECLOSED;
+    op->call.run = kind->run;
+    op->call.committed = kind->committed;
     op->call.answer = op_answer;
-    op->call.drop = op_drop;
+    op->call.drop = kind->drop != NULL ? kind->drop : op_drop;
     pthread_mutex_lock(&r->lock);
     op->overlap_ms = (int64_t)r->config.overlap_ms;
     pthread_mutex_unlock(&r->lock);
@@ -105,11 +115,13 @@ static bool reserve(struct op *op, enum reserved what)
     return ok;
 }
 
-static int op_post(struct op *op, struct loop *loop, void *arg)
+/* rc: whether all that it needs is there. If so it goes to the writer, else it is over; whichever, op is gone. */
+static int op_post(struct op *op, int rc, struct loop *loop, void *arg)
 {
-    if (op == NULL)
-        return OMID_ERR;
-    return store_call_post(op->r->store, &op->call, loop, arg, sizeof(*op) + 4096);
+    if (rc == OMID_OK)
+        return store_call_post(op->r->store, &op->call, loop, arg, sizeof(*op) + 4096);
+    op_drop(&op->call);
+    return rc;
 }
 
 /* What was given stays behind in an entry of its own. */
@@ -423,119 +435,86 @@ static void committed_enable_for(struct store *s, struct store_call *c)
 
 int registry_add(struct registry *r, const struct registry_spec *s, struct loop *loop, registry_cb cb, void *arg)
 {
+    static const struct op_kind kind = {.run = run_add, .committed = committed_entry};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, s->app, NULL, cb);
+    struct op *op = op_new(r, &kind, s->app, NULL, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_add;
-    op->call.committed = committed_entry;
     int rc = !op_spec(op, s) ? OMID_ERR : !reserve(op, (enum reserved)s->app) ? OMID_EFULL : OMID_OK;
-    if (rc != OMID_OK) {
-        op_drop(&op->call);
-        return rc;
-    }
-    return op_post(op, loop, arg);
+    return op_post(op, rc, loop, arg);
 }
 
 int registry_change(struct registry *r, const struct registry_spec *s, struct loop *loop, registry_cb cb, void *arg)
 {
+    static const struct op_kind kind = {.run = run_change, .committed = committed_entry};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, s->app, NULL, cb);
+    struct op *op = op_new(r, &kind, s->app, NULL, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_change;
-    op->call.committed = committed_entry;
-    if (!op_spec(op, s)) {
-        op_drop(&op->call);
-        return OMID_ERR;
-    }
-    return op_post(op, loop, arg);
+    return op_post(op, op_spec(op, s) ? OMID_OK : OMID_ERR, loop, arg);
 }
 
 int registry_seed(struct registry *r, const struct registry_spec *s, const char *hash, struct loop *loop,
                   registry_cb cb, void *arg)
 {
+    static const struct op_kind kind = {.run = run_seed, .committed = committed_entry};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, s->app, NULL, cb);
+    struct op *op = op_new(r, &kind, s->app, NULL, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_seed;
-    op->call.committed = committed_entry;
-    int rc = !op_spec(op, s) || !copy_text(&op->hash, hash) ? OMID_ERR : OMID_OK;
+    int rc = op_spec(op, s) && copy_text(&op->hash, hash) ? OMID_OK : OMID_ERR;
     /* One that is there already needs no room. */
     struct registry_entry *there = rc == OMID_OK ? registry_get(r, s->app, s->id, NULL) : NULL;
     if (rc == OMID_OK && there == NULL && !reserve(op, (enum reserved)s->app))
         rc = OMID_EFULL;
     registry_entry_release(&there);
-    if (rc != OMID_OK) {
-        op_drop(&op->call);
-        return rc;
-    }
-    return op_post(op, loop, arg);
+    return op_post(op, rc, loop, arg);
 }
 
 int registry_remove(struct registry *r, bool app, const char *id, struct loop *loop, registry_cb cb, void *arg)
 {
+    static const struct op_kind kind = {.run = run_remove, .committed = committed_remove};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, app, id, cb);
-    if (op == NULL)
-        return OMID_ERR;
-    op->call.run = run_remove;
-    op->call.committed = committed_remove;
-    return op_post(op, loop, arg);
+    struct op *op = op_new(r, &kind, app, id, cb);
+    return op != NULL ? op_post(op, OMID_OK, loop, arg) : OMID_ERR;
 }
 
 int registry_enable(struct registry *r, bool app, const char *id, bool on, struct loop *loop, registry_cb cb, void *arg)
 {
+    static const struct op_kind kind = {.run = run_enable, .committed = committed_enable};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, app, id, cb);
+    struct op *op = op_new(r, &kind, app, id, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_enable;
-    op->call.committed = committed_enable;
     op->on = on;
-    if (!copy_text(&op->reason, "operator")) {
-        op_drop(&op->call);
-        return OMID_ERR;
-    }
-    return op_post(op, loop, arg);
+    return op_post(op, copy_text(&op->reason, "operator") ? OMID_OK : OMID_ERR, loop, arg);
 }
 
 int registry_enable_for(struct registry *r, const char *id, const char *uid, bool on, struct loop *loop, registry_cb cb,
                         void *arg)
 {
+    static const struct op_kind kind = {.run = run_enable_for, .committed = committed_enable_for};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, true, id, cb);
+    struct op *op = op_new(r, &kind, true, id, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_enable_for;
-    op->call.committed = committed_enable_for;
     op->on = on;
-    int rc = !copy_text(&op->uid, uid)                                                   ? OMID_ERR
-             : on && !registry_enabled_for(r, id, uid) && !reserve(op, RESERVED_ENABLED) ? OMID_EFULL
-                                                                                         : OMID_OK;
-    if (rc != OMID_OK) {
-        op_drop(&op->call);
-        return rc;
-    }
-    return op_post(op, loop, arg);
+    int rc = copy_text(&op->uid, uid) ? OMID_OK : OMID_ERR;
+    if (rc == OMID_OK && on && !registry_enabled_for(r, id, uid) && !reserve(op, RESERVED_ENABLED))
+        rc = OMID_EFULL;
+    return op_post(op, rc, loop, arg);
 }
 
 int registry_rotate(struct registry *r, bool app, const char *id, const char *secret, struct loop *loop, registry_cb cb,
                     void *arg)
 {
+    static const struct op_kind kind = {.run = run_rotate, .committed = committed_entry};
     CHECK_MAGIC(r, REGISTRY_MAGIC);
-    struct op *op = op_new(r, app, id, cb);
+    struct op *op = op_new(r, &kind, app, id, cb);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_rotate;
-    op->call.committed = committed_entry;
     op->changed = true;
-    if (!copy_text(&op->secret, secret)) {
-        op_drop(&op->call);
-        return OMID_ERR;
-    }
-    return op_post(op, loop, arg);
+    return op_post(op, copy_text(&op->secret, secret) ? OMID_OK : OMID_ERR, loop, arg);
 }
 
 /* ---------------------------------------------------------------- failures */
@@ -555,20 +534,14 @@ static void disable_drop(struct store_call *c)
 
 int registry_disable(struct registry *r, const char *id, const char *reason, unsigned failures, int64_t now_ms)
 {
-    struct op *op = op_new(r, false, id, NULL);
+    static const struct op_kind kind = {.run = run_enable, .committed = committed_enable, .drop = disable_drop};
+    struct op *op = op_new(r, &kind, false, id, NULL);
     if (op == NULL)
         return OMID_ERR;
-    op->call.run = run_enable;
-    op->call.committed = committed_enable;
-    op->call.drop = disable_drop;
     op->automatic = true;
     op->failures = failures;
     op->now_ms = now_ms;
-    if (!copy_text(&op->reason, reason)) {
-        op_drop(&op->call);
-        return OMID_ERR;
-    }
-    return op_post(op, NULL, NULL);
+    return op_post(op, copy_text(&op->reason, reason) ? OMID_OK : OMID_ERR, NULL, NULL);
 }
 
 static void runs_take(struct op *op)
@@ -620,16 +593,11 @@ static void runs_drop(struct store_call *c)
 
 int registry_runs_write(struct registry *r, size_t max)
 {
-    struct op *op = op_new(r, false, NULL, NULL);
+    static const struct op_kind kind = {.run = run_runs, .drop = runs_drop};
+    struct op *op = op_new(r, &kind, false, NULL, NULL);
     if (op == NULL)
         return OMID_ERR;
     op->max_runs = max;
     op->runs = calloc(max, sizeof(*op->runs));
-    op->call.run = run_runs;
-    op->call.drop = runs_drop;
-    if (op->runs == NULL) {
-        op_drop(&op->call);
-        return OMID_ERR;
-    }
-    return op_post(op, NULL, NULL);
+    return op_post(op, op->runs != NULL ? OMID_OK : OMID_ERR, NULL, NULL);
 }

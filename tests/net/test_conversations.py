@@ -409,6 +409,52 @@ def test_rest_delete_what_is_ending(start_daemon, talker):
     assert status_of(daemon, c) is None and not t.of_type("memory_created")
 
 
+def test_rest_delete_while_a_session_is_given_it(start_daemon, talker):
+    """The store has answered the session first: what it was given is taken away again, and does not come back."""
+    daemon = start_daemon()
+    t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
+    c = t.conversation()
+    t.say("To be forgotten.")
+    t.heard("be forgotten.")
+    until(lambda: stored_text(daemon, c), what="on disk")
+    t.close()
+    until(lambda: daemon.sessions() == 0, what="the end of the session")
+    with ThreadPoolExecutor(1) as pool:
+        with store_held(daemon):
+            again = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
+            answer = pool.submit(rest, daemon, "DELETE", "/v1/conversations/" + c)
+            until(lambda: daemon.logged("a conversation is deleted"), what="the request")
+        assert answer.result()[0] == 204
+    until(lambda: again.conversations() and again.conversations()[-1] != c, what=lambda: again.conversations())
+    again.say("And this is new.")
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the new one on disk")
+    assert status_of(daemon, c) is None and again.text() == "And this is new."
+    assert rows(daemon, "SELECT count(*) FROM segment WHERE text LIKE '%forgotten%'") == [(0,)]
+
+
+def test_rest_process_while_a_session_is_given_it(start_daemon, talker):
+    """It is processed, as was asked, and the session begins the next one: none is both."""
+    daemon = start_daemon()
+    t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
+    c = t.conversation()
+    t.say("Said before.")
+    t.heard("Said before.")
+    until(lambda: stored_text(daemon, c), what="on disk")
+    t.close()
+    until(lambda: daemon.sessions() == 0, what="the end of the session")
+    with ThreadPoolExecutor(1) as pool:
+        with store_held(daemon):
+            again = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
+            answer = pool.submit(rest, daemon, "POST", "/v1/conversations")
+            holds(lambda: not answer.done(), 0.3, "an answer without the store")
+        assert answer.result()[0] == 201 and answer.result()[1]["memory"]["id"] == c
+    until(lambda: again.conversations() and again.conversations()[-1] != c, what=lambda: again.conversations())
+    again.say("And this is new.")
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the new one on disk")
+    assert status_of(daemon, c) == 2 and stored_text(daemon, c) == "Said before."
+    assert status_of(daemon, again.conversations()[-1]) == 0
+
+
 def test_rest_process_without_a_session(start_daemon, talker):
     daemon = start_daemon(FLOOR)
     t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()

@@ -39,6 +39,15 @@ def model():
     peer.stop()
 
 
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def partner(request, authority):
+    """A model, and what a daemon needs to trust it."""
+    peer = Model(authority.server_context() if request.param else None)
+    peer.trust = {"tls": {"ca": authority.ca}} if request.param else {}
+    yield peer
+    peer.stop()
+
+
 def post(daemon, uid, timeout=60.0, path=""):
     host, port = daemon.address.rsplit(":", 1)
     c = http.client.HTTPConnection(host, int(port), timeout=timeout * SLOW)
@@ -192,8 +201,9 @@ FAILURES = {
 }
 
 
-def test_failures(start_daemon, talker, model):
-    daemon = start_daemon(settings(model, {"retry_after": "5s"}))
+def test_failures(start_daemon, talker, partner):
+    model = partner
+    daemon = start_daemon(settings(model, dict({"retry_after": "5s"}, **model.trust)))
     model.script = lambda request: next(
         FAILURES[name][0] for name in FAILURES if "case %s." % name in request["messages"][1]["content"])
     talks = {}
@@ -381,3 +391,30 @@ def test_stopped_while_it_is_asked(start_daemon, talker, model):
     model.script = lambda request: says(SUMMARY)
     daemon.start()
     until(lambda: status_of(daemon, t.conversations()[0]) == 2, what="it goes on after the next start")
+
+
+def test_a_session_comes_while_it_waits_for_a_place(start_daemon, talker, model):
+    """What is to be processed is over: whoever connects meanwhile begins the next one."""
+    daemon = start_daemon(settings(model, {"timeout": "4s"}, **{"processing": {
+        "at_once": 1, "retry": "10ms", "retry_max": "50ms", "summary_timeout": "30s", "summary_attempts": 1}}))
+    model.script = lambda request: Answer(hang=True)
+    first = speak(daemon, talker, "In everybody's way.")
+    second = speak(daemon, talker, "Processed when there is a place.")
+    c = second.conversations()[0]
+    second.close()
+    until(lambda: daemon.sessions() == 1, what="the end of the session")
+    with ThreadPoolExecutor(2) as pool:
+        pool.submit(post, daemon, first.uid)
+        until(lambda: model.about("in everybody's way") or model.about("In everybody's way"), what="the first one's question")
+        answer = pool.submit(post, daemon, second.uid)
+        until(lambda: daemon.metric("omid_processing_waiting") == 1 or answer.done() or
+              daemon.metric("omid_processing_running") == 2, what="the second one to wait")
+        again = talker(daemon, uid=second.uid, conversation_timeout=LONG).wait_ready()
+        assert again.conversation() != c
+        again.say("And this is new.")
+        again.heard("is new.")
+        assert answer.result()[0] == 201 and answer.result()[1]["memory"]["id"] == c
+    until(lambda: rows(daemon, "SELECT 1 FROM segment WHERE text = 'And this is new.'"), what="the new one on disk")
+    assert status_of(daemon, c) == 2 and status_of(daemon, again.conversations()[-1]) == 0
+    assert rows(daemon, "SELECT s.text FROM segment s JOIN conversation c ON s.conversation = c.n WHERE c.id = ?", c) == [
+        ("Processed when there is a place.",)]

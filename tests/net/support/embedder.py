@@ -91,11 +91,15 @@ class Embedder(Server):
         self.health = 200
         self.healths = 0
         self.answers = ["ok"]
+        self.released = False
         super().__init__(tls)
         self.url = "%s://127.0.0.1:%d" % ("https" if tls else "http", self.port)
 
     def on(self, *answers):
         self.answers = list(answers)
+
+    def release(self):
+        self.released = True
 
     async def serve(self, reader, writer):
         while True:
@@ -162,6 +166,12 @@ class Embedder(Server):
     async def do_shorter(self, writer, asked):
         writer.write(answer(200, json.dumps(asked.vector[:-1]).encode()))
         return True
+
+    async def do_held(self, writer, asked):
+        """Until release()."""
+        while not self.released:
+            await asyncio.sleep(0.02)
+        return await self.do_ok(writer, asked)
 
     async def do_hang(self, writer, asked):
         await asyncio.sleep(3600)
