@@ -12,30 +12,25 @@
 
 #define LOOP_MAGIC UINT32_C(0x6c6f6f70)
 
-/* What a turn has for another loop. */
-#define MAX_OUT 8 /* loops with something to come; one more sends all of it early */
-struct loop_out {
-    struct loop *to;
-    struct loop_msg *first, **last;
-};
-
 struct loop {
     uint32_t magic;
     char name[16];
     struct ev_loop *ev;
     ev_async wake;
-    ev_prepare turn_end;
+    ev_check turn_begin;
     pthread_t thread;
     bool running; /* between loop_start and loop_stop: the starter's */
     atomic_bool stopping;
     _Atomic(pthread_t) owner; /* whose thread it is now; 0: nobody's yet */
 
     /* its thread */
-    bool turning; /* within ev_run(): a turn's end will come */
-    unsigned n_out;
-    struct loop_out out[MAX_OUT];
+    bool turning; /* within loop_main(): a turn's end will come */
+    struct loop_outbox out;
+    uint64_t gather_ns, turn_ns; /* the least time between the beginnings of two turns; when the last one began */
 
     pthread_mutex_t lock; /* guards the inbox */
+    pthread_cond_t gathered;
+    bool gathering; /* under lock: waits for `gathered`, not in epoll */
     struct loop_msg *first, **last;
     uint64_t posted_ns;  /* when it became non-empty */
     atomic_uint posting; /* any: those between the list and the wake, which loop_free() must wait for */
@@ -82,27 +77,30 @@ static bool inbox_run(struct loop *l)
 
 static void on_wake(struct ev_loop *ev, ev_async *w, int revents)
 {
+    (void)ev;
     (void)revents;
-    struct loop *l = w->data;
-    inbox_run(l);
-    if (atomic_load_explicit(&l->stopping, memory_order_acquire))
-        ev_break(ev, EVBREAK_ALL);
+    inbox_run(w->data);
 }
 
-/* Messages that hang together; last is the end of the last one. */
-static void inbox_append(struct loop *l, struct loop_msg *first, struct loop_msg **last)
+/* Messages that hang together; last is the end of the last one. One that gathers looks at its inbox when its time is
+ * over; gathered: at once. */
+static void inbox_append(struct loop *l, struct loop_msg *first, struct loop_msg **last, bool gathered)
 {
     atomic_fetch_add(&l->posting, 1);
     pthread_mutex_lock(&l->lock);
-    bool empty = l->first == NULL;
-    if (empty)
+    bool wake = l->first == NULL && !l->gathering, hurry = gathered && l->gathering;
+    if (l->first == NULL)
         l->posted_ns = clock_mono_ns();
     *l->last = first;
     l->last = last;
+    if (hurry)
+        l->gathering = false;
     pthread_mutex_unlock(&l->lock);
     /* Not under the lock, which the woken thread wants at once. */
-    if (empty)
+    if (wake)
         ev_async_send(l->ev, &l->wake);
+    else if (hurry)
+        pthread_cond_signal(&l->gathered);
     atomic_fetch_sub(&l->posting, 1);
 }
 
@@ -110,21 +108,44 @@ void loop_post(struct loop *l, struct loop_msg *msg)
 {
     CHECK_MAGIC(l, LOOP_MAGIC);
     msg->next = NULL;
-    inbox_append(l, msg, &msg->next);
+    inbox_append(l, msg, &msg->next, false);
 }
 
-static void out_flush(struct loop *l)
+static void outbox_flush(struct loop_outbox *box, bool gathered)
 {
-    for (unsigned i = 0; i < l->n_out; i++)
-        inbox_append(l->out[i].to, l->out[i].first, l->out[i].last);
-    l->n_out = 0;
+    for (unsigned i = 0; i < box->n; i++)
+        inbox_append(box->out[i].to, box->out[i].first, box->out[i].last, gathered);
+    box->n = box->messages = 0;
 }
 
-static void on_turn_end(struct ev_loop *ev, ev_prepare *w, int revents)
+void loop_outbox_flush(struct loop_outbox *box)
 {
-    (void)ev;
-    (void)revents;
-    out_flush(w->data);
+    outbox_flush(box, true);
+}
+
+static void outbox_post(struct loop_outbox *box, struct loop *l, struct loop_msg *msg, bool gathered)
+{
+    struct loop_out *o = box->out;
+    while (o < box->out + box->n && o->to != l)
+        o++;
+    if (o == box->out + LOOP_OUTBOX_LOOPS) {
+        outbox_flush(box, gathered);
+        o = box->out;
+    }
+    if (o == box->out + box->n) {
+        *o = (struct loop_out){.to = l, .last = &o->first};
+        box->n++;
+    }
+    msg->next = NULL;
+    *o->last = msg;
+    o->last = &msg->next;
+    box->messages++;
+}
+
+void loop_outbox_post(struct loop_outbox *box, struct loop *l, struct loop_msg *msg)
+{
+    CHECK_MAGIC(l, LOOP_MAGIC);
+    outbox_post(box, l, msg, true);
 }
 
 /* A post for each message of a turn would wake the other thread for each, on a shared core even while this one holds
@@ -136,26 +157,13 @@ void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg)
         loop_post(l, msg);
         return;
     }
-    struct loop_out *o = from->out;
-    while (o < from->out + from->n_out && o->to != l)
-        o++;
-    if (o == from->out + MAX_OUT) {
-        out_flush(from);
-        o = from->out;
-    }
-    if (o == from->out + from->n_out) {
-        *o = (struct loop_out){.to = l, .last = &o->first};
-        from->n_out++;
-    }
-    msg->next = NULL;
-    *o->last = msg;
-    o->last = &msg->next;
+    outbox_post(&from->out, l, msg, false);
 }
 
 /* ---------------------------------------------------------------------- gathering */
 
 #define GATHER_STREAM_US 10
-#define GATHER_MAX_US 1000
+#define GATHER_MAX_US 1500
 
 unsigned loop_gather_us(size_t streams)
 {
@@ -165,7 +173,34 @@ unsigned loop_gather_us(size_t streams)
 void loop_gather(struct loop *l, size_t streams)
 {
     CHECK_MAGIC(l, LOOP_MAGIC);
-    ev_set_io_collect_interval(l->ev, loop_gather_us(streams) / 1e6);
+    /* Longer than those who post to it gather, so that they end it, nearly always, and its own time does not. */
+    l->gather_ns = (uint64_t)loop_gather_us(streams) * 1500;
+}
+
+static void on_turn_begin(struct ev_loop *ev, ev_check *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct loop *l = w->data;
+    l->turn_ns = clock_mono_ns();
+}
+
+/* Waits until the next turn may begin, or until somebody who has gathered posts. true: the inbox is not empty. libev
+ * has a collect interval, too: it sleeps through whatever is posted, and every post within costs a write and a read. */
+static bool gather(struct loop *l)
+{
+    uint64_t until = l->turn_ns + l->gather_ns;
+    if (l->gather_ns == 0 || clock_mono_ns() >= until)
+        return false;
+    const struct timespec deadline = {.tv_sec = (time_t)(until / 1000000000), .tv_nsec = (long)(until % 1000000000)};
+    pthread_mutex_lock(&l->lock);
+    l->gathering = l->first == NULL && !atomic_load(&l->stopping);
+    while (l->gathering && pthread_cond_timedwait(&l->gathered, &l->lock, &deadline) == 0)
+        ;
+    l->gathering = false;
+    bool some = l->first != NULL;
+    pthread_mutex_unlock(&l->lock);
+    return some;
 }
 
 /* ------------------------------------------------------------------------ life */
@@ -183,14 +218,20 @@ struct loop *loop_new(const char *name)
         free(l);
         return NULL;
     }
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&l->gathered, &attr);
+    pthread_condattr_destroy(&attr);
     pthread_mutex_init(&l->lock, NULL);
     l->last = &l->first;
     ev_async_init(&l->wake, on_wake);
     l->wake.data = l;
     ev_async_start(l->ev, &l->wake);
-    ev_prepare_init(&l->turn_end, on_turn_end);
-    l->turn_end.data = l;
-    ev_prepare_start(l->ev, &l->turn_end);
+    ev_check_init(&l->turn_begin, on_turn_begin);
+    ev_set_priority(&l->turn_begin, EV_MAXPRI);
+    l->turn_begin.data = l;
+    ev_check_start(l->ev, &l->turn_begin);
     pulse_init(&l->pulse, l->name, true);
     return l;
 }
@@ -200,9 +241,16 @@ static void *loop_main(void *arg)
     struct loop *l = arg;
     atomic_store(&l->owner, pthread_self());
     l->turning = true;
-    ev_run(l->ev, 0);
+    while (!atomic_load_explicit(&l->stopping, memory_order_acquire)) {
+        bool some = gather(l);
+        if (some) { /* nobody has woken libev for it, or told it how late it is */
+            ev_now_update(l->ev);
+            ev_feed_event(l->ev, &l->wake, EV_ASYNC);
+        }
+        ev_run(l->ev, some ? EVRUN_NOWAIT : EVRUN_ONCE);
+        outbox_flush(&l->out, false);
+    }
     l->turning = false;
-    out_flush(l);
     return NULL;
 }
 
@@ -221,6 +269,10 @@ void loop_stop(struct loop *l)
         omid_assert(!loop_is_current(l));
         atomic_store_explicit(&l->stopping, true, memory_order_release);
         ev_async_send(l->ev, &l->wake);
+        pthread_mutex_lock(&l->lock);
+        l->gathering = false;
+        pthread_mutex_unlock(&l->lock);
+        pthread_cond_signal(&l->gathered);
         pthread_join(l->thread, NULL);
         l->running = false;
     }
@@ -241,11 +293,12 @@ void loop_free(struct loop **lp)
     while (atomic_load(&l->posting) > 0)
         sched_yield();
     pulse_end(&l->pulse);
-    omid_assert(l->n_out == 0);
+    omid_assert(l->out.n == 0);
     ev_async_stop(l->ev, &l->wake);
-    ev_prepare_stop(l->ev, &l->turn_end);
+    ev_check_stop(l->ev, &l->turn_begin);
     ev_loop_destroy(l->ev);
     pthread_mutex_destroy(&l->lock);
+    pthread_cond_destroy(&l->gathered);
     l->magic = OMID_MAGIC_DEAD;
     free(l);
 }

@@ -31,6 +31,21 @@ void loop_post(struct loop *l, struct loop_msg *msg);
  * lock and one wake. In the order of posting among such posts alone: what must not overtake each other goes the same
  * way. Outside of a turn of `from` (another thread, loop_stop()) it is loop_post(). `l` must outlive the turn. */
 void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg);
+
+/* What a thread that is no loop has for loops until it lets it go: together, for one lock and one wake each. In the
+ * order of posting among what goes through the same outbox. Its owner's thread alone; zeroed is empty. */
+#define LOOP_OUTBOX_LOOPS 8 /* with something to come; one more sends all of it early */
+struct loop_outbox {
+    unsigned n, messages;
+    struct loop_out {
+        struct loop *to;
+        struct loop_msg *first, **last;
+    } out[LOOP_OUTBOX_LOOPS];
+};
+void loop_outbox_post(struct loop_outbox *box, struct loop *l, struct loop_msg *msg);
+/* Before its owner waits for anything. It has gathered: a loop that gathers does not wait any longer for more. */
+void loop_outbox_flush(struct loop_outbox *box);
+
 /* Any thread but its own. Ends the thread after the current turn and joins it; then runs what is left in the inbox
  * on the calling thread, until it stays empty. */
 void loop_stop(struct loop *l);
@@ -39,9 +54,10 @@ void loop_free(struct loop **l);
 
 /* A turn for each message costs more than the message does: two changes of thread and half a dozen system calls. So a
  * thread that serves many streams begins a turn at the earliest this long after the one before, in µs, and takes what
- * has come meanwhile together: 10 µs for each stream, at most 1 ms. One that was idle for longer wakes at once. */
+ * has come meanwhile together: 10 µs for each stream, at most 1.5 ms. One that was idle for longer wakes at once. */
 unsigned loop_gather_us(size_t streams);
-/* Loop thread. The loop serves so many streams from now on. */
+/* Loop thread. The loop serves so many streams from now on. It waits for half as long again, and no longer than until
+ * an outbox is flushed to it: what has gathered once does not wait twice, and is what it wakes for. */
 void loop_gather(struct loop *l, size_t streams);
 
 bool loop_is_current(const struct loop *l); /* is the caller on its thread? */

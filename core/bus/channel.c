@@ -20,6 +20,9 @@
 
 #define CHANNEL_MAGIC UINT32_C(0x6368616e)
 
+/* So many on the way up go before the turn's end: the reactor of a long one need not wait for all of it. */
+#define UP_BATCH 64
+
 /* What a queued message costs beyond its payload: an empty one must not be free of charge. */
 #define MESSAGE_COST 64
 
@@ -177,6 +180,7 @@ void channel_sink_init(struct channel_sink *sink, void (*wake)(struct channel_si
     sink->first = NULL;
     sink->last = &sink->first;
     sink->wake = wake;
+    sink->up = NULL;
 }
 
 struct channel_down *channel_sink_take(struct channel_sink *sink)
@@ -256,11 +260,24 @@ static void on_message(struct loop *loop, struct loop_msg *msg)
     deliver(m->ch, m);
 }
 
+/* Everything on the way up goes here, so that its order is kept. */
+static void up_post(struct channel *ch, struct loop_msg *msg)
+{
+    struct loop_outbox *box = ch->sink->up;
+    if (box == NULL) {
+        loop_post(ch->loop, msg);
+        return;
+    }
+    loop_outbox_post(box, ch->loop, msg);
+    if (box->messages >= UP_BATCH)
+        loop_outbox_flush(box);
+}
+
 void channel_up_open(struct channel *ch)
 {
     CHECK_MAGIC(ch, CHANNEL_MAGIC);
     channel_ref(ch);
-    loop_post(ch->loop, &ch->opened_post);
+    up_post(ch, &ch->opened_post);
 }
 
 enum channel_result channel_up_message(struct channel *ch, enum ws_opcode op, const void *data, size_t len)
@@ -283,7 +300,7 @@ enum channel_result channel_up_message(struct channel *ch, enum ws_opcode op, co
     channel_ref(ch);
     budget_add((int64_t)cost);
     size_t now = atomic_fetch_add(&ch->up_bytes, cost) + cost;
-    loop_post(ch->loop, &m->post);
+    up_post(ch, &m->post);
     if (now < ch->up_max)
         return CHANNEL_OK;
     atomic_store(&ch->up_stopped, true);
@@ -303,7 +320,7 @@ void channel_up_closed(struct channel **chp, uint16_t code)
     ch->conn = NULL;
     ch->closed_code = code;
     /* The ingress end's reference goes over to the message. */
-    loop_post(ch->loop, &ch->closed_post);
+    up_post(ch, &ch->closed_post);
 }
 
 void *channel_conn(const struct channel *ch)

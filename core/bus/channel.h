@@ -86,6 +86,7 @@ struct channel_sink {
     pthread_mutex_t lock;
     struct channel_down *first, **last;
     void (*wake)(struct channel_sink *sink); /* any thread; called only when the list goes from empty to non-empty */
+    struct loop_outbox *up; /* the ingress thread's, which flushes it once a turn; NULL: what goes up goes at once */
 };
 void channel_sink_init(struct channel_sink *sink, void (*wake)(struct channel_sink *));
 struct channel_down *channel_sink_take(struct channel_sink *sink); /* the whole list, in order */

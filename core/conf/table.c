@@ -14,6 +14,31 @@
 
 #define RELOAD OMID_OPT_RELOADABLE
 
+/* A lane's breaker, and the one of some of its targets: the same options and bounds, without defaults, as the lane's
+ * values are those. */
+#define OWN(said) said
+#define INHERITED(said) NULL
+#define AS_IN_BREAKER(said) "As in plugin.breaker."
+/* clang-format off */
+#define BREAKER_ROWS(L, section, DEF, HELP) \
+    L(section, "failures", INT, DEF("5"), 1, 1000, NULL, RELOAD, breaker_failures, \
+      HELP("Consecutive failures that open the breaker of a target.")) \
+    L(section, "open", DURATION, DEF("30s"), 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
+      HELP("How long it stays open before the first probe; doubled at each failed one.")) \
+    L(section, "open_max", DURATION, DEF("10min"), 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
+      HELP("The longest it stays open before a probe; at least open.")) \
+    L(section, "window", DURATION, DEF("30s"), 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
+      HELP("The time over which failures and slow calls are counted for their shares.")) \
+    L(section, "error_rate", FLOAT, DEF("0.5"), 0.01, 1, NULL, RELOAD, breaker_error_rate, \
+      HELP("Share of failures among the attempts of the window that opens it as well.")) \
+    L(section, "min_attempts", INT, DEF("20"), 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
+      HELP("Attempts of the window below which neither their failures' share nor that of the slow ones counts.")) \
+    L(section, "slow", DURATION, DEF("0s"), 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
+      HELP("A request that takes at least this long is slow. 0s: no request is slow. WebSockets have no part in it.")) \
+    L(section, "slow_share", FLOAT, DEF("0.8"), 0.01, 1, NULL, RELOAD, breaker_slow_share, \
+      HELP("Share of slow ones among the attempts of the window that opens it, too."))
+/* clang-format on */
+
 /* R(section, key, type, default, min, max, choices, flags, member of struct conf, help)
  * L(...) the same with a member of struct conf_lane, N(...) without one.
  * Timers and bounds: the numbers of the listen protocol and of the resilience rules. */
@@ -47,7 +72,7 @@
       "sessions are refused with 1013 and large requests with 503; existing sessions keep theirs.") \
     R("memory", "check", DURATION, "10s", 100, 1 HOUR, NULL, RELOAD, memory.check_ms, \
       "How often idle memory is looked for: what was freed goes back to the system when three looks in a row have " \
-      "found it idle.") \
+      "found it idle. The caches of the files of the queue and the store are freed so long after their last change.") \
     R("ingress", "address", LIST, "0.0.0.0:8700", 1, 16, NULL, 0, ingress.address, \
       "Addresses to listen on, IPv4:PORT or [IPv6]:PORT. Port 0 takes any free port.") \
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \
@@ -435,22 +460,7 @@
       "PEM file of that certificate's private key, without a passphrase.") \
     N("plugin.tls", "ca", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "PEM file of the authorities that may sign for peers, in place of the system's.") \
-    L("plugin.breaker", "failures", INT, "5", 1, 1000, NULL, RELOAD, breaker_failures, \
-      "Consecutive failures that open the breaker of a target.") \
-    L("plugin.breaker", "open", DURATION, "30s", 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
-      "How long it stays open before the first probe; doubled at each failed one.") \
-    L("plugin.breaker", "open_max", DURATION, "10min", 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
-      "The longest it stays open before a probe; at least open.") \
-    L("plugin.breaker", "window", DURATION, "30s", 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
-      "The time over which failures and slow calls are counted for their shares.") \
-    L("plugin.breaker", "error_rate", FLOAT, "0.5", 0.01, 1, NULL, RELOAD, breaker_error_rate, \
-      "Share of failures among the attempts of the window that opens it as well.") \
-    L("plugin.breaker", "min_attempts", INT, "20", 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
-      "Attempts of the window below which neither their failures' share nor that of the slow ones counts.") \
-    L("plugin.breaker", "slow", DURATION, "0s", 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
-      "A request that takes at least this long is slow. 0s: no request is slow. WebSockets have no part in it.") \
-    L("plugin.breaker", "slow_share", FLOAT, "0.8", 0.01, 1, NULL, RELOAD, breaker_slow_share, \
-      "Share of slow ones among the attempts of the window that opens it, too.") \
+    BREAKER_ROWS(L, "plugin.breaker", OWN, OWN) \
     L("plugin.target", "connect_timeout", DURATION, NULL, 10, 5 MIN, NULL, RELOAD, connect_timeout_ms, \
       "As in the plugin block.") \
     L("plugin.target", "timeout", DURATION, NULL, 10, 1 HOUR, NULL, RELOAD, timeout_ms, \
@@ -463,22 +473,7 @@
       "As in the plugin block; none: directly, whatever the lane says.") \
     N("plugin.target", "proxy_auth", SECRET, NULL, 2, 512, NULL, RELOAD, \
       "USER:PASSWORD for this block's proxy.") \
-    L("plugin.target.breaker", "failures", INT, NULL, 1, 1000, NULL, RELOAD, breaker_failures, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "open", DURATION, NULL, 100, 1 HOUR, NULL, RELOAD, breaker_open_ms, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "open_max", DURATION, NULL, 100, 1 DAY, NULL, RELOAD, breaker_open_max_ms, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "window", DURATION, NULL, 1 SEC, 1 HOUR, NULL, RELOAD, breaker_window_ms, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "error_rate", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_error_rate, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "min_attempts", INT, NULL, 1, 1000000, NULL, RELOAD, breaker_min_attempts, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "slow", DURATION, NULL, 0, 1 HOUR, NULL, RELOAD, breaker_slow_ms, \
-      "As in plugin.breaker.") \
-    L("plugin.target.breaker", "slow_share", FLOAT, NULL, 0.01, 1, NULL, RELOAD, breaker_slow_share, \
-      "As in plugin.breaker.") \
+    BREAKER_ROWS(L, "plugin.target.breaker", INHERITED, AS_IN_BREAKER) \
     N("plugin.target.tls", "certificate", STRING, NULL, 1, 4000, NULL, RELOAD, \
       "As in plugin.tls; with it, key.") \
     N("plugin.target.tls", "key", STRING, NULL, 1, 4000, NULL, RELOAD, \

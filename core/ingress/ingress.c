@@ -31,8 +31,9 @@ static void sink_wake(struct channel_sink *sink)
     pthread_mutex_lock(&t->wake_lock);
     if (t->posted_ns == 0)
         t->posted_ns = clock_mono_ns();
-    if (t->awake)
+    if (t->awake && t->waiting)
         h2o_multithread_send_message(&t->receiver, NULL); /* the turn itself takes what is queued */
+    t->waiting = false;
     pthread_mutex_unlock(&t->wake_lock);
 }
 
@@ -54,6 +55,7 @@ static void take_down(struct ingress_thread *t)
     pthread_mutex_lock(&t->wake_lock);
     uint64_t posted = t->posted_ns, now = clock_mono_ns();
     t->posted_ns = 0;
+    t->waiting = false;
     pthread_mutex_unlock(&t->wake_lock);
     pulse_turned(&t->pulse, now);
     if (posted != 0)
@@ -161,6 +163,16 @@ static void cut_clients(struct ingress_thread *t)
     }
 }
 
+/* true: it may wait in epoll, from where sink_wake() fetches it. false: something has come already. */
+static bool may_wait(struct ingress_thread *t)
+{
+    pthread_mutex_lock(&t->wake_lock);
+    t->waiting = t->posted_ns == 0;
+    bool may = t->waiting;
+    pthread_mutex_unlock(&t->wake_lock);
+    return may;
+}
+
 /* What loop_gather() is to a reactor: h2o's loop has nothing like it. */
 static void gather(struct ingress_thread *t)
 {
@@ -176,9 +188,10 @@ static void one_turn(struct ingress_thread *t, uint32_t max_wait)
 {
     /* A socket that was written to outside of h2o's run waits for its callback: epoll would not know. */
     bool pending = t->loop->_pending_as_client != NULL || t->loop->_pending_as_server != NULL;
+    loop_outbox_flush(&t->up);
     if (!pending)
         gather(t);
-    uint32_t wait = pending ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
+    uint32_t wait = pending || !may_wait(t) ? 0 : timers_wait(&t->timers, clock_mono_ms(), max_wait);
 
     h2o_evloop_run(t->loop, (int32_t)wait);
     t->turn_ns = clock_mono_ns();
@@ -276,6 +289,7 @@ static void *thread_main(void *arg)
     }
     pulse_turned(&t->pulse, 0);
     thread_close(t);
+    loop_outbox_flush(&t->up);
     return NULL;
 }
 
@@ -321,6 +335,7 @@ static bool threads_make(struct ingress *in)
         snprintf(name, sizeof(name), "ingress_%u", i % 1000);
         pulse_init(&t->pulse, name, true);
         channel_sink_init(&t->sink, sink_wake);
+        t->sink.up = &t->up;
         if (!timers_reserve(&t->timers, 64))
             return false;
     }

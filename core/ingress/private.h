@@ -176,8 +176,10 @@ struct ingress_thread {
     h2o_multithread_receiver_t receiver;
     struct timers timers;
     struct channel_sink sink;
+    struct loop_outbox up; /* what this turn has for the reactors */
     pthread_mutex_t wake_lock;
     bool awake;         /* under wake_lock: the receiver exists */
+    bool waiting;       /* under wake_lock: in epoll; else its next turn comes by itself */
     uint64_t posted_ns; /* under wake_lock: when the sink became non-empty; 0: taken */
     struct pulse pulse;
 

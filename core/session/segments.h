@@ -26,7 +26,8 @@ struct segment {
     char *person_id;   /* or NULL */
     double start, end; /* seconds from the conversation's start */
     char provider[32];
-    unsigned unseen; /* enum segment_seen */
+    uint64_t heard_by; /* number of the session whose audio it is of; 0: of several, or of one before a restart */
+    unsigned unseen;   /* enum segment_seen */
 };
 
 /* Owns its segments. */

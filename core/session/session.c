@@ -264,6 +264,8 @@ void session_conversation_request(struct session *s)
 
 void session_take_segments(struct session *s, struct segment_list *batch)
 {
+    for (size_t i = 0; i < batch->n; i++)
+        batch->item[i]->heard_by = s->number;
     speakers_segments(s, batch);
     if (s->conversation)
         conversation_add(s->conversation, s, batch);
@@ -429,6 +431,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
     list_init(&s->queued);
     list_init(&s->early_texts);
     id_uuid4(s->id);
+    s->number = ++ss->begun;
     ev_init(&s->ping, on_ping);
     ev_init(&s->check, on_check);
     ev_init(&s->open_wait, on_open_wait);

@@ -413,10 +413,9 @@ void speakers_segments(struct session *s, const struct segment_list *batch)
 
 /* ------------------------------------------------------------- the user's own word */
 
-/* The longest of the segments the sample is of, in seconds of the session; false: it is not there. */
-static bool sample_span(const struct session *s, const struct naming *n, double *start, double *end)
+/* The longest of the segments the sample is of; NULL: none of them is there. */
+static const struct segment *sample_segment(const struct conversation *c, const struct naming *n)
 {
-    const struct conversation *c = s->conversation;
     const struct segment *best = NULL;
     char err[96];
     yajl_val ids = json_parse(n->segments, strlen(n->segments), 0, err, sizeof err);
@@ -427,18 +426,26 @@ static bool sample_span(const struct session *s, const struct naming *n, double 
             best = seg;
     }
     json_free(&ids);
-    if (!best || c->started_ms == 0 || s->first_audio_ms == 0)
-        return false;
-    double shift = (double)(c->started_ms - s->first_audio_ms) / 1000.;
-    *start = best->start + shift;
-    *end = best->end + shift;
-    return true;
+    return best;
+}
+
+/* The audio of it, from the session that has heard it: of a user's several that speak into the conversation, any may
+ * tell the name. The caller's to free; NULL: it is not there. */
+static int16_t *sample_cut(const struct conversation *c, const struct segment *seg, size_t *n)
+{
+    list_each (it, &c->session) {
+        const struct session *s = list_entry(it, struct session, conversation_link);
+        if (s->number != seg->heard_by || !s->speakers || s->first_audio_ms == 0)
+            continue;
+        double shift = (double)(c->started_ms - s->first_audio_ms) / 1000.;
+        return ring_cut(s->speakers, seg->start + shift, seg->end + shift, SPEAKERS_MIN_MS, n);
+    }
+    return NULL;
 }
 
 void speakers_named(struct session *s, const struct naming *n)
 {
     struct speakers *sp = s->speakers;
-    double start, end;
     size_t samples;
     if (!sp)
         return;
@@ -446,11 +453,10 @@ void speakers_named(struct session *s, const struct naming *n)
     struct speaker *k = speaker_of(sp, n->speaker_id);
     if (k && k->state != SPEAKER_NAMED)
         speaker_set_state(k, SPEAKER_NAMED);
-    if (sample_span(s, n, &start, &end)) {
-        int16_t *pcm = ring_cut(sp, start, end, SPEAKERS_MIN_MS, &samples);
-        if (pcm)
-            samples_clip(s->ss->samples, n->sample_id, pcm, samples);
-    }
+    const struct segment *seg = s->conversation->started_ms > 0 ? sample_segment(s->conversation, n) : NULL;
+    int16_t *pcm = seg ? sample_cut(s->conversation, seg, &samples) : NULL;
+    if (pcm)
+        samples_clip(s->ss->samples, n->sample_id, pcm, samples);
     speakers_settle(s);
 }
 

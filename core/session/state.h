@@ -34,6 +34,7 @@ struct sessions {
     struct conf *conf;         /* env.conf, held */
     struct roster roster;      /* what others may see of them */
     struct list session;       /* all of them */
+    uint64_t begun;            /* sessions ever */
     struct map *by_id;         /* session id -> struct session */
     struct map *conversation;  /* id -> struct conversation */
     struct map *open_of;       /* uid -> its open struct conversation */
@@ -124,6 +125,7 @@ struct session {
     struct sessions *ss;
     struct channel *channel; /* NULL once the client is gone */
     char id[37];
+    uint64_t number; /* of all of its reactor, from 1 */
     char *uid;
     char uid_tag[16];
     struct listen_params params;

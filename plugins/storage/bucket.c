@@ -83,6 +83,13 @@ int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t la
     return send(in, "GET", key, more, NULL, 0, empty_sha256, max_body, cb, arg, out);
 }
 
+bool bucket_deleted(const struct omid_http_response *res)
+{
+    bool no_bucket = res->body != NULL && strstr(res->body, "NoSuchBucket") != NULL;
+    return res->error == OMID_HTTP_OK &&
+           ((res->status >= 200 && res->status < 300) || (res->status == 404 && !no_bucket));
+}
+
 void bucket_error(char *out, size_t size, const struct omid_http_response *res)
 {
     if (res->error != OMID_HTTP_OK) {

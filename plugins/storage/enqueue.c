@@ -111,9 +111,10 @@ static bool again(struct instance *in, const char *name)
 
 static bool deletion(struct instance *in, const char *name, const char *uid, const char *conv, int64_t before_ms)
 {
-    char payload[UID_NAME_MAX + CONV_MAX + 64];
+    char payload[UID_NAME_MAX + CONV_MAX + 64], target[CONV_MAX + 16];
     snprintf(payload, sizeof(payload), "%s\n%s\n%" PRId64, uid, conv, before_ms);
-    if (again(in, name) || enqueue_job(in, JOB_DELETE, name, conv, payload, NULL, NULL))
+    snprintf(target, sizeof(target), "%s/" JOB_DELETE, conv); /* not held back by a batch that can't be stored */
+    if (again(in, name) || enqueue_job(in, JOB_DELETE, name, target, payload, NULL, NULL))
         return true;
     in->host->log(in->mod, OMID_LOG_ERROR,
                   "the audio of conversation %s is not deleted: too many jobs wait for the queue", conv);

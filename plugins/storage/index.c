@@ -133,7 +133,7 @@ bool index_add(const struct shared *sh, const char *uid, const char *conv, const
     return ok;
 }
 
-bool index_cut(const struct shared *sh, const char *uid, const char *conv, int64_t before_ms)
+bool index_cut(const struct shared *sh, const char *uid, const char *conv, const struct piece *gone, size_t n_gone)
 {
     char path[PATH_SIZE], line[PATH_SIZE + 256];
     struct piece *pieces;
@@ -146,7 +146,7 @@ bool index_cut(const struct shared *sh, const char *uid, const char *conv, int64
     char *text = NULL;
     FILE *f = ok ? open_memstream(&text, &len) : NULL;
     for (size_t i = 0; f != NULL && i < n; i++) {
-        if (piece_end_ms(&pieces[i]) < before_ms)
+        if (known(gone, n_gone, &pieces[i]))
             continue;
         line_print(line, sizeof(line), &pieces[i]);
         fputs(line, f);

@@ -117,6 +117,8 @@ static void lay_out(struct recording *rec)
 bool recording_load(const struct shared *sh, struct recording *rec)
 {
     rec->bytes = rec->samples = 0;
+    if (tombstone_there(sh, rec->uid, rec->conv))
+        return true; /* what is left of it is on its way out */
     if (!index_load(sh, rec->uid, rec->conv, &rec->piece, &rec->n) || !spool_load(sh, rec))
         return false;
     if (rec->n == 0)

@@ -14,7 +14,7 @@ struct removal {
     struct omid_http *http;
     int64_t created_ms, before_ms;
     char uid[UID_NAME_MAX], conv[CONV_MAX + 1];
-    struct piece *piece; /* in the bucket, to be deleted */
+    struct piece *piece; /* to be deleted; those in the directory are when the bucket's turn comes */
     size_t n, at;
     uint64_t gone;
     bool ok;
@@ -59,20 +59,28 @@ static bool is_theirs(const struct shared *sh, const struct removal *r, const ch
     return theirs;
 }
 
-static void clear_spool(struct shared *sh, const struct removal *r)
+/* How many are left: of a bucket's all of them, as an attempt may have brought them there and not heard of it. Each
+ * one's own job sees that it is deleted. */
+static size_t clear_spool(struct shared *sh, const struct removal *r)
 {
+    size_t left = 0;
     char path[PATH_SIZE];
     size_t len = strlen(r->conv);
     spool_path(sh, path, "");
     DIR *dir = opendir(path);
     for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
         size_t n = strlen(e->d_name);
-        if (strncmp(e->d_name, r->conv, len) == 0 && e->d_name[len] == '.' && n > 4 &&
-            strcmp(e->d_name + n - 4, ".pcm") == 0 && is_theirs(sh, r, e->d_name) && spool_remove(sh, e->d_name))
+        if (strncmp(e->d_name, r->conv, len) != 0 || e->d_name[len] != '.' || n <= 4 ||
+            strcmp(e->d_name + n - 4, ".pcm") != 0 || !is_theirs(sh, r, e->d_name))
+            continue;
+        if (sh->bucket != NULL || !spool_remove(sh, e->d_name))
+            left++;
+        else
             count_add(sh, COUNT_DELETED, 1);
     }
     if (dir != NULL)
         closedir(dir);
+    return left;
 }
 
 static bool clear_file(struct shared *sh, struct removal *r, struct piece *p)
@@ -101,21 +109,18 @@ static void first_run(struct shared *sh, void *arg)
         snprintf(r->error, sizeof(r->error), "%s: %s", sh->root, strerror(errno));
         return;
     }
-    if (is_whole(r))
-        clear_spool(sh, r);
     if (!index_load(sh, r->uid, r->conv, &piece, &n)) {
         snprintf(r->error, sizeof(r->error), "its index: %s", strerror(errno));
         return;
     }
     r->ok = true;
     for (size_t i = 0; i < n; i++) {
-        bool old = piece_end_ms(&piece[i]) < r->before_ms;
-        if (old && piece[i].where == 'b') {
-            piece[r->n++] = piece[i];
+        if (piece_end_ms(&piece[i]) >= r->before_ms) {
+            free(piece[i].name);
             continue;
         }
-        r->ok = r->ok && (!old || clear_file(sh, r, &piece[i]));
-        free(piece[i].name);
+        r->ok = r->ok && (piece[i].where == 'b' || clear_file(sh, r, &piece[i]));
+        piece[r->n++] = piece[i];
     }
     r->piece = piece;
 }
@@ -123,9 +128,16 @@ static void first_run(struct shared *sh, void *arg)
 static void last_run(struct shared *sh, void *arg)
 {
     struct removal *r = arg;
-    r->ok = index_cut(sh, r->uid, r->conv, r->before_ms);
-    if (!r->ok)
+    r->ok = index_cut(sh, r->uid, r->conv, r->piece, r->n);
+    if (!r->ok) {
         snprintf(r->error, sizeof(r->error), "its index: %s", strerror(errno));
+        return;
+    }
+    count_add(sh, is_whole(r) ? COUNT_DELETED : COUNT_EXPIRED, r->gone);
+    size_t left = is_whole(r) ? clear_spool(sh, r) : 0;
+    r->ok = left == 0; /* the tombstone stays young until then */
+    if (left > 0)
+        snprintf(r->error, sizeof(r->error), "%zu batches in the spool", left);
 }
 
 /* -------------------------------------------------------------------- reactor */
@@ -133,8 +145,7 @@ static void last_run(struct shared *sh, void *arg)
 static void last_done(struct instance *in, void *arg, bool ran)
 {
     struct removal *r = arg;
-    if (ran && r->ok)
-        count_add(in->sh, is_whole(r) ? COUNT_DELETED : COUNT_EXPIRED, r->gone);
+    (void)in;
     removal_end(r, ran && r->ok ? OMID_JOB_DONE : OMID_JOB_WAIT, COUNT_STORE_DISK, 0);
 }
 
@@ -144,9 +155,7 @@ static void on_deleted(void *arg, const struct omid_http_response *res)
 {
     struct removal *r = arg;
     r->http = NULL;
-    bool no_bucket = res->status == 404 && res->body != NULL && strstr(res->body, "NoSuchBucket") != NULL;
-    if (res->error == OMID_HTTP_OK &&
-        ((res->status >= 200 && res->status < 300) || (res->status == 404 && !no_bucket))) {
+    if (bucket_deleted(res)) {
         r->gone++;
         r->at++;
         delete_next(r);
@@ -159,6 +168,8 @@ static void on_deleted(void *arg, const struct omid_http_response *res)
 
 static void delete_next(struct removal *r)
 {
+    while (r->at < r->n && r->piece[r->at].where != 'b')
+        r->at++;
     if (r->at < r->n) {
         if (r->in->sh->bucket != NULL && bucket_delete(r->in, r->piece[r->at].name, on_deleted, r, &r->http) == OMID_OK)
             return;

@@ -200,8 +200,8 @@ void index_path(const struct shared *sh, char out[PATH_SIZE], const char *uid, c
 /* What is stored, by time. false: errno. n 0: nothing. */
 bool index_load(const struct shared *sh, const char *uid, const char *conv, struct piece **pieces, size_t *n);
 bool index_add(const struct shared *sh, const char *uid, const char *conv, const struct piece *p);
-/* Without those that end before before_ms; none left: no file. */
-bool index_cut(const struct shared *sh, const char *uid, const char *conv, int64_t before_ms);
+/* Without those that are gone, and with what has come since they were looked up; none left: no file. */
+bool index_cut(const struct shared *sh, const char *uid, const char *conv, const struct piece *gone, size_t n_gone);
 void pieces_free(struct piece *pieces, size_t n);
 static inline int64_t piece_end_ms(const struct piece *p)
 {
@@ -220,6 +220,8 @@ int bucket_delete(struct instance *in, const char *key, omid_http_cb cb, void *a
 /* Bytes first..last, with 206; or all of it, max_body at most, with 200 from a store that knows no ranges. */
 int bucket_get(struct instance *in, const char *key, uint64_t first, uint64_t last, size_t max_body, omid_http_cb cb,
                void *arg, struct omid_http **out);
+/* Whether a DELETE has come to that, by this request or before. */
+bool bucket_deleted(const struct omid_http_response *res);
 /* "NoSuchBucket" of an XML answer, for people. */
 void bucket_error(char *out, size_t size, const struct omid_http_response *res);
 

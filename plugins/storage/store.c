@@ -29,6 +29,7 @@ struct upload {
     size_t len;
     char sha256[65];
     bool done, again; /* nothing more to do; deleted meanwhile */
+    bool drop;        /* deleted before: what an attempt may have put into the bucket goes, then the spool file */
     char error[256];
 };
 
@@ -129,15 +130,20 @@ static void store_in_directory(struct shared *sh, struct upload *u)
         snprintf(u->error, sizeof(u->error), "%s: %s", sh->directory, strerror(errno));
 }
 
-static void upload_encode(struct shared *sh, struct upload *u, const int16_t *pcm)
+static void upload_name(const struct shared *sh, struct upload *u)
 {
     char key[KEY_SIZE];
+    key_of(sh, key, sizeof(key), u);
+    u->piece.name = strdup(key);
+}
+
+static void upload_encode(struct shared *sh, struct upload *u, const int16_t *pcm)
+{
     size_t n = (size_t)u->piece.samples;
     u->body = sh->format == FORMAT_OGG
                   ? encode_ogg(pcm, n, u->piece.rate, sh->bitrate, u->piece.crc ^ (uint32_t)u->piece.start_ms, &u->len)
                   : encode_wav(pcm, n, u->piece.rate, &u->len);
-    key_of(sh, key, sizeof(key), u);
-    u->piece.name = strdup(key);
+    upload_name(sh, u);
     u->piece.bytes = u->len;
     u->piece.where = sh->bucket != NULL ? 'b' : 'd';
     if (u->body == NULL || u->piece.name == NULL)
@@ -175,14 +181,20 @@ static void prepare_run(struct shared *sh, void *arg)
     bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
     if (pcm == NULL) {
         snprintf(u->error, sizeof(u->error), "no memory");
-    } else if (bytes == 0 || deleted) {
+    } else if (bytes == 0 || (deleted && sh->bucket == NULL)) {
         u->done = spool_remove(sh, u->name);
         count_add(sh, COUNT_DELETED, deleted && u->done);
     } else if (!index_load(sh, u->s.uid, u->s.conv, &there, &n)) {
         snprintf(u->error, sizeof(u->error), "its index: %s", strerror(errno));
     } else {
         u->piece.crc = crc32_add(0, pcm, bytes);
-        if (place(there, n, &u->piece)) {
+        bool stored = place(there, n, &u->piece);
+        if (deleted) {
+            u->drop = true;
+            upload_name(sh, u);
+            if (u->piece.name == NULL)
+                snprintf(u->error, sizeof(u->error), "no memory");
+        } else if (stored) {
             count_add(sh, COUNT_REPEATED, 1);
             u->done = spool_remove(sh, u->name);
         } else {
@@ -191,6 +203,15 @@ static void prepare_run(struct shared *sh, void *arg)
         pieces_free(there, n);
     }
     free(pcm);
+}
+
+static void drop_run(struct shared *sh, void *arg)
+{
+    struct upload *u = arg;
+    u->done = spool_remove(sh, u->name);
+    count_add(sh, COUNT_DELETED, u->done);
+    if (!u->done)
+        snprintf(u->error, sizeof(u->error), "the spool: %s", strerror(errno));
 }
 
 static void settle_run(struct shared *sh, void *arg)
@@ -215,17 +236,8 @@ static void settle_done(struct instance *in, void *arg, bool ran)
     }
 }
 
-static void on_put(void *arg, const struct omid_http_response *res)
+static void bucket_failed(struct upload *u, const struct omid_http_response *res)
 {
-    struct upload *u = arg;
-    u->http = NULL;
-    if (res->error == OMID_HTTP_OK && res->status >= 200 && res->status < 300) {
-        if (!work_start(u->in, "settle_upload", settle_run, settle_done, u)) {
-            snprintf(u->error, sizeof(u->error), "the executor is full");
-            upload_later(u, COUNT_STORE_LANE, 0);
-        }
-        return;
-    }
     char why[200];
     bucket_error(why, sizeof(why), res);
     snprintf(u->error, sizeof(u->error), "%s: %s", u->in->sh->bucket, why);
@@ -238,6 +250,34 @@ static void on_put(void *arg, const struct omid_http_response *res)
                  res->retry_after_s);
 }
 
+static void finish(struct upload *u, const char *label, void (*run)(struct shared *sh, void *arg))
+{
+    if (work_start(u->in, label, run, settle_done, u))
+        return;
+    snprintf(u->error, sizeof(u->error), "the executor is full");
+    upload_later(u, COUNT_STORE_LANE, 0);
+}
+
+static void on_put(void *arg, const struct omid_http_response *res)
+{
+    struct upload *u = arg;
+    u->http = NULL;
+    if (res->error == OMID_HTTP_OK && res->status >= 200 && res->status < 300)
+        finish(u, "settle_upload", settle_run);
+    else
+        bucket_failed(u, res);
+}
+
+static void on_dropped(void *arg, const struct omid_http_response *res)
+{
+    struct upload *u = arg;
+    u->http = NULL;
+    if (bucket_deleted(res))
+        finish(u, "drop_upload", drop_run);
+    else
+        bucket_failed(u, res);
+}
+
 static void prepare_done(struct instance *in, void *arg, bool ran)
 {
     struct upload *u = arg;
@@ -245,8 +285,9 @@ static void prepare_done(struct instance *in, void *arg, bool ran)
         settle_done(in, u, ran);
         return;
     }
-    int rc = bucket_put(in, u->piece.name, in->sh->format == FORMAT_OGG ? "audio/ogg" : "audio/wav", u->body, u->len,
-                        u->sha256, on_put, u, &u->http);
+    int rc = u->drop ? bucket_delete(in, u->piece.name, on_dropped, u, &u->http)
+                     : bucket_put(in, u->piece.name, in->sh->format == FORMAT_OGG ? "audio/ogg" : "audio/wav", u->body,
+                                  u->len, u->sha256, on_put, u, &u->http);
     free(u->body); /* the lane has its copy */
     u->body = NULL;
     if (rc == OMID_OK)

@@ -113,5 +113,7 @@ def test_conversation_in_real_time(start_daemon, phone, receiver, have_sphinx):
     assert told.query["uid"] == [p.uid] and told.json["id"] == conversation
     kept = stored(daemon, p.uid, conversation)
     assert kept["status"] == "completed"
-    assert {s["id"]: s["text"] for s in kept["transcript_segments"]} == {s["id"]: s["text"] for s in told.json["transcript_segments"]} == \
-        {s["id"]: s["text"] for s in p.segments.values()}, (kept, told.json, p.segments)
+    texts = {s["id"]: s["text"] for s in kept["transcript_segments"]}
+    assert texts == {s["id"]: s["text"] for s in told.json["transcript_segments"]}, (kept, told.json)
+    # A busy machine may decode the last words when the client has left: all that it was told is there.
+    assert all(texts[s["id"]].startswith(s["text"]) for s in p.segments.values()), (texts, p.segments)

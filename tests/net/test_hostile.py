@@ -18,7 +18,7 @@ TIMEOUT_MS = 2000
 MAX_BODY = 65536
 # kind: (outcomes that are right, is the body cut?)
 KINDS = {"silent": ({TIMEOUT}, None), "drip-head": ({TIMEOUT, PROTOCOL}, None), "drip-body": ({TIMEOUT}, None),
-         "huge": ({OK}, True), "bomb": ({OK}, True), "nested": ({PROTOCOL}, None), "informs": ({PROTOCOL}, None),
+         "huge": ({OK}, True), "bomb": ({OK}, True), "nested": ({PROTOCOL}, None), "informs": ({PROTOCOL, TIMEOUT}, None),
          "reset": ({RESET}, None), "garbage": ({PROTOCOL}, None), "loop": ({PROTOCOL}, None), "tls": ({TLS}, None)}
 
 

@@ -80,10 +80,16 @@ class DeafTalker(Talker):
         self._reader = asyncio.ensure_future(self._read())
 
     def stop_reading(self):
-        background().loop.call_soon_threadsafe(self.ws.transport.pause_reading)
+        def stop():  # for good: the stream reader above it pauses and resumes, too
+            self.ws.transport.pause_reading()
+            self.ws.transport.resume_reading = lambda: None
+        background().loop.call_soon_threadsafe(stop)
 
     def read_on(self):
-        background().loop.call_soon_threadsafe(self.ws.transport.resume_reading)
+        def resume():
+            del self.ws.transport.resume_reading
+            self.ws.transport.resume_reading()
+        background().loop.call_soon_threadsafe(resume)
 
 
 @pytest.fixture

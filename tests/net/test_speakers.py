@@ -2,6 +2,7 @@
 import http.client
 import itertools
 import json
+import shutil
 import signal
 import sqlite3
 import struct
@@ -11,7 +12,7 @@ import wave
 import pytest
 
 from support.daemon import merge
-from support.embedder import Embedder, angle, apart, constant, distance
+from support.embedder import Embedder, angle, apart, constant, distance, embedding
 from support.phone import Phone
 from support.receiver import Answer
 from support.wait import SLOW, holds, until
@@ -67,6 +68,15 @@ class Talker(Phone):
 @pytest.fixture
 def embedder():
     peer = Embedder()
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def partner(request, authority):
+    """An embedding service, and what a daemon needs to trust it."""
+    peer = Embedder(authority.server_context() if request.param else None)
+    peer.trust = {"tls": {"ca": authority.ca}} if request.param else {}
     yield peer
     peer.stop()
 
@@ -297,6 +307,51 @@ def test_recordings_of_people(start_daemon, embedder, talker):
         assert t.suggested(number + 1)["person_name"] == person, name
 
 
+SENTENCES = ("The boats left the harbour early in the morning, and nobody was awake to see them go.",
+             "We measured the old bridge twice, and both times it was longer than the map says.")
+
+
+def spoken(directory, voice, sentence):
+    """By a synthesiser's voice, at RATE."""
+    if shutil.which("espeak-ng") is None:
+        pytest.skip("needs the Debian package espeak-ng")
+    path = directory / "spoken.wav"
+    subprocess.run(["espeak-ng", "-v", voice, "-s", "150", "-w", str(path), sentence], check=True, timeout=30 * SLOW)
+    with wave.open(str(path)) as w:
+        data, rate = w.readframes(w.getnframes()), w.getframerate()
+    samples_ = struct.unpack("<%dh" % (len(data) // 2), data) + (0,)
+    at = [k * rate / RATE for k in range((len(samples_) - 1) * RATE // rate)]
+    between = lambda x: samples_[int(x)] + (samples_[int(x) + 1] - samples_[int(x)]) * (x - int(x))
+    return struct.pack("<%dh" % len(at), *(int(between(x)) for x in at))
+
+
+def test_four_voices_in_two_sessions(start_daemon, embedder, talker, tmp_path):
+    """Whom a user names in one session the other one knows, by other sentences of theirs. (Both are of one conversation:
+    a speaker has one number in it.)"""
+    people = {"en-gb+klaus": "Klaus", "en-us+Annie": "Annie", "en-us+Denis": "Denis", "en-us+whisper": "User"}
+    daemon = start_daemon(with_speakers(embedder))
+    other = talker(daemon, "ann", source="desk")
+    other.words = 100
+    t = talker(daemon, "ann", source="phone")
+    t.utter(0, 0.5, speaker=99)
+    for number, (voice, name) in enumerate(people.items()):
+        said = t.utter(spoken(tmp_path, voice, SENTENCES[0]), speaker=number)
+        t.assign(said, "user" if name == "User" else "p-" + name, "" if name == "User" else name)
+    until(lambda: len(voices(daemon, "ann")) == 4, what=lambda: "all samples; %s" % waiting(daemon))
+    until(lambda: daemon.logged("speakers: voices were read.*voices=4"), what="both sessions know them")
+    for number, (voice, name) in enumerate(reversed(people.items())):
+        said = other.utter(spoken(tmp_path, voice, SENTENCES[1]), speaker=20 + number)
+        assert other.suggested(number + 1)["person_name"] == name, voice
+        until(lambda: other.current(said)["is_user"] if name == "User" else other.current(said)["person_id"] == "p-" + name,
+              what="the name of %s" % name)
+    assert not t.suggestions()
+    # Somebody else's session knows none of them.
+    eve = talker(daemon, "eve")
+    asked = len(embedder.asked)
+    eve.utter(spoken(tmp_path, "en-us+Denis", SENTENCES[1]), speaker=1)
+    assert len(embedder.asked) == asked and not eve.suggestions()
+
+
 # ----------------------------------------------------------------------- bad answers
 
 ANSWERS = [500, 503, 429, 401, 404, 422, "reset", b"<html><body>Bad gateway</body></html>", b"[1, NaN, 2]", b"[0, 0, 0]",
@@ -304,8 +359,9 @@ ANSWERS = [500, 503, 429, 401, 404, 422, "reset", b"<html><body>Bad gateway</bod
            b"[" + b"1," * 999999 + b"1]", b"[" * 100000, b"[1e99, 1]", b"[\"1\", \"2\"]", b"[1, 2"]
 
 
-def test_answers_that_are_none(start_daemon, embedder, talker):
-    daemon = start_daemon(with_speakers(embedder, {"attempts": 1}))
+def test_answers_that_are_none(start_daemon, partner, talker):
+    embedder = partner
+    daemon = start_daemon(with_speakers(embedder, {"attempts": 1}, **embedder.trust))
     introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
     t = talker(daemon, "ann")
     for number, what in enumerate(ANSWERS):
@@ -336,8 +392,9 @@ def test_attempts_are_bounded(start_daemon, embedder, talker):
 
 
 @pytest.mark.parametrize("how", ["hang", "drip"])
-def test_a_service_that_does_not_end(start_daemon, embedder, talker, how):
-    daemon = start_daemon(with_speakers(embedder, {"timeout": "1s"}))
+def test_a_service_that_does_not_end(start_daemon, partner, talker, how):
+    embedder = partner
+    daemon = start_daemon(with_speakers(embedder, {"timeout": "1s"}, **embedder.trust))
     introduce(daemon, talker, "ann", (BEN, "p-ben", "Ben"))
     embedder.on(how)
     t = talker(daemon, "ann")
@@ -482,6 +539,24 @@ def test_sample_is_retried(start_daemon, embedder, talker):
     assert abs(embedder.asked[-1].seconds - 3) < 0.01
     until(lambda: daemon.metric("omid_speaker_samples_waiting") == 0, what="none waits")
     assert daemon.status()["sessions"]["speaker_samples"] == {"waiting": 0, "kept": 1, "given_up": 0}
+
+
+def test_sample_is_of_the_session_that_heard_it(start_daemon, embedder, talker):
+    """Two of one user speak into one conversation at the same time; in one they name whom the other has heard."""
+    daemon = start_daemon(with_speakers(embedder))
+    desk = talker(daemon, "ann", source="desk")
+    phone_ = talker(daemon, "ann", source="phone")
+    desk.words = 100
+    desk.utter(0, 0.5, speaker=98)  # from now on audio is kept
+    phone_.utter(0, 0.5, speaker=99)
+    far = phone_.utter(CID, speaker=2)
+    near = desk.utter(BEN, speaker=1)
+    phone_.assign(near, "p-ben", "Ben")
+    until(lambda: voices(daemon, "ann") == [("p-ben", 0)], what="Ben's voice")
+    assert embedder.asked[-1].vector == embedding([BEN] * RATE), "it is what the desk has heard"
+    desk.assign(far, "p-cid", "Cid")
+    until(lambda: len(voices(daemon, "ann")) == 2, what="Cid's voice")
+    assert embedder.asked[-1].vector == embedding([CID] * RATE)
 
 
 def test_sample_waits_its_age_and_the_last_word_counts(start_daemon, embedder, talker):

@@ -39,6 +39,15 @@ def model():
     peer.stop()
 
 
+@pytest.fixture(params=[False, True], ids=["http", "https"])
+def partner(request, authority):
+    """A model, and what a daemon needs to trust it."""
+    peer = Model(authority.server_context() if request.param else None)
+    peer.trust = {"tls": {"ca": authority.ca}} if request.param else {}
+    yield peer
+    peer.stop()
+
+
 def post(daemon, uid, timeout=60.0, path=""):
     host, port = daemon.address.rsplit(":", 1)
     c = http.client.HTTPConnection(host, int(port), timeout=timeout * SLOW)
@@ -192,8 +201,9 @@ FAILURES = {
 }
 
 
-def test_failures(start_daemon, talker, model):
-    daemon = start_daemon(settings(model, {"retry_after": "5s"}))
+def test_failures(start_daemon, talker, partner):
+    model = partner
+    daemon = start_daemon(settings(model, dict({"retry_after": "5s"}, **model.trust)))
     model.script = lambda request: next(
         FAILURES[name][0] for name in FAILURES if "case %s." % name in request["messages"][1]["content"])
     talks = {}

@@ -271,23 +271,6 @@ def test_provider_fails(start_daemon, settings, receiver):
     assert finished(d, upload(d, [("a.wav", wav(tone(3)), NOON)]))["files"][0]["status"] == "skipped"
 
 
-def test_killed(start_daemon, settings, receiver):
-    """Whatever was going on: after the restart each recording is transcribed once into one conversation."""
-    good = receiver._answers["/v1/listen"][0]
-    d = start_daemon(settings)
-    receiver.on("/v1/listen", Answer(hang=True))
-    jobs = [upload(d, [("a.wav", wav(tone(1 + i / 100)), NOON + 1000 * i)]) for i in range(3)]
-    until(lambda: receiver.at("/v1/listen"), what="a request")
-    d.kill()
-    receiver.on("/v1/listen", good)
-    d.start()
-    for job in jobs:
-        f = finished(d, job)["files"][0]
-        assert f["status"] == "done" and len(f["conversation_ids"]) == 1
-    assert len(completed(d, 3)) == 3
-    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
-
-
 def test_live_conversation(start_daemon, settings, receiver, phone):
     """One that belongs to a conversation in progress waits for its end, and joins it."""
     d = start_daemon(merge(settings, {"listen": {"conversation_timeout": "3s", "conversation_timeout_floor": "2s",

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from support.daemon import ADMIN_KEY, Daemon, merge, program
-from support.disk import LyingDisk
+from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
@@ -225,10 +225,43 @@ def test_swept(start_daemon, settings, receiver):
     d.rewrite(settings)
     reload(d)
     d.kill()
+    os.utime(folder / "young", (time.time() - 5, time.time() - 5))
     receiver.on("/v1/listen", Answer(body=transcript(("Hi.", 0.1, 0.5, 0))))
     d.start()
     assert finished(d, job)["files"][0]["status"] == "done"
-    until(lambda: left(d) == ["young"], what=lambda: "no files left: %s" % left(d))
+    until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))  # young, but of a former life
+
+
+def test_no_room_to_decode(tmp_path, reactors, settings, receiver):
+    """It takes what the disk has, and gives it back at once: others go on, and with room again so does it. It does not
+    fail for that, however often it was tried."""
+    (tmp_path / "state").mkdir()
+    disk = FullDisk(tmp_path / "state", "40m")
+    d = Daemon(tmp_path, reactors, merge(settings, {"sync": {"attempts": 2}}))
+    d.prefix = disk.prefix
+    inside = Path("/proc/%d/root%s/state/sync" % (disk.holder.pid, tmp_path))
+    try:
+        d.start()
+        assert finished(d, upload(d, [("a.wav", wav(tone(1)), NOON)]))["files"][0]["status"] == "done"
+        room = os.statvfs(inside)
+        disk.ballast.write_bytes(bytes(room.f_bavail * room.f_bsize - (6 << 20)))
+        long = wav(bytes(4000 * 2 * 300), rate=4000)  # 2.4 MB, which become 9.6
+        big = upload(d, [("big.wav", long, NOON + 1000)])
+        retried = d.metric("omid_sync_recordings_total", outcome="retried")
+        until(lambda: d.metric("omid_sync_recordings_total", outcome="retried") >= retried + 5, what="attempts in vain")
+        told = lambda: ask(d, "GET", "/v1/sync-jobs/" + big["id"])[1]["files"][0]
+        until(lambda: "No space left" in (told()["error"] or ""), what="its reason")
+        assert told()["status"] in ("queued", "processing")
+        small = upload(d, [("b.wav", wav(tone(1.5)), NOON + 2000)])
+        assert finished(d, small)["files"][0]["status"] == "done"
+        disk.mends()
+        assert finished(d, big)["files"][0]["status"] == "done"
+        assert len(completed(d, 3)) == 3
+        until(lambda: not list(inside.iterdir()), what="no files left")
+        d.stop()
+    finally:
+        d.remove()
+        disk.end()
 
 
 @pytest.mark.parametrize("kind", ["hang", "drip", "refuse"])

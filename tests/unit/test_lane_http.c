@@ -287,6 +287,40 @@ static void test_signed(void)
     peer_stop(&p);
 }
 
+/* What is taken for an answer is said once: by the caller, or else by the lane, signed or not. */
+static void test_codings(void)
+{
+    static const char name[] = "\r\nAccept-Encoding: ";
+    static const char *const headers[][2] = {
+        {NULL}, {"X-A: b"}, {"accept-encoding: br"}, {"Accept-Encoding: identity"}};
+    static const char *const said[] = {"gzip, deflate\r\n", "gzip, deflate\r\n", "br\r\n", "identity\r\n"};
+    struct conf_lane conf = rig_conf();
+    struct rig r;
+    struct peer p;
+    struct call c;
+    char url[256];
+
+    peer_start(&p, serve_mirror);
+    rig_start(&r, &conf);
+    for (size_t i = 0; i < 2 * sizeof said / sizeof said[0]; i++) {
+        call_init(&c, &r, peer_url(&p, "http", "/", url));
+        c.req.headers = headers[i / 2];
+        c.req.aws_sigv4 = i % 2 ? "aws:amz:eu-west-1:s3" : NULL;
+        c.req.aws_key_id = "AKID";
+        c.req.aws_secret = "topsecret";
+        call_start(&c);
+        CU_ASSERT_TRUE_FATAL(call_wait(&c));
+        CU_ASSERT_EQUAL(c.res.status, 200);
+        const char *line = c.body ? strcasestr(c.body, name) : NULL;
+        CU_ASSERT_PTR_NOT_NULL_FATAL(line);
+        CU_ASSERT_EQUAL(strncmp(line + sizeof name - 1, said[i / 2], strlen(said[i / 2])), 0);
+        CU_ASSERT_PTR_NULL(strcasestr(line + 1, name));
+        call_free(&c);
+    }
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 static void test_statuses(void)
 {
     struct call c;
@@ -495,6 +529,15 @@ static void test_bad_arguments(void)
 }
 
 /* A user's URL is not dialled when its address is private, nor served by a connection that is open already. */
+static enum omid_http_error call_of_user(struct call *c, struct rig *r, const char *url)
+{
+    call_init(c, r, url);
+    c->req.flags = OMID_HTTP_USER_URL;
+    call_start(c);
+    CU_ASSERT_TRUE_FATAL(call_wait(c));
+    return c->res.error;
+}
+
 static void test_user_urls(void)
 {
     struct rig r;
@@ -507,11 +550,7 @@ static void test_user_urls(void)
     rig_start(&r, &conf);
     peer_url(&p, "http", "/", url);
     for (unsigned i = 0; i < 2; i++) {
-        call_init(&c, &r, url);
-        c.req.flags = OMID_HTTP_USER_URL;
-        call_start(&c);
-        CU_ASSERT_TRUE(call_wait(&c));
-        CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+        CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
         call_free(&c);
         CU_ASSERT_EQUAL(atomic_load(&p.requests), i);
         CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK); /* the operator's own, and kept alive */
@@ -519,18 +558,10 @@ static void test_user_urls(void)
     }
     char other[64];
     snprintf(other, sizeof other, "http://[::ffff:127.0.0.1]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://localhost:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 2);
     rig_stop(&r);
@@ -553,34 +584,18 @@ static void test_user_urls_opened(void)
     conf.outside->n_private = 1;
     peer_start(&p, serve_ok);
     rig_start(&r, &conf);
-    call_init(&c, &r, peer_url(&p, "http", "/", url));
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
     call_free(&c);
     snprintf(other, sizeof other, "http://127.0.0.2:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     call_free(&c);
     snprintf(other, sizeof other, "http://[::1%%25lo]:%u/", p.port);
-    call_init(&c, &r, other);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, other), OMID_HTTP_BLOCKED);
     CU_ASSERT_PTR_NOT_NULL(strstr(c.text, "zone"));
     call_free(&c);
 
     lane_configure(r.lane, &shut); /* the connection is still there, and is not used */
-    call_init(&c, &r, url);
-    c.req.flags = OMID_HTTP_USER_URL;
-    call_start(&c);
-    CU_ASSERT_TRUE(call_wait(&c));
-    CU_ASSERT_EQUAL(c.res.error, OMID_HTTP_BLOCKED);
+    CU_ASSERT_EQUAL(call_of_user(&c, &r, url), OMID_HTTP_BLOCKED);
     call_free(&c);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 1);
     rig_stop(&r);
@@ -1128,6 +1143,7 @@ int main(void)
     CU_TestInfo tests[] = {
         {"an answer", test_plain},
         {"signed", test_signed},
+        {"what is taken for an answer", test_codings},
         {"statuses, Retry-After, redirects", test_statuses},
         {"nobody there", test_refused},
         {"hanging and dripping peers", test_slow_peers},

@@ -525,6 +525,23 @@ static void tls_setup(void)
     unsetenv("CURL_CA_BUNDLE");
 }
 
+/* A lane, a peer that follows this script, and a WebSocket that is to lead there. */
+static void meet(struct sock *s, struct rig *r, struct peer *p, void (*serve)(struct peer *p, int fd),
+                 const char *scheme, SSL_CTX *tls, const struct conf_lane *conf)
+{
+    peer_start(p, serve);
+    p->tls = tls;
+    rig_start(r, conf);
+    sock_init(s, r, p, scheme);
+}
+
+static void part(struct sock *s, struct rig *r, struct peer *p)
+{
+    sock_release(s);
+    rig_stop(r);
+    peer_stop(p);
+}
+
 /* ------------------------------------------------------------ tests */
 
 static void echo_over(const char *scheme, SSL_CTX *tls)
@@ -534,10 +551,7 @@ static void echo_over(const char *scheme, SSL_CTX *tls)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_echo);
-    p.tls = tls;
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, scheme);
+    meet(&s, &r, &p, serve_echo, scheme, tls, &conf);
     sock_connect(&s);
     CU_ASSERT_EQUAL_FATAL(s.rc, OMID_OK);
     CU_ASSERT_TRUE_FATAL(rig_reaches(&s.opened, 1));
@@ -579,10 +593,7 @@ static void bulk_over(const char *scheme, SSL_CTX *tls)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_flood);
-    p.tls = tls;
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, scheme);
+    meet(&s, &r, &p, serve_flood, scheme, tls, &conf);
     sock_connect(&s);
     CU_ASSERT_TRUE(rig_reaches(&s.closed, 1));
     CU_ASSERT_EQUAL(s.why.end, OMID_WS_CLOSED);
@@ -590,9 +601,7 @@ static void bulk_over(const char *scheme, SSL_CTX *tls)
     CU_ASSERT_STRING_EQUAL(s.text, "that is all");
     CU_ASSERT_EQUAL(atomic_load(&s.messages), FLOOD);
     CU_ASSERT_EQUAL(s.bytes, (size_t)FLOOD * FLOOD_SIZE);
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
     CU_ASSERT_EQUAL(atomic_load(&p.mode), FLOOD / 100);
 }
 
@@ -610,10 +619,7 @@ static void stuck_over(const char *scheme, SSL_CTX *tls)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_stuck);
-    p.tls = tls;
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, scheme);
+    meet(&s, &r, &p, serve_stuck, scheme, tls, &conf);
     s.req.send_buffer = 64 << 10;
     sock_connect(&s);
     CU_ASSERT_TRUE_FATAL(rig_reaches(&s.opened, 1));
@@ -632,9 +638,7 @@ static void stuck_over(const char *scheme, SSL_CTX *tls)
     CU_ASSERT_TRUE(rig_reaches(&s.closed, 1));
     CU_ASSERT_EQUAL(s.why.end, OMID_WS_CLOSED);
     CU_ASSERT_EQUAL(atomic_load(&p.mode), s.sent);
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
 }
 
 static void test_backpressure(void)
@@ -667,9 +671,7 @@ static void test_writable_after_call(void)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_stuck);
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, "ws");
+    meet(&s, &r, &p, serve_stuck, "ws", NULL, &conf);
     s.peer = &p;
     s.req.send_buffer = 64 << 10;
     sock_connect(&s);
@@ -679,9 +681,7 @@ static void test_writable_after_call(void)
     rig_call(&r, do_drain, &s);
     CU_ASSERT_EQUAL(s.send_rc, OMID_OK);
     CU_ASSERT_TRUE(rig_reaches(&s.writables, 1));
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
 }
 
 /* One sequence against this script; the close it ends with. */
@@ -692,10 +692,8 @@ static struct omid_ws_close sequence(void (*serve)(struct peer *, int), unsigned
     struct peer p;
     struct sock s;
 
-    peer_start(&p, serve);
+    meet(&s, &r, &p, serve, "ws", NULL, &conf);
     atomic_store(&p.mode, mode);
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, "ws");
     s.req.attempts = attempts;
     s.req.backoff_ms = 10;
     s.req.backoff_cap_ms = 50;
@@ -752,17 +750,12 @@ static void test_untrusted(void)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_echo);
-    p.tls = stranger_tls;
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, "wss");
+    meet(&s, &r, &p, serve_echo, "wss", stranger_tls, &conf);
     sock_connect(&s);
     CU_ASSERT_TRUE(rig_reaches(&s.closed, 1));
     CU_ASSERT_EQUAL(s.why.end, OMID_WS_CONNECT);
     CU_ASSERT_EQUAL(atomic_load(&p.requests), 0);
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
 }
 
 static void test_refused_port(void)
@@ -794,9 +787,7 @@ static void test_lost(void)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_drop);
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, "ws");
+    meet(&s, &r, &p, serve_drop, "ws", NULL, &conf);
     s.script = SEND_AT_OPEN;
     s.req.attempts = 3;
     sock_connect(&s);
@@ -804,9 +795,7 @@ static void test_lost(void)
     CU_ASSERT_EQUAL(atomic_load(&s.opened), 1);
     CU_ASSERT_EQUAL(s.why.end, OMID_WS_LOST);
     CU_ASSERT_EQUAL(s.why.code, 1006);
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
     CU_ASSERT_EQUAL(atomic_load(&p.accepted), 1); /* once open, it is the user's to connect again */
 }
 
@@ -818,10 +807,8 @@ static void test_bad_frames(void)
         struct peer p;
         struct sock s;
         struct conf_lane conf = rig_conf();
-        peer_start(&p, serve_bad_frame);
+        meet(&s, &r, &p, serve_bad_frame, "ws", NULL, &conf);
         atomic_store(&p.mode, i);
-        rig_start(&r, &conf);
-        sock_init(&s, &r, &p, "ws");
         sock_connect(&s);
         CU_ASSERT_TRUE(rig_reaches(&s.closed, 1));
         CU_ASSERT_EQUAL(s.why.end, OMID_WS_LOST);
@@ -829,9 +816,7 @@ static void test_bad_frames(void)
         CU_ASSERT_EQUAL(atomic_load(&s.messages), 0);
         CU_ASSERT_TRUE(rig_reaches(&p.mode, 1000));
         CU_ASSERT_EQUAL(atomic_load(&p.mode), codes[i]);
-        sock_release(&s);
-        rig_stop(&r);
-        peer_stop(&p);
+        part(&s, &r, &p);
     }
 }
 
@@ -842,9 +827,7 @@ static void test_deaf(void)
     struct sock s;
     struct conf_lane conf = rig_conf();
 
-    peer_start(&p, serve_deaf);
-    rig_start(&r, &conf);
-    sock_init(&s, &r, &p, "ws");
+    meet(&s, &r, &p, serve_deaf, "ws", NULL, &conf);
     sock_connect(&s);
     CU_ASSERT_TRUE_FATAL(rig_reaches(&s.opened, 1));
     uint64_t from = clock_mono_ms();
@@ -852,9 +835,7 @@ static void test_deaf(void)
     CU_ASSERT_TRUE(rig_reaches(&s.closed, 1));
     CU_ASSERT_TRUE(clock_mono_ms() - from >= 2900 && clock_mono_ms() - from < 3000 + GRACE_MS);
     CU_ASSERT_EQUAL(s.why.end, OMID_WS_LOST);
-    sock_release(&s);
-    rig_stop(&r);
-    peer_stop(&p);
+    part(&s, &r, &p);
 }
 
 static void test_callbacks(void)

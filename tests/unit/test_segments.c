@@ -413,6 +413,27 @@ static void test_names_when_appended(void)
 }
 
 /* A provider's text may be anything, a client's name of one longer than is kept. */
+static void test_heard_by(void)
+{
+    static const struct {
+        uint64_t first, second, both;
+    } cases_heard[] = {{3, 3, 3}, {3, 4, 0}, {0, 4, 0}, {3, 0, 0}};
+    for (size_t i = 0; i < sizeof cases_heard / sizeof cases_heard[0]; i++) {
+        struct segment_list stored = {0}, batch = {0};
+        struct id_list gone = {0};
+        struct segment *a = make(0, "hello", 0, 1), *b = make(0, "there", 1, 2);
+        a->heard_by = cases_heard[i].first;
+        b->heard_by = cases_heard[i].second;
+        CU_ASSERT_TRUE(segment_list_push(&stored, a) && segment_list_push(&batch, b));
+        CU_ASSERT_TRUE(segments_merge(&stored, &batch, &gone));
+        CU_ASSERT_EQUAL_FATAL(stored.n, 1);
+        CU_ASSERT_EQUAL(stored.item[0]->heard_by, cases_heard[i].both);
+        segment_list_free(&stored);
+        segment_list_free(&batch);
+        id_list_free(&gone);
+    }
+}
+
 static void test_nothing_but_utf8(void)
 {
     char name[64] = "x";
@@ -461,6 +482,7 @@ int main(void)
         {"nothing lost or doubled", test_nothing_lost_or_doubled},
         {"the client's view is the stored one, in any order", test_views_agree},
         {"names when segments are appended", test_names_when_appended},
+        {"who has heard it, when segments are appended", test_heard_by},
         {"nothing but UTF-8", test_nothing_but_utf8},
         {"in any order, in its place", test_place},
         CU_TEST_INFO_NULL,

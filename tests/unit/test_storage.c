@@ -159,14 +159,18 @@ static void test_index(void)
         CU_ASSERT_TRUE(there[i - 1].start_ms < there[i].start_ms);
     CU_ASSERT_STRING_EQUAL(there[6].name, "a/b c.wav");
     CU_ASSERT_EQUAL(there[6].crc, 9);
+    p.start_ms = 500; /* comes while the first ones are deleted */
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p));
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, 4));
     pieces_free(there, n);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, 4001)); /* 0..2: they end at 1..3 s; 3 ends at 4000 */
     CU_ASSERT_TRUE(index_load(&sh, "ann", CONV, &there, &n));
-    CU_ASSERT_EQUAL(n, 3);
-    pieces_free(there, n);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX));
+    CU_ASSERT_EQUAL_FATAL(n, 4);
+    CU_ASSERT_EQUAL(there[0].start_ms, 500);
+    CU_ASSERT_EQUAL(there[1].start_ms, 4000);
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, n));
     CU_ASSERT_EQUAL(access(path, F_OK), -1);
-    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, INT64_MAX)); /* nothing is left to cut */
+    CU_ASSERT_TRUE(index_cut(&sh, "ann", CONV, there, n)); /* nothing is left to cut */
+    pieces_free(there, n);
     CU_ASSERT_FALSE(tombstone_there(&sh, "ann", CONV));
     CU_ASSERT_TRUE(tombstone_make(&sh, "ann", CONV));
     CU_ASSERT_FALSE(tombstone_there(&sh, "bob", CONV)); /* nobody else's of this id */

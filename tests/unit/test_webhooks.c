@@ -3,60 +3,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mock_host.h"
-#include "unit.h"
-
-extern const struct omid_plugin omid_plugin;
+#include "fixture_webhooks.h"
 
 #define TWO_SEGMENTS "[{\"id\":\"a\",\"text\":\"one\"},{\"id\":\"b\",\"text\":\"two \\\"]\"}]"
-
-struct rig {
-    struct mock *m;
-    struct omid_instance *inst;
-};
-
-static struct rig rig_up(const char *key, const char *value)
-{
-    struct rig r = {.m = mock_new(&omid_plugin)};
-    mock_conf(r.m, key, value);
-    CU_ASSERT_FATAL(mock_configure(r.m) == OMID_OK);
-    r.inst = mock_start(r.m);
-    CU_ASSERT_FATAL(r.inst != NULL);
-    return r;
-}
-
-static void rig_down(struct rig *r)
-{
-    mock_stop(r->inst);
-    mock_free(&r->m);
-}
-
-static int send(const struct rig *r, enum omid_event_type type, const char *json)
-{
-    const struct omid_event ev = {.type = type,
-                                  .uid = "u 1&x",
-                                  .session_id = "s1",
-                                  .conversation_id = "c1",
-                                  .json = json,
-                                  .json_len = json != NULL ? strlen(json) : 0};
-    return mock_event(r->inst, &ev);
-}
-
-static void send_audio(const struct rig *r, size_t samples, uint32_t rate, const char *conversation)
-{
-    int16_t *pcm = malloc(samples * sizeof(int16_t));
-    for (size_t i = 0; i < samples; i++)
-        pcm[i] = (int16_t)(i - 300);
-    const struct omid_event ev = {.type = OMID_EVENT_AUDIO,
-                                  .uid = "u1",
-                                  .session_id = "s1",
-                                  .conversation_id = conversation,
-                                  .pcm = pcm,
-                                  .samples = samples,
-                                  .sample_rate = rate};
-    CU_ASSERT_EQUAL(mock_event(r->inst, &ev), OMID_OK);
-    free(pcm);
-}
 
 /* --- configuration --- */
 
@@ -168,7 +117,7 @@ static void every_fault_is_told_and_no_secret(void)
 static void segments_go_out_after_the_interval(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t?k=v#frag http://g/t?");
-    send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
     mock_advance(r.m, 999);
     CU_ASSERT_EQUAL(mock_http_count(r.m), 0);
     mock_advance(r.m, 1);
@@ -193,11 +142,11 @@ static void segments_go_out_after_the_interval(void)
 static void a_segment_that_changes_is_sent_once_as_it_is_now(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t");
-    send(&r, OMID_EVENT_SEGMENTS,
-         "[ {\"text\":\"x\",\"id\":\"a\"} , {\"id\":\"b\",\"n\":[1,{\"id\":\"q\"}]}, {\"id\":\"c\"} ]");
-    send(&r, OMID_EVENT_SEGMENTS_DELETED, "[\"b\",\"zz\"]");
-    send(&r, OMID_EVENT_SEGMENTS, "[{\"id\":\"a\",\"text\":\"y\"}]");
-    send(&r, OMID_EVENT_SEGMENTS, "[]");
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS,
+              "[ {\"text\":\"x\",\"id\":\"a\"} , {\"id\":\"b\",\"n\":[1,{\"id\":\"q\"}]}, {\"id\":\"c\"} ]", NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS_DELETED, "[\"b\",\"zz\"]", NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, "[{\"id\":\"a\",\"text\":\"y\"}]", NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, "[]", NULL);
     mock_advance(r.m, 1000);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 0)->body,
@@ -212,7 +161,7 @@ static void no_segment_is_lost_when_many_come(void)
     for (int i = 0; i < 120; i++) {
         char json[64];
         snprintf(json, sizeof(json), "[{\"id\":\"i%03d\"}]", i);
-        send(&r, OMID_EVENT_SEGMENTS, json);
+        rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, json, NULL);
     }
     /* 50 and 50 at once, in order, one after the other; 20 after the interval. */
     CU_ASSERT_EQUAL(mock_http_count(r.m), 1);
@@ -235,7 +184,7 @@ static void a_hanging_endpoint_delays_no_other_and_is_bounded(void)
     for (int i = 0; i < 60; i++) {
         char json[64];
         snprintf(json, sizeof(json), "[{\"id\":\"i%d\"}]", i);
-        send(&r, OMID_EVENT_SEGMENTS, json);
+        rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, json, NULL);
         mock_advance(r.m, 1000);
         size_t last = mock_http_count(r.m) - 1;
         CU_ASSERT_PTR_NOT_NULL(strstr(mock_http(r.m, last)->url, "http://h/"));
@@ -253,12 +202,12 @@ static void a_hanging_endpoint_delays_no_other_and_is_bounded(void)
 static void the_end_of_a_session_flushes(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t");
-    send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     CU_ASSERT_EQUAL(mock_timers(r.m), 0);
     mock_http_answer(r.m, 0, 200, "");
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     rig_down(&r);
 }
 
@@ -266,8 +215,8 @@ static void refused_by_the_lane_is_counted_and_over(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t");
     mock_http_refuse(r.m, OMID_EFULL);
-    send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     CU_ASSERT_EQUAL(mock_count(r.m, "realtime_transcript_deliveries", "full"), 1);
     rig_down(&r);
 }
@@ -295,7 +244,7 @@ static void a_message_of_an_answer_is_published(void)
     struct rig r = rig_up("realtime_transcript", "http://h/t");
     size_t shown = 0;
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
+        rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
         mock_advance(r.m, 1000);
         mock_http_answer(r.m, mock_http_count(r.m) - 1, cases[i].status, cases[i].body);
         shown += cases[i].shown;
@@ -308,7 +257,7 @@ static void a_message_of_an_answer_is_published(void)
 static void a_message_is_quoted(void)
 {
     struct rig r = rig_up("realtime_transcript", "http://h/t");
-    send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
     mock_advance(r.m, 1000);
     mock_http_answer(r.m, 0, 200, "{\"message\":\"a \\\"b\\\"\\n\\\\ \xc3\xa9\"}");
     CU_ASSERT_EQUAL_FATAL(mock_published(r.m), 1);
@@ -341,7 +290,7 @@ static void hostile_answers_do_no_harm(void)
         {.status = 200, .body = "{\"message\":\"\\", .body_len = 13},
     };
     for (size_t i = 0; i < sizeof(answers) / sizeof(answers[0]); i++) {
-        send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
+        rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
         mock_advance(r.m, 1000);
         struct omid_http_response res = answers[i];
         res.size = sizeof(res);
@@ -359,9 +308,9 @@ static void hostile_answers_do_no_harm(void)
 static void audio_goes_out_when_more_than_n_seconds_wait(void)
 {
     struct rig r = rig_up("audio_bytes", "http://h/a,2 http://g/a?x=1");
-    send_audio(&r, 32000, 16000, "c1");
+    rig_audio(&r, 32000, 16000, "c1");
     CU_ASSERT_EQUAL(mock_http_count(r.m), 0); /* 2 s are not more than 2 s */
-    send_audio(&r, 1, 16000, "c1");
+    rig_audio(&r, 1, 16000, "c1");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     const struct mock_http *h = mock_http(r.m, 0);
     CU_ASSERT_STRING_EQUAL(h->url, "http://h/a?sample_rate=16000&uid=u1");
@@ -373,7 +322,7 @@ static void audio_goes_out_when_more_than_n_seconds_wait(void)
     CU_ASSERT_EQUAL((uint8_t)h->body[600], 0);
     CU_ASSERT_EQUAL((uint8_t)h->body[64000], 0xd4);
     for (int i = 0; i < 3; i++)
-        send_audio(&r, 16000, 16000, "c1");
+        rig_audio(&r, 16000, 16000, "c1");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 3);
     CU_ASSERT_EQUAL(mock_http(r.m, 1)->body_len + mock_http(r.m, 2)->body_len, 96000 + 160002);
     CU_ASSERT_STRING_NOT_EQUAL(mock_http(r.m, 1)->latest_key, mock_http(r.m, 2)->latest_key);
@@ -384,14 +333,14 @@ static void audio_goes_out_when_more_than_n_seconds_wait(void)
 static void audio_is_flushed_at_the_end_and_at_a_switch(void)
 {
     struct rig r = rig_up("audio_bytes", "http://h/a,5");
-    send_audio(&r, 100, 16000, "c1");
-    send_audio(&r, 50, 16000, "c2");
+    rig_audio(&r, 100, 16000, "c1");
+    rig_audio(&r, 50, 16000, "c2");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     CU_ASSERT_EQUAL(mock_http(r.m, 0)->body_len, 200);
-    send_audio(&r, 25, 8000, "c2");
+    rig_audio(&r, 25, 8000, "c2");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 2);
     CU_ASSERT_EQUAL(mock_http(r.m, 1)->body_len, 100);
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 3);
     CU_ASSERT_EQUAL(mock_http(r.m, 2)->body_len, 50);
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 2)->url, "http://h/a?sample_rate=8000&uid=u1");
@@ -405,7 +354,7 @@ static void a_newer_buffer_replaces_one_that_waits(void)
 {
     struct rig r = rig_up("audio_bytes", "http://h/a,1");
     for (int i = 0; i < 7; i++)
-        send_audio(&r, 8001 + (size_t)i, 8000, "c1");
+        rig_audio(&r, 8001 + (size_t)i, 8000, "c1");
     /* Four in flight, one waits, two were replaced. */
     CU_ASSERT_EQUAL(mock_http_open(r.m), 4);
     CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "superseded"), 2);
@@ -422,7 +371,7 @@ static void eight_endpoints_at_once(void)
     for (int i = 0; i < 30; i++)
         snprintf(list + strlen(list), sizeof(list) - strlen(list), "http://h%d/a,1 ", i);
     struct rig r = rig_up("audio_bytes", list);
-    send_audio(&r, 8001, 8000, "c1");
+    rig_audio(&r, 8001, 8000, "c1");
     CU_ASSERT_EQUAL(mock_http_open(r.m), 8);
     CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "dropped"), 2); /* 8 in flight, 20 wait */
     /* The window slides: each that ends lets one in, and a hanging one holds one place only. */
@@ -443,16 +392,16 @@ static void audio_memory_is_bounded(void)
     CU_ASSERT_FATAL(mock_configure(r.m) == OMID_OK);
     r.inst = mock_start(r.m);
     for (int i = 0; i < 100; i++)
-        send_audio(&r, 16000, 16000, "c1");
+        rig_audio(&r, 16000, 16000, "c1");
     uint64_t dropped = mock_count(r.m, "audio_dropped_bytes", NULL);
     CU_ASSERT_TRUE(dropped >= 100 * 32000 - (1u << 20));
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     CU_ASSERT_EQUAL(mock_http(r.m, 0)->body_len + dropped, 100 * 32000);
     mock_http_answer(r.m, 0, 200, "");
     /* All of it is free again. */
     for (int i = 0; i < 20; i++)
-        send_audio(&r, 16000, 16000, "c1");
+        rig_audio(&r, 16000, 16000, "c1");
     CU_ASSERT_EQUAL(mock_count(r.m, "audio_dropped_bytes", NULL), dropped);
     rig_down(&r);
 }
@@ -481,7 +430,7 @@ static void sessions_are_bounded(void)
 static void a_conversation_is_one_named_job_per_endpoint(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m http://g/m?k=v");
-    CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{\"id\":\"c1\"}"), OMID_OK);
+    CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{\"id\":\"c1\"}", NULL), OMID_OK);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2); /* within the callback */
     const struct mock_job *j = mock_job(r.m, 0);
     CU_ASSERT_STRING_EQUAL(j->type, "memory_created");
@@ -489,7 +438,7 @@ static void a_conversation_is_one_named_job_per_endpoint(void)
     CU_ASSERT_EQUAL(strncmp(j->name, "memory_created:c1:", 18), 0);
     CU_ASSERT_STRING_NOT_EQUAL(j->name, mock_job(r.m, 1)->name);
     /* Repeated after a crash: the same names. */
-    send(&r, OMID_EVENT_CONVERSATION_CREATED, "{\"id\":\"c1\"}");
+    rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{\"id\":\"c1\"}", NULL);
     CU_ASSERT_STRING_EQUAL(j->name, mock_job(r.m, 2)->name);
 
     struct omid_job_run *first = mock_job_run(r.inst, 1, 1);
@@ -547,7 +496,7 @@ static void answers_decide_about_the_job(void)
         {OMID_HTTP_BAD_URL, 0, 0, 0, OMID_JOB_DEAD},
     };
     struct rig r = rig_up("memory_created", "http://h/m");
-    send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}");
+    rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct omid_job_run *run = mock_job_run(r.inst, 0, (unsigned)i + 1);
         const struct omid_http_response res = {.size = sizeof(res),
@@ -572,7 +521,7 @@ static void a_job_that_cannot_be_sent_now_waits(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
     enum omid_job_outcome outcome;
-    send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}");
+    rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL);
     mock_http_refuse(r.m, OMID_EFULL);
     CU_ASSERT_TRUE(mock_run_finished(mock_job_run(r.inst, 0, 1), &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
@@ -621,7 +570,7 @@ static void an_enqueue_that_fails_is_tried_again(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
     mock_job_refuse(r.m, OMID_EFULL);
-    CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{\"n\":1}"), OMID_OK);
+    CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{\"n\":1}", NULL), OMID_OK);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
     mock_job_refuse(r.m, OMID_OK);
     mock_advance(r.m, 5000);
@@ -642,20 +591,20 @@ static void what_cannot_be_kept_is_an_error(void)
     char *big = malloc((1u << 20) + 2);
     memset(big, ' ', (1u << 20) + 1);
     big[(1u << 20) + 1] = '\0';
-    CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, big), OMID_ERR);
+    CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, big, NULL), OMID_ERR);
     free(big);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
     CU_ASSERT_EQUAL(mock_count(r.m, "memory_created_deliveries", "dropped"), 1);
     for (int i = 0; i < 256; i++)
-        CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}"), OMID_OK);
-    CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}"), OMID_ERR);
+        CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL), OMID_OK);
+    CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL), OMID_ERR);
     rig_down(&r);
 }
 
 static void drain_waits_for_what_is_under_way(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
-    send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}");
+    rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL);
     struct omid_job_run *run = mock_job_run(r.inst, 0, 1);
     mock_drain(r.inst);
     CU_ASSERT_EQUAL(mock_drained(r.inst), 0);
@@ -676,15 +625,15 @@ static void stop_leaves_nothing_behind(void)
     CU_ASSERT_FATAL(mock_configure(r.m) == OMID_OK);
     r.inst = mock_start(r.m);
     for (int i = 0; i < 6; i++)
-        send_audio(&r, 9000, 8000, "c1");
-    send_audio(&r, 10, 8000, "c1");
+        rig_audio(&r, 9000, 8000, "c1");
+    rig_audio(&r, 10, 8000, "c1");
     for (int i = 0; i < 3; i++) {
-        send(&r, OMID_EVENT_SEGMENTS, "[{\"x\":1}]");
+        rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, "[{\"x\":1}]", NULL);
         mock_advance(r.m, 1000);
     }
-    send(&r, OMID_EVENT_SEGMENTS, TWO_SEGMENTS);
-    send(&r, OMID_EVENT_CONVERSATION_CREATED, "{}");
-    send(&r, OMID_EVENT_SESSION_END, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SEGMENTS, TWO_SEGMENTS, NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, "{}", NULL);
+    rig_event(&r, "u 1&x", OMID_EVENT_SESSION_END, NULL, NULL);
     mock_stop(r.inst);
     CU_ASSERT_EQUAL(mock_http_open(r.m), 0);
     CU_ASSERT_EQUAL(mock_timers(r.m), 0);

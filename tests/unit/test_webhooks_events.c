@@ -4,30 +4,26 @@
 #include <string.h>
 
 #include "../../plugins/webhooks/webhooks.h"
+#include "fixture_webhooks.h"
 #include "mock_doors.h"
-#include "mock_host.h"
-#include "unit.h"
-
-extern const struct omid_plugin omid_plugin;
 
 #define PATH "/v1/events/{type}"
 
 static const char *const no_texts[] = {NULL};
-static struct mock *m;
+static struct rig rig;
+static struct mock *m; /* its own */
 static struct omid_instance *inst;
 
 static void up(void)
 {
-    m = mock_new(&omid_plugin);
-    CU_ASSERT_FATAL(mock_configure(m) == OMID_OK);
-    inst = mock_start(m);
-    CU_ASSERT_FATAL(inst != NULL);
+    rig = rig_up(NULL, NULL);
+    m = rig.m;
+    inst = rig.inst;
 }
 
 static void down(void)
 {
-    mock_stop(inst);
-    mock_free(&m);
+    rig_down(&rig);
 }
 
 static void subscribe(const char *id, const char *const *events, const char *filter)

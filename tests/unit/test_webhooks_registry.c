@@ -3,11 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fixture_webhooks.h"
 #include "mock_doors.h"
-#include "mock_host.h"
-#include "unit.h"
-
-extern const struct omid_plugin omid_plugin;
 
 #define SECRET "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 #define CONVERSATION                                                                                               \
@@ -17,26 +14,6 @@ extern const struct omid_plugin omid_plugin;
 
 static const char *const no_texts[] = {NULL};
 static const char *const one_secret[] = {SECRET, NULL};
-
-struct rig {
-    struct mock *m;
-    struct omid_instance *inst;
-};
-
-static struct rig rig_up(void)
-{
-    struct rig r = {.m = mock_new(&omid_plugin)};
-    CU_ASSERT_FATAL(mock_configure(r.m) == OMID_OK);
-    r.inst = mock_start(r.m);
-    CU_ASSERT_FATAL(r.inst != NULL);
-    return r;
-}
-
-static void rig_down(struct rig *r)
-{
-    mock_stop(r->inst);
-    mock_free(&r->m);
-}
 
 static struct omid_endpoint place(const char *id, bool app, const char *url, uint32_t triggers)
 {
@@ -61,36 +38,12 @@ static void add(const struct rig *r, const char *id, bool app, const char *url, 
 
 static int send_for(const struct rig *r, const char *uid, enum omid_event_type type, const char *json)
 {
-    const struct omid_event ev = {.size = sizeof(ev),
-                                  .type = type,
-                                  .uid = uid,
-                                  .session_id = "s1",
-                                  .conversation_id = "c1",
-                                  .name = "thing.done",
-                                  .json = json,
-                                  .json_len = json != NULL ? strlen(json) : 0,
-                                  .people = "{\"p1\":\"Ann \\\"A\\\"\"}"};
-    return mock_event(r->inst, &ev);
+    return rig_event(r, uid, type, json, "{\"p1\":\"Ann \\\"A\\\"\"}");
 }
 
 static int send(const struct rig *r, enum omid_event_type type, const char *json)
 {
     return send_for(r, "u1", type, json);
-}
-
-static void send_audio(const struct rig *r, size_t samples)
-{
-    int16_t *pcm = calloc(samples, sizeof(int16_t));
-    const struct omid_event ev = {.size = sizeof(ev),
-                                  .type = OMID_EVENT_AUDIO,
-                                  .uid = "u1",
-                                  .session_id = "s1",
-                                  .conversation_id = "c1",
-                                  .pcm = pcm,
-                                  .samples = samples,
-                                  .sample_rate = 8000};
-    CU_ASSERT_EQUAL(mock_event(r->inst, &ev), OMID_OK);
-    free(pcm);
 }
 
 static bool has(const char *text, const char *what)
@@ -102,7 +55,7 @@ static bool has(const char *text, const char *what)
 
 static void transcripts_in_both_forms(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "app1", true, "http://a/t?k=v", OMID_TRIGGER_TRANSCRIPT);
     add(&r, "w1", false, "http://w/t#f", OMID_TRIGGER_TRANSCRIPT);
     add(&r, "other", false, "http://o/t", OMID_TRIGGER_MEMORY);
@@ -142,7 +95,7 @@ static void who_may_speak_and_what(void)
         {true, false, 500, "{\"message\":\"a\"}", false},      {false, false, 200, "{\"message\":\"sixsix\"}", false},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct rig r = rig_up();
+        struct rig r = rig_up(NULL, NULL);
         add(&r, "e1", cases[i].app, "http://a/t", cases[i].live ? OMID_TRIGGER_TRANSCRIPT : OMID_TRIGGER_MEMORY);
         if (cases[i].live) {
             send(&r, OMID_EVENT_SEGMENTS, "[{\"id\":\"a\"}]");
@@ -168,10 +121,10 @@ static void who_may_speak_and_what(void)
 
 static void audio_of_apps_succeeds_whatever_is_answered(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "app1", true, "http://a/b", OMID_TRIGGER_AUDIO);
     add(&r, "w1", false, "http://w/b", OMID_TRIGGER_AUDIO);
-    send_audio(&r, 8001);
+    rig_audio(&r, 8001, 8000, "c1");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 2);
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 0)->url, "http://a/b?sample_rate=8000&uid=u1");
     CU_ASSERT_TRUE(has(mock_http(r.m, 0)->headers, "Content-Type: application/octet-stream\n"));
@@ -186,7 +139,7 @@ static void audio_of_apps_succeeds_whatever_is_answered(void)
 
 static void a_session_follows_the_registry(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "w1", false, "http://w1/t", OMID_TRIGGER_TRANSCRIPT);
     send(&r, OMID_EVENT_SEGMENTS, "[{\"id\":\"a\"}]");
     mock_advance(r.m, 1000);
@@ -226,15 +179,15 @@ static void a_session_follows_the_registry(void)
 
 static void audio_follows_the_registry(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "w1", false, "http://w1/b", OMID_TRIGGER_AUDIO);
     for (int i = 0; i < 6; i++)
-        send_audio(&r, 8001);
+        rig_audio(&r, 8001, 8000, "c1");
     CU_ASSERT_EQUAL(mock_http_open(r.m), 4); /* four under way, one waits, one was replaced */
-    send_audio(&r, 100);
+    rig_audio(&r, 100, 8000, "c1");
     mock_endpoint_remove(r.m, "w1");
     add(&r, "w2", false, "http://w2/b", OMID_TRIGGER_AUDIO);
-    send_audio(&r, 8001);
+    rig_audio(&r, 8001, 8000, "c1");
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 5);
     CU_ASSERT_TRUE(has(mock_http(r.m, 4)->url, "http://w2/"));
     CU_ASSERT_EQUAL(mock_count(r.m, "audio_bytes_deliveries", "dropped"), 2);
@@ -249,15 +202,15 @@ static void audio_follows_the_registry(void)
 
 static void stop_in_the_middle_of_a_change(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "w1", false, "http://w1/b", OMID_TRIGGER_AUDIO);
     add(&r, "w2", false, "http://w2/t", OMID_TRIGGER_TRANSCRIPT);
-    send_audio(&r, 8001);
+    rig_audio(&r, 8001, 8000, "c1");
     send(&r, OMID_EVENT_SEGMENTS, "[{\"id\":\"a\"}]");
     mock_advance(r.m, 1000);
     mock_endpoint_remove(r.m, "w1");
     mock_endpoint_remove(r.m, "w2");
-    send_audio(&r, 10);
+    rig_audio(&r, 10, 8000, "c1");
     CU_ASSERT_EQUAL(mock_http_open(r.m), 2);
     rig_down(&r);
 }
@@ -266,7 +219,7 @@ static void stop_in_the_middle_of_a_change(void)
 
 static void a_conversation_for_each_as_it_wants_it(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "app1", true, "http://a/m?x=1", OMID_TRIGGER_MEMORY);
     struct omid_endpoint w = place("w1", false, "http://w/m", 1u << OMID_TRIGGER_MEMORY);
     w.ordered = true;
@@ -337,7 +290,7 @@ static void what_an_attempt_does_to_job_and_endpoint(void)
         {OMID_HTTP_SHUTDOWN, 0, OMID_JOB_WAIT, -1},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-        struct rig r = rig_up();
+        struct rig r = rig_up(NULL, NULL);
         add(&r, "w1", false, "http://w/m", OMID_TRIGGER_MEMORY);
         send(&r, OMID_EVENT_CONVERSATION_CREATED, CONVERSATION);
         mock_batch_ack(r.m, 0, OMID_OK, NULL);
@@ -362,7 +315,7 @@ static void what_an_attempt_does_to_job_and_endpoint(void)
 
 static void a_job_goes_to_the_endpoint_as_it_is_now(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "w1", false, "http://w/m", OMID_TRIGGER_MEMORY);
     send(&r, OMID_EVENT_CONVERSATION_CREATED, CONVERSATION);
     mock_batch_ack(r.m, 0, OMID_OK, NULL);
@@ -384,7 +337,7 @@ static void secrets_rotate_without_a_gap(void)
 {
     static const char *const both[] = {"whsec_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", SECRET, NULL};
     static const char *const bad[] = {"hush", NULL};
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     struct omid_endpoint w = place("w1", false, "http://w/m", 1u << OMID_TRIGGER_MEMORY);
     w.secrets = one_secret;
     mock_endpoint_add(r.m, "u1", &w);
@@ -413,7 +366,7 @@ static void secrets_rotate_without_a_gap(void)
 
 static void a_summary_of_a_day(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     add(&r, "w1", false, "http://w/d", OMID_TRIGGER_DAY_SUMMARY);
     struct omid_endpoint all = place("w2", false, "http://w2/d", 1u << OMID_TRIGGER_EVENT);
     static const char *const every[] = {"*", NULL};
@@ -458,7 +411,7 @@ static void answer_live(const struct rig *r, const char *body)
 
 static void notifications_of_capable_apps(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     struct omid_endpoint a = place("app1", true, "http://a/t", 1u << OMID_TRIGGER_TRANSCRIPT);
     mock_endpoint_add(r.m, "u1", &a);
     answer_live(&r, NOTE);
@@ -493,7 +446,7 @@ static void notifications_that_are_unusable(void)
         "{\"notification\":{\"prompt\":\"p\",\"params\":[1]}}",
         "{\"notification\":{\"prompt\":\"p\",\"context\":[]}}",
     };
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     struct omid_endpoint a = place("app1", true, "http://a/t", 1u << OMID_TRIGGER_TRANSCRIPT);
     a.capabilities = OMID_CAPABLE_PROACTIVE_NOTIFICATION;
     mock_endpoint_add(r.m, "u1", &a);
@@ -536,7 +489,7 @@ static void setup_is_checked(void)
         {302, "{\"is_setup_completed\":true}", OMID_ERR},
         {200, "{\"is_setup_completed\":tr", OMID_ERR},
     };
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct omid_ask ask = {0};
         CU_ASSERT_EQUAL(omid_plugin.hooks->setup_check(mock_state(r.inst), "u 1", "https://a/s?x=1", &ask), OMID_OK);
@@ -561,7 +514,7 @@ static void setup_is_checked(void)
 
 static void a_test_is_one_signed_delivery(void)
 {
-    struct rig r = rig_up();
+    struct rig r = rig_up(NULL, NULL);
     struct omid_endpoint w = place("w1", false, "http://w/m", 1u << OMID_TRIGGER_MEMORY);
     w.secrets = one_secret;
     struct omid_ask ask = {0};

@@ -29,12 +29,14 @@
 #define MAX_SEND (16u << 20)     /* bytes of one message */
 #define CONTROL_ROOM (64u << 10) /* Pongs may wait in this beyond the send buffer */
 #define KEEP_BUFFER 512u         /* an emptied send buffer larger than this is given back: it is empty nearly always */
+#define SPARE_BUFFER (64u << 10) /* the loop keeps one of at most this for the next message of whichever connection */
 
 struct wsloop {
     uint32_t magic;
     struct ev_loop *ev;
     struct curlev *curl;
     unsigned conns;
+    struct buf spare;
     unsigned char in[READ_SIZE];
 };
 
@@ -237,6 +239,30 @@ static ssize_t conn_write(struct wsconn *c, const char *from, size_t len)
     return n == 0 ? -2 : n;
 }
 
+/* For a message of so many bytes. Sockets take nearly all at once, so that one buffer, still in the processor's cache,
+ * serves all connections of a loop. */
+static void conn_take_buffer(struct wsconn *c, size_t len)
+{
+    if (c->out.len > 0 || len < c->out.cap || !c->w->spare.data)
+        return;
+    buf_free(&c->out);
+    c->out = c->w->spare;
+    c->w->spare = BUF_INIT(0);
+}
+
+static void conn_give_buffer(struct wsconn *c)
+{
+    buf_clear(&c->out);
+    if (c->out.cap <= KEEP_BUFFER)
+        return;
+    if (c->w->spare.data || c->out.cap > SPARE_BUFFER) {
+        buf_free(&c->out);
+        return;
+    }
+    c->w->spare = c->out;
+    c->out = BUF_INIT(0);
+}
+
 /* false: broken. */
 static bool conn_flush(struct wsconn *c)
 {
@@ -251,10 +277,7 @@ static bool conn_flush(struct wsconn *c)
     }
     if (conn_queued(c) == 0) {
         c->out_at = 0;
-        if (c->out.cap > KEEP_BUFFER)
-            buf_free(&c->out);
-        else
-            buf_clear(&c->out);
+        conn_give_buffer(c);
     } else if (c->out_at > c->out.len / 2) { /* moved rarely, so that the cost stays linear */
         buf_consume(&c->out, c->out_at);
         c->out_at = 0;
@@ -639,6 +662,7 @@ int wsconn_send(struct wsconn *c, enum ws_opcode op, const void *data, size_t le
         conn_watch(c);
         return OMID_EFULL;
     }
+    conn_take_buffer(c, len);
     if (!ws_build(&c->out, op, data, len, true))
         return OMID_EFULL;
     if (conn_flush(c))
@@ -706,6 +730,7 @@ void wsloop_free(struct wsloop **wp)
     omid_assert(w->conns == 0);
     *wp = NULL;
     curlev_free(&w->curl);
+    buf_free(&w->spare);
     w->magic = OMID_MAGIC_DEAD;
     free(w);
 }

@@ -217,6 +217,7 @@ enum queue_stmt {
     QS_DEAD_REVIVE,
     QS_SWEEP_INSERT,
     QS_SWEEP_SAVE,
+    QS_SWEEP_STATE,
     QS_SWEEP_CANCEL,
     QS_SWEEPS,
     QS_SWEEPS_PURGE,

@@ -81,6 +81,7 @@ const char *const queue_statements[QS_STATEMENTS] = {
         " at_died, at_id, seen, done) VALUES(?1, ?2, ?3, 0, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0)",
     [QS_SWEEP_SAVE] = "UPDATE sweep SET state = ?2, ended = ?3, at_died = ?4, at_id = ?5, seen = ?6, done = ?7"
                       " WHERE id = ?1",
+    [QS_SWEEP_STATE] = "SELECT state FROM sweep WHERE id = ?1",
     [QS_SWEEP_CANCEL] = "UPDATE sweep SET state = 2, ended = ?2 WHERE id = ?1 AND state = 0",
     [QS_SWEEPS] = "SELECT id, action, state, created, ended, per_s, owner, type, target, error, since, until, total,"
                   " at_died, at_id, seen, done FROM sweep ORDER BY id DESC",

@@ -165,6 +165,17 @@ static int step_one(struct queue *q, struct step_op *o, const struct queue_dead 
     return r;
 }
 
+/* In the same transaction before this step it may have been cancelled. -1: not known. */
+static int state_now(struct queue *q, uint64_t id)
+{
+    sqlite3_stmt *st = db_stmt(q->db, QS_SWEEP_STATE);
+    sqlite3_bind_int64(st, 1, (int64_t)id);
+    int r = db_step(q->db, st);
+    int state = r > 0 ? sqlite3_column_int(st, 0) : r == 0 ? (int)QUEUE_SWEEP_CANCELLED : -1;
+    sqlite3_reset(st);
+    return state;
+}
+
 /* Each row leaves the index that is walked while the walk stands on it: SQLite goes on with the next one. */
 static int step_run(void *ctx, struct db_op *op)
 {
@@ -178,6 +189,9 @@ static int step_run(void *ctx, struct db_op *op)
     o->s = o->w->s;
     o->at_died = o->w->at_died;
     o->at_id = o->w->at_id;
+    int state = state_now(q, o->s.id);
+    if (state != (int)QUEUE_SWEEP_RUNNING)
+        return state < 0 ? OMID_ERR : OMID_OK;
     sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_UP);
     sqlite3_bind_int64(st, 1, o->at_died);
     sqlite3_bind_int64(st, 2, o->at_id);
@@ -209,6 +223,13 @@ static void step_done(void *ctx, struct db_op *op, int result)
     struct step_op *o = container_of(op, struct step_op, op);
     struct sweep *w = o->w;
     q->sweep_under_way = false;
+    w->stepping = false;
+    if (w->s.state != QUEUE_SWEEP_RUNNING) { /* cancelled: the step came behind it, and has done nothing */
+        step_undo(q, o);
+        queue_sweep_free(w);
+        free(o);
+        return;
+    }
     if (result != OMID_OK) {
         step_undo(q, o);
         w->next_at = queue_mono(q) + QUEUE_DISK_RETRY_MS;
@@ -253,7 +274,7 @@ struct db_op *queue_sweeps_prepare(struct queue *q)
         o->budget = share < 1 ? 1 : share > STEP_ROWS ? STEP_ROWS : (size_t)share;
         o->op.run = step_run;
         o->op.done = step_done;
-        q->sweep_under_way = true;
+        q->sweep_under_way = w->stepping = true;
         /* The next one's turn comes first the next time. */
         list_remove(&w->link);
         list_append(&q->sweeps, &w->link);

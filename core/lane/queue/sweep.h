@@ -11,6 +11,7 @@ struct sweep {
     char *text;
     int64_t at_died, at_id; /* the last one that was looked at */
     int64_t next_at;        /* monotonic ms */
+    bool stepping;          /* a step is under way: it frees what was cancelled meanwhile */
 };
 
 /* From the row that QS_SWEEPS stands on; its strings are valid until the next step. */

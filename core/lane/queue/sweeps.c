@@ -148,12 +148,13 @@ static struct sweep *sweep_find(struct queue *q, uint64_t id)
     return NULL;
 }
 
-/* A step may stand before it in the same transaction: the row has then moved on, and only its state is to change. */
+/* A step may stand behind it in the same transaction: that finds the row cancelled, and does nothing. */
 static int cancel_run(void *ctx, struct db_op *op)
 {
     struct queue *q = ctx;
     struct sweep_op *o = container_of(op, struct sweep_op, op);
-    if (sweep_find(q, o->s.id) == NULL)
+    const struct sweep *w = sweep_find(q, o->s.id);
+    if (w == NULL || w->s.state != QUEUE_SWEEP_RUNNING)
         return OMID_ENOTSUP;
     sqlite3_stmt *st = db_stmt(q->db, QS_SWEEP_CANCEL);
     sqlite3_bind_int64(st, 1, (int64_t)o->s.id);
@@ -165,9 +166,10 @@ static void cancel_done(void *ctx, struct db_op *op, int result)
 {
     struct queue *q = ctx;
     struct sweep_op *o = container_of(op, struct sweep_op, op);
-    /* A step under way has ended before: it stood before it in the transaction. */
     struct sweep *w = result == OMID_OK ? sweep_find(q, o->s.id) : NULL;
-    if (w != NULL)
+    if (w != NULL && w->stepping)
+        w->s.state = QUEUE_SWEEP_CANCELLED; /* the step's end frees it */
+    else if (w != NULL)
         queue_sweep_free(w);
     list_done(ctx, op, result);
 }
