@@ -304,24 +304,32 @@ static void track_settle(struct track *t)
     }
 }
 
-/* It never came to belong to a conversation. All its chunks are here: none was written. */
-static void batch_forget(struct track *t, struct batch *b)
+/* The session has ended, and what came first never came to belong to a conversation. None of it was written. */
+static void forget_nowhere(struct track *t)
 {
     size_t lost = 0;
-    for (struct chunk **at = &t->first; *at != NULL;) {
-        struct chunk *c = *at;
-        if (c->batch != b) {
-            at = &c->next;
-            continue;
-        }
-        *at = c->next;
+    while (t->first != NULL && t->first->batch->conv[0] == '\0') {
+        struct chunk *c = t->first;
+        t->first = c->next;
         if (c->next == NULL)
-            t->last = at;
+            t->last = &t->first;
         lost += c->n * sizeof(*c->pcm);
+        if (c->next == NULL || c->next->batch != c->batch)
+            batch_free(c->batch);
         chunk_free(t, c);
     }
     count_add(t->in->sh, COUNT_DROPPED_NOWHERE, lost);
-    batch_free(b);
+}
+
+/* What came before the conversation belongs to it, too. */
+static void name_nowhere(struct track *t, const char *conv)
+{
+    for (struct chunk *c = t->first; c != NULL && c->batch->conv[0] == '\0'; c = c->next) {
+        struct batch *b = c->batch;
+        while (c->next != NULL && c->next->batch == b)
+            c = c->next;
+        snprintf(b->conv, sizeof(b->conv), "%s", conv);
+    }
 }
 
 /* A batch without a chunk has all its audio on disk: an empty one tells its end. */
@@ -331,10 +339,6 @@ static void batch_end(struct track *t)
     if (b == NULL)
         return;
     t->growing = NULL;
-    if (b->conv[0] == '\0') {
-        batch_forget(t, b);
-        return;
-    }
     b->whole = true;
     bool queued = false;
     for (const struct chunk *c = t->first; c != NULL; c = c->next)
@@ -407,8 +411,8 @@ int live_audio(struct instance *in, const struct omid_event *ev)
         return OMID_ERR;
     struct batch *b = t->growing;
     if (b != NULL) {
-        if (b->conv[0] == '\0' && conv_ok(ev->conversation_id)) /* what came before belongs to it, too */
-            snprintf(b->conv, sizeof(b->conv), "%s", ev->conversation_id);
+        if (conv_ok(ev->conversation_id))
+            name_nowhere(t, ev->conversation_id);
         int64_t off = ev->time_ms - (b->start_ms + (int64_t)(b->samples * 1000 / b->rate));
         if (strcmp(b->conv, ev->conversation_id) != 0 || b->rate != ev->sample_rate || off > GAP_MS || off < -GAP_MS ||
             b->samples >= (uint64_t)b->rate * in->sh->batch_ms / 1000)
@@ -440,13 +444,13 @@ int live_audio(struct instance *in, const struct omid_event *ev)
     return OMID_OK;
 }
 
-/* What came before belongs to it, too. The session may say nothing more: what waits is not left to the next event. */
+/* The session may say nothing more: what waits is not left to the next event. */
 void live_conversation_start(struct instance *in, const char *session, const char *conv)
 {
     struct track *t = track_get(in, session, false);
-    if (t == NULL || t->growing == NULL || t->growing->conv[0] != '\0')
+    if (t == NULL)
         return;
-    snprintf(t->growing->conv, sizeof(t->growing->conv), "%s", conv);
+    name_nowhere(t, conv);
     track_settle(t);
 }
 
@@ -456,6 +460,7 @@ void live_session_end(struct instance *in, const char *session)
     if (t == NULL)
         return;
     batch_end(t);
+    forget_nowhere(t);
     t->ended = true;
     track_settle(t);
 }
@@ -488,6 +493,7 @@ void live_drain(struct instance *in)
             if (t->ended)
                 continue;
             batch_end(t);
+            forget_nowhere(t);
             t->ended = true;
             track_settle(t);
         }

@@ -355,19 +355,26 @@ static void test_conversation_known_late(void)
     struct rig r;
     begin(&r, "path");
     run_all(&r);
-    for (int i = 0; i < 10; i++)
-        hear(&r, "s", "", 1000000 + 100 * i, 7);
+    for (int i = 0; i < 10; i++) /* two batches: there is a gap */
+        hear(&r, "s", "", 1000000 + (i < 5 ? 0 : 5000) + 100 * i, 7);
     mock_advance(r.m, 60000);
     CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0); /* nothing that could be found again */
     tell(&r, OMID_EVENT_CONVERSATION_START, "another", CONV);
     tell(&r, OMID_EVENT_CONVERSATION_START, "s", CONV);
+    run_all(&r);
     mock_advance(r.m, 60000);
     run_all(&r);
     CU_ASSERT_TRUE(mock_count(r.m, "spool_bytes", "added") > 32000);
     tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
     run_all(&r);
-    CU_ASSERT_EQUAL(mock_job_count(r.m), 1);
+    CU_ASSERT_EQUAL(mock_job_count(r.m), 2);
     CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 0);
+    /* And one that never has any. */
+    hear(&r, "t", "", 1000000, 7);
+    hear(&r, "t", "", 1090000, 7);
+    tell(&r, OMID_EVENT_SESSION_END, "t", NULL);
+    run_all(&r);
+    CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 6400);
     end(&r);
 }
 
