@@ -324,6 +324,19 @@ def test_what_the_role_can_answer(start_daemon, talker, receiver):
     assert rows(daemon, "SELECT count(*) FROM process") == [(0,)]
 
 
+def test_a_long_conversation_is_delivered(start_daemon, talker, receiver):
+    """More than a MiB of text, with words that JSON has to escape: as a whole, and once more after a failure."""
+    receiver.on("/memory", Answer(500), Answer(200))
+    daemon = start_daemon(dict(FAST, queue={"retry": ["1s"]}, **{"plugin webhooks": {"memory_created": [receiver.url("/memory")]}}))
+    texts = ["\u00fc\"\\ is. " * 25000 + "end%d" % i for i in range(8)]
+    status, memory, _ = end(daemon, talker, *texts)
+    assert status in (200, 201) and memory["status"] == "completed", memory["status"]
+    until(lambda: len(receiver.at("/memory")) == 2, what="two attempts")
+    for d in receiver.at("/memory"):
+        assert len(d.body) > 1 << 20
+        assert [s["text"].strip() for s in d.json["transcript_segments"]] == texts
+
+
 def test_given_up(start_daemon, talker, receiver):
     """What is to be delivered finds no room in the queue: kept, as failed, with the error."""
     receiver.on("/memory", Answer(hang=True))
