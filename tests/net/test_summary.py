@@ -341,8 +341,8 @@ def test_given_up(start_daemon, talker, receiver):
     """What is to be delivered finds no room in the queue: kept, as failed, with the error."""
     receiver.on("/memory", Answer(hang=True))
     hooks = {"plugin webhooks": {"memory_created": [receiver.url("/memory")]}}
-    daemon = start_daemon(dict(FAST, queue={"max_jobs": 1}, processing={"retry": "10ms", "retry_max": "20ms", "attempts": 3},
-                               **hooks))
+    daemon = start_daemon(dict(FAST, queue={"max_jobs": 1, "max_share": 1},
+                               processing={"retry": "10ms", "retry_max": "20ms", "attempts": 3}, **hooks))
     assert end(daemon, talker, "This one has room.")[0] == 201
     status, memory, _ = end(daemon, talker, "This one has none.")
     assert status == 200 and memory["status"] == "failed" and "enqueue deliveries" in memory["error"]
