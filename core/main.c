@@ -51,8 +51,18 @@ static bool configure(struct daemon *d)
     return ok;
 }
 
+/* From the first on: one that comes while the configuration is read waits until it can be a reload. */
+static void hangup_block(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGHUP);
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 static void signals_block(sigset_t *set)
 {
+    sigset_t writes;
     sigemptyset(set);
     sigaddset(set, SIGTERM);
     sigaddset(set, SIGINT);
@@ -60,6 +70,11 @@ static void signals_block(sigset_t *set)
     pthread_sigmask(SIG_BLOCK, set, NULL);
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN); /* a file at its size limit is an error of write(), as a full disk is */
+    /* Blocked, too, as in all other threads: libraries of plugins put the dispositions back to what kills. */
+    sigemptyset(&writes);
+    sigaddset(&writes, SIGPIPE);
+    sigaddset(&writes, SIGXFSZ);
+    pthread_sigmask(SIG_BLOCK, &writes, NULL);
 }
 
 /* One that ends the daemon, if it is there. Asked first: of several that wait the kernel hands out the lowest number,
@@ -175,6 +190,8 @@ int main(int argc, char **argv)
         usage(stderr);
         return EXIT_USAGE;
     }
+    if (!d.test)
+        hangup_block();
     d.loader = loader_new();
     int rc = d.loader && configure(&d) ? EXIT_OK : EXIT_CONFIG;
     if (rc == EXIT_OK && !d.test)

@@ -11,7 +11,9 @@
 #include "daemon.h"
 #include "ingress/ingress.h"
 #include "ingress/jwks.h"
+#include "lane/queue/queue.h"
 #include "session/session.h"
+#include "store/store.h"
 
 /* Counts what the loader can't describe. At the start such a plugin is left out; a reload is refused for it, as it
  * might take the place of one that runs, unless it was left out before. */
@@ -88,6 +90,8 @@ static struct host_change_counts reload_commit(struct daemon *d, struct conf *ne
     daemon_registry_configure(d, next);
     daemon_blocks_seed(d, next);
     budget_setup(next->memory.sessions);
+    store_set_idle(d->store, next->memory.check_ms);
+    queue_set_idle(d->queue, next->memory.check_ms);
     plugin_routes_answer_within(next->ingress.answer_timeout_ms);
     daemon_log_configure(next);
     routes_free(&d->routes);

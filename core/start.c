@@ -184,6 +184,7 @@ static bool start_disk(struct daemon *d)
         return false;
     }
 
+    store_set_idle(d->store, c->memory.check_ms);
     if (!daemon_registry_open(d))
         return false;
 
@@ -211,6 +212,7 @@ static bool start_disk(struct daemon *d)
         log_error(MODULE, "queue", LS("path", path), LS("reason", err));
         return false;
     }
+    queue_set_idle(d->queue, c->memory.check_ms);
     return true;
 }
 

@@ -1,6 +1,7 @@
 #include <errno.h>
 #include <omid/plugin.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,7 +26,8 @@ struct db_writer {
     struct db_writer_config c;
     pthread_t thread;
     bool started;
-    int wake; /* eventfd */
+    int wake;            /* eventfd */
+    atomic_uint idle_ms; /* any thread */
 
     pthread_mutex_t lock;
     struct db_op *head, **tail;
@@ -36,7 +38,7 @@ struct db_writer {
 
     /* writer's thread alone */
     uint64_t commit_began_ms, probe_at_ms, failed_at_ms;
-    uint64_t idle_at_ms; /* when its cache is to be freed; 0: it has been */
+    uint64_t cached_ms; /* the last write, or the first look, since its cache was freed; 0: none */
     bool failing;
     bool wrote; /* the last group has changed something */
 };
@@ -131,6 +133,13 @@ void db_writer_kick(struct db_writer *w)
             omid_assert(errno == EAGAIN);
     }
     pthread_mutex_unlock(&w->lock);
+}
+
+void db_writer_set_idle(struct db_writer *w, uint32_t ms)
+{
+    CHECK_MAGIC(w, WRITER_MAGIC);
+    atomic_store(&w->idle_ms, ms);
+    db_writer_kick(w); /* it may sleep by the former */
 }
 
 void db_writer_stats(struct db_writer *w, struct db_writer_stats *out)
@@ -287,16 +296,23 @@ static int64_t sooner(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
+/* When its cache is to be freed; 0: never, or it has been. */
+static uint64_t idle_at_ms(struct db_writer *w)
+{
+    uint32_t ms = atomic_load(&w->idle_ms);
+    return ms != 0 && w->cached_ms != 0 ? w->cached_ms + ms : 0;
+}
+
 static void wait_for_work(struct db_writer *w)
 {
     struct pollfd fds[2] = {{.fd = w->wake, .events = POLLIN}, {.fd = w->c.extra_fd, .events = POLLIN}};
     uint64_t count;
     int64_t ms = w->c.next_ms != NULL ? w->c.next_ms(w->c.ctx) : -1;
-    uint64_t now = clock_mono_ms();
+    uint64_t now = clock_mono_ms(), idle_at = idle_at_ms(w);
     if (w->failing)
         ms = sooner(ms, w->probe_at_ms > now ? (int64_t)(w->probe_at_ms - now) : 0);
-    if (w->idle_at_ms != 0)
-        ms = sooner(ms, w->idle_at_ms > now ? (int64_t)(w->idle_at_ms - now) : 0);
+    if (idle_at != 0)
+        ms = sooner(ms, idle_at > now ? (int64_t)(idle_at - now) : 0);
     pthread_mutex_lock(&w->lock);
     int64_t group = group_due_locked(w, now);
     ms = sooner(ms, group);
@@ -341,12 +357,15 @@ static bool turn(struct db_writer *w)
     if (ops != NULL) {
         w->commit_began_ms = now;
         commit_group(w, ops, n);
-        w->idle_at_ms = w->c.idle_ms != 0 ? clock_mono_ms() + w->c.idle_ms : 0;
+        /* Looks at what is due come for ever: they must not keep what the writes of a busy hour have left. */
+        if (w->wrote || w->cached_ms == 0)
+            w->cached_ms = clock_mono_ms();
         return true;
     }
-    if (w->idle_at_ms != 0 && now >= w->idle_at_ms) {
+    uint64_t idle_at = idle_at_ms(w);
+    if (idle_at != 0 && now >= idle_at) {
         db_cache_free(w->c.db);
-        w->idle_at_ms = 0;
+        w->cached_ms = 0;
     }
     if (w->failing && now >= w->probe_at_ms) {
         w->wrote = true;

@@ -18,9 +18,6 @@
 
 struct db_writer;
 
-/* For idle_ms below: between two looks at what the heap could give back. */
-#define DB_WRITER_IDLE_MS 10000
-
 /* Embedded in the caller's struct; the writer's from post to done(). */
 struct db_op {
     struct db_op *next;
@@ -37,7 +34,6 @@ struct db_writer_config {
     const char *name; /* of the thread */
     struct db *db;    /* stays the caller's; untouched by others from start to stop */
     uint32_t commit_ms;
-    uint32_t idle_ms;          /* after so long without a group the file's cache is freed; 0: never */
     size_t max_ops, max_bytes; /* waiting, beyond which db_writer_post() refuses */
     void *ctx;
     struct metric *commit_seconds; /* histogram */
@@ -64,6 +60,9 @@ int db_writer_post(struct db_writer *w, struct db_op *op);
 bool db_writer_post_always(struct db_writer *w, struct db_op *op);
 /* Any thread: no waiting for the group now. */
 void db_writer_kick(struct db_writer *w);
+/* Any thread: so many milliseconds after the last group that has changed something the file's cache is freed, and what
+ * those that only look then leave in it is kept as long; 0, as it begins: never. */
+void db_writer_set_idle(struct db_writer *w, uint32_t ms);
 
 struct db_writer_stats {
     uint64_t commits, failed_commits, ops, failed_ops, refused;

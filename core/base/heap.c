@@ -10,6 +10,10 @@
 /* Less is not worth the walk, nor is a smaller share of what is in use: it will be taken again. */
 #define WASTE_BYTES ((size_t)1 << 20)
 #define WASTE_SHARE 4
+/* Unless nothing has moved, that is, by no more than this share of what is in use. */
+#define REST_SHARE 64
+#define REST_WASTE_BYTES ((size_t)128 << 10)
+#define REST_WASTE_SHARE 32
 
 void heap_setup(struct heap *h)
 {
@@ -32,14 +36,14 @@ bool heap_wasteful(struct heap *h, size_t used, size_t resident)
     size_t spare = resident > used ? resident - used : 0;
     if (spare < h->floor)
         h->floor = spare; /* stacks, static data, scraps between live things: what can't be returned */
-    size_t waste = spare - h->floor;
-    if (waste < WASTE_BYTES || waste < used / WASTE_SHARE) {
-        h->wasted = 0;
+    size_t waste = spare - h->floor, moved = used > h->last ? used - h->last : h->last - used;
+    h->last = used;
+    h->rested =
+        moved <= used / REST_SHARE && waste >= REST_WASTE_BYTES && waste >= used / REST_WASTE_SHARE ? h->rested + 1 : 0;
+    h->wasted = waste >= WASTE_BYTES && waste >= used / WASTE_SHARE ? h->wasted + 1 : 0;
+    if (h->wasted < HEAP_CHECKS && h->rested < HEAP_CHECKS)
         return false;
-    }
-    if (++h->wasted < HEAP_CHECKS)
-        return false;
-    h->wasted = 0;
+    h->wasted = h->rested = 0;
     h->floor = SIZE_MAX; /* whatever is left then: there is no use in trying again for it */
     return true;
 }

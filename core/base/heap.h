@@ -17,6 +17,8 @@ struct metric;
 struct heap {
     size_t floor;    /* the least that was resident beyond what is in use, in bytes, since pages were last returned */
     unsigned wasted; /* checks in a row that saw waste */
+    unsigned rested; /* that saw a little of it, and nothing moving */
+    size_t last;     /* bytes in use at the last check */
     struct metric *used, *spare, *trims;
 };
 
@@ -28,7 +30,8 @@ void heap_setup(struct heap *h);
 bool heap_check(struct heap *h);
 
 /* The decision, for itself: `used` bytes are allocated, `resident` are anonymous memory of the process. true: what is
- * resident for nothing has been worth a call of malloc_trim() for HEAP_CHECKS calls. */
+ * resident for nothing has been worth a call of malloc_trim() for HEAP_CHECKS calls: much of it, or, while hardly
+ * anything is allocated or freed, a little: then it is what a peak has left, and nobody is kept waiting. */
 bool heap_wasteful(struct heap *h, size_t used, size_t resident);
 
 #endif

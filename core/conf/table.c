@@ -72,7 +72,7 @@
       "sessions are refused with 1013 and large requests with 503; existing sessions keep theirs.") \
     R("memory", "check", DURATION, "10s", 100, 1 HOUR, NULL, RELOAD, memory.check_ms, \
       "How often idle memory is looked for: what was freed goes back to the system when three looks in a row have " \
-      "found it idle.") \
+      "found it idle. The caches of the files of the queue and the store are freed so long after their last change.") \
     R("ingress", "address", LIST, "0.0.0.0:8700", 1, 16, NULL, 0, ingress.address, \
       "Addresses to listen on, IPv4:PORT or [IPv6]:PORT. Port 0 takes any free port.") \
     R("ingress", "threads", INT, "1", 1, 16, NULL, 0, ingress.threads, \

@@ -268,7 +268,7 @@ int ws_connect(struct omid_instance *inst, const struct omid_ws_request *req, co
 /* NULL: refused, as instance_check() has told. */
 static struct omid_ws *ws_door(struct omid_ws *ws, const char *function)
 {
-    omid_assert(ws != NULL && (ws->magic == WS_MAGIC || ws->magic == OMID_MAGIC_DEAD));
+    omid_assert(ws->magic == WS_MAGIC || ws->magic == OMID_MAGIC_DEAD);
     if (instance_check(ws->inst, function) != OMID_OK)
         return NULL;
     CHECK_MAGIC(ws, WS_MAGIC);
@@ -277,6 +277,8 @@ static struct omid_ws *ws_door(struct omid_ws *ws, const char *function)
 
 int ws_send(struct omid_ws *ws, enum omid_message type, const void *data, size_t len)
 {
+    if (ws == NULL) /* of a connect that failed */
+        return OMID_EINVAL;
     if (ws_door(ws, "ws_send") == NULL)
         return OMID_ETHREAD;
     if ((type != OMID_TEXT && type != OMID_BINARY) || (data == NULL && len > 0))
@@ -286,7 +288,7 @@ int ws_send(struct omid_ws *ws, enum omid_message type, const void *data, size_t
 
 void ws_close(struct omid_ws *ws, uint16_t code)
 {
-    if (ws_door(ws, "ws_close") != NULL)
+    if (ws != NULL && ws_door(ws, "ws_close") != NULL)
         lane_ws_close(ws->lane, code);
 }
 

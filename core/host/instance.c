@@ -140,7 +140,7 @@ int host_leave(struct host_call *call, int rc)
         log_warning("host", "a callback held its loop", LS("plugin", mod->name), LS("callback", call->callback),
                     LU("ms", ns / 1000000));
     }
-    if (rc < 0 && rc != OMID_EFULL) {
+    if (rc != OMID_OK && rc != OMID_EFULL) { /* above zero: no result at all */
         atomic_fetch_add(&mod->account.errors, 1);
         log_warning("host", "a callback failed", LS("plugin", mod->name), LS("callback", call->callback),
                     LI("result", rc));

@@ -14,6 +14,7 @@ struct entry {
     struct list idle; /* in table.idle while it has no sessions, the one last seen at the end */
     uint64_t seen_ms; /* when tokens was right */
     double tokens;
+    unsigned per_minute; /* as last asked for */
     unsigned sessions, strangers;
     char key[];
 };
@@ -48,13 +49,19 @@ static struct entry *oldest(struct table *t)
     return list_empty(&t->idle) ? NULL : list_entry(t->idle.next, struct entry, idle);
 }
 
-/* Makes room: what has expired, and when that is not enough the oldest of the idle. */
-static bool make_room(struct limits *l, struct table *t, uint64_t now_ms)
+static void expire(struct table *t, uint64_t now_ms)
 {
     struct entry *e;
 
     while ((e = oldest(t)) != NULL && since(e, now_ms) >= LIMITS_MINUTE_MS)
         forget(t, e);
+}
+
+/* Makes room: what has expired, and when that is not enough the oldest of the idle. */
+static bool make_room(struct limits *l, struct table *t, uint64_t now_ms)
+{
+    expire(t, now_ms);
+    struct entry *e = oldest(t);
     if (map_count(t->map) < l->max)
         return true;
     if (e == NULL)
@@ -102,6 +109,7 @@ static enum limits_verdict take(struct limits *l, struct table *t, const char *k
     if (e == NULL)
         return LIMITS_FULL;
     refill(e, b->per_minute, now_ms);
+    e->per_minute = b->per_minute;
     if (e->sessions == 0) { /* seen now: behind the others */
         list_remove(&e->idle);
         list_append(&t->idle, &e->idle);
@@ -138,11 +146,12 @@ void limits_leave(struct limits *l, enum limits_table table, const char *key, ui
     omid_assert(e != NULL && e->sessions > 0);
     if (--e->sessions == 0) {
         omid_assert(e->strangers == 0);
-        /* Its tokens stay as they were at seen_ms: the next refill() counts from there. But it is idle from now on. */
-        if (since(e, now_ms) >= LIMITS_MINUTE_MS)
+        refill(e, e->per_minute, now_ms);
+        if (e->tokens >= e->per_minute) /* as of one that was never here */
             forget(t, e);
         else
             list_append(&t->idle, &e->idle);
+        expire(t, now_ms);
     }
     pthread_mutex_unlock(&l->lock);
 }

@@ -3,9 +3,9 @@
  * each, that holds a minute's worth and fills evenly, so that an office that comes back after an outage is let in at
  * once.
  *
- * Two bounded tables. An entry without WebSockets is forgotten a minute after it was last seen: its bucket is full
- * then. A full table forgets the one that was idle longest (counted); when none is idle, the newcomer is refused. Any
- * thread; the time is passed in.
+ * Two bounded tables. An entry without WebSockets is forgotten when its bucket is full again: with the last of them, or
+ * at the latest a minute after it was last seen, when others come or go. A full table forgets the one that was idle
+ * longest (counted); when none is idle, the newcomer is refused. Any thread; the time is passed in.
  */
 #ifndef OMID_INGRESS_LIMITS_H
 #define OMID_INGRESS_LIMITS_H

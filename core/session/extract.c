@@ -14,6 +14,7 @@
 #define OVERVIEW_SENTENCES 3
 #define MAX_SENTENCES 2000 /* of a very long conversation the first ones are looked at */
 #define MAX_WORD 32
+#define MAX_SENTENCE 2000 /* bytes; what has no end is cut: a summary has its bounds */
 
 struct sentence {
     const char *text;
@@ -60,7 +61,10 @@ static size_t sentences_split(const char *text, struct sentence *out, size_t max
     const char *from = text;
     for (const char *p = text;; p++) {
         bool end = *p == 0 || ((*p == '.' || *p == '?' || *p == '!') && (p[1] == ' ' || p[1] == 0));
-        if (!end)
+        /* Behind a word, or at least behind a character. */
+        bool cut = p - from >= MAX_SENTENCE &&
+                   (*p == ' ' || (p - from >= MAX_SENTENCE + MAX_WORD && ((unsigned char)p[1] & 0xc0) != 0x80));
+        if (!end && !cut)
             continue;
         const char *to = *p ? p + 1 : p;
         while (from < to && *from == ' ')

@@ -2,7 +2,10 @@
  * Recordings made offline: POST /v1/sync-local-files takes them, GET /v1/sync-jobs/{id} tells how far they are.
  *
  *   sync_upload.c  the routes: a body becomes files on disk and rows in the store, and only then is it accepted
- *   sync.c         one reactor's recordings: which are worked on, when, and what became of each
+ *   sync.c         one reactor's recordings: which are worked on, and when
+ *   sync_job.c     one of them in work: its states, its begin
+ *   sync_merge.c   its transcript on the way into conversations
+ *   sync_end.c     what becomes of it
  *   sync_stt.c     the transcript of one: voice activity, speech-to-text, piece by piece
  *   sync_audio.c   its audio on the way to the role audio_store
  *   sync_files.c   its files on disk
@@ -95,22 +98,40 @@ void sync_configure(struct sync *y, const struct conf *former);
 void sync_drain(struct sync *y);
 bool sync_idle(const struct sync *y);
 void sync_free(struct sync **y);
+
+/* ---- sync_job.c ---- */
+void job_metrics_init(void);
+void job_count(const char *outcome); /* of omid_sync_recordings_total */
 void job_set_state(struct job *j, enum job_state to);
+/* Takes up one that is due. Without memory it is found again. */
+void job_begin(struct sync *y, const struct store_recording *r);
+/* Out of the table, so that it can be taken up again; gone when nobody works for it. */
+void job_over(struct job *j);
+void job_free(struct job *j);
+void job_wait_set(struct job *j, bool waiting);
+/* cb on the loop; the job is its timer's data. */
+void job_later(struct job *j, void (*cb)(struct ev_loop *, ev_timer *, int), double ms);
+/* A write that the store has refused again, for as long as it takes: what was transcribed is in memory alone. */
+void job_store_again(struct job *j, const char *what, void (*cb)(struct ev_loop *, ev_timer *, int));
+/* A job on the storage executor: run is given j; done(j) follows on the reactor, unless it was abandoned meanwhile. */
+void job_work(struct job *j, const char *label, void (*run)(void *arg), void (*done)(struct job *j));
+/* What worked for it has come back. false: nobody waits for it, it is gone. */
+bool job_returned(struct job *j);
+/* dir/file.suffix; malloc()ed. */
+char *job_path(const struct job *j, const char *suffix);
+/* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
+bool job_read(struct job *j, uint64_t at, size_t n);
+
+/* ---- sync_end.c ---- */
 /* The present step has failed with j->result and j->err: another time, or for good. OMID_EFULL: for want of room here,
  * which is never for good. */
 void job_failed(struct job *j);
 /* Progress is told to the store now and then. */
 void job_progress(struct job *j);
-/* A job on the storage executor: run is given j; done(j) follows on the reactor, unless it was abandoned meanwhile. */
-void job_work(struct job *j, const char *label, void (*run)(void *arg), void (*done)(struct job *j));
-/* What worked for it has come back. false: nobody waits for it, it is gone. */
-bool job_returned(struct job *j);
+void job_audio_kept(struct job *j); /* by sync_audio.c: all of it */
+
+/* ---- sync_merge.c ---- */
 void job_transcribed(struct job *j); /* by sync_stt.c: all of it */
-void job_audio_kept(struct job *j);  /* by sync_audio.c: all of it */
-/* dir/file.suffix; malloc()ed. */
-char *job_path(const struct job *j, const char *suffix);
-/* Reads up to n samples from `at` of the decoded file into j->pcm. Executor. false: j->err. */
-bool job_read(struct job *j, uint64_t at, size_t n);
 
 /* ---- sync_files.c ---- */
 /* The files of a recording; the upload itself stays while there is something left to do. */

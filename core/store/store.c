@@ -97,7 +97,6 @@ struct store *store_open(const struct store_config *config, bool *set_aside, cha
         .name = "store_writer",
         .db = s->db,
         .commit_ms = config->commit_ms,
-        .idle_ms = DB_WRITER_IDLE_MS,
         .max_ops = INBOX_OPS,
         .max_bytes = INBOX_BYTES,
         .ctx = s,
@@ -153,6 +152,12 @@ void store_free(struct store **sp)
     free(s->path);
     free(s);
     *sp = NULL;
+}
+
+void store_set_idle(struct store *s, uint32_t ms)
+{
+    CHECK_MAGIC(s, STORE_MAGIC);
+    db_writer_set_idle(s->writer, ms);
 }
 
 void store_health(struct store *s, char *err, size_t errlen)

@@ -25,6 +25,8 @@ struct store *store_open(const struct store_config *config, bool *set_aside, cha
 bool store_start(struct store *s);
 void store_stop(struct store *s); /* commits everything; ends the thread */
 void store_free(struct store **s);
+/* Any thread: so long after the last change its writer's cache is freed. 0, as it begins: never. */
+void store_set_idle(struct store *s, uint32_t ms);
 void store_health(struct store *s, char *err, size_t errlen); /* "" or why the last commit failed */
 
 enum store_status { STORE_IN_PROGRESS, STORE_PROCESSING, STORE_COMPLETED, STORE_FAILED, STORE_SKIPPED };

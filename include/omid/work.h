@@ -69,7 +69,7 @@ struct omid_job {
     const char *type;    /* static, for logs and counts: "memory_created" */
     const char *name;    /* the same name twice = one job (also after it is done, for 12 h); or NULL */
     const char *target;  /* what must not be delayed by others: an endpoint's URL or id */
-    const void *payload; /* handed back at each attempt; at most 1 MiB and 4 KiB for what is to be remembered with it */
+    const void *payload; /* handed back at each attempt; at most 32 MiB, and 4 KiB to be remembered with it */
     size_t payload_len;
     int64_t not_before_ms; /* Unix ms; 0: now */
     /* 1.2 */

@@ -188,8 +188,8 @@ static bool add_registered(struct enqueue *e, const struct text *payload, const 
 /* NULL: it is there. Else why not. */
 static const char *payload_make(struct text *t, const struct payload_head *head, const char *body, size_t len)
 {
-    if (len > (size_t)1 << 20)
-        return "it is larger than 1 MiB";
+    if (len > WEBHOOKS_BODY_MAX)
+        return "it is larger than 32 MiB";
     if (!payload_write(t, head, body, len))
         return "its uid or id is too long";
     return t->failed ? "out of memory" : NULL;
@@ -254,9 +254,10 @@ int durable_conversation(struct instance *in, const struct omid_event *ev)
         why = one != NULL ? one : why;
         without += one != NULL;
     }
-    for (size_t i = 0; e->set != NULL && i < e->set->n; i++) {
-        const struct omid_endpoint *to = e->set->endpoint[i];
-        if (!endpoint_has(to, trigger))
+    /* Those that get the same one after the other: the queue keeps one copy for neighbours. */
+    for (size_t i = 0; e->set != NULL && i < 2 * e->set->n; i++) {
+        const struct omid_endpoint *to = e->set->endpoint[i % e->set->n];
+        if (to->app != (i >= e->set->n) || !endpoint_has(to, trigger))
             continue;
         one = conversation_payload(e, ev, to->app);
         if (one == NULL && !add_registered(e, &e->payload[to->app ? 0 : 1], to))

@@ -264,7 +264,8 @@ int webhooks_job(struct instance *in, const struct omid_job_view *job, struct om
 
 /* --- payload.c --- */
 
-#define PAYLOAD_MAX (((size_t)1 << 20) + 4096) /* what is delivered, at most 1 MiB, and the line before it */
+#define WEBHOOKS_BODY_MAX ((size_t)32 << 20)   /* what is delivered: the longest conversation */
+#define PAYLOAD_MAX (WEBHOOKS_BODY_MAX + 4096) /* ... and the line before it: as much as the queue takes */
 
 struct payload {
     char uid[WEBHOOKS_UID_MAX];

@@ -133,6 +133,26 @@ def test_client_certificate(start_daemon, start, authority):
     assert [r["error"] for r in call(daemon, *lines)] == [OK, OK]
 
 
+def test_client_certificate_renewed(start_daemon, start, authority, tmp_path):
+    """Other bytes under the same names: taken with a reload, and no kept connection shows the former."""
+    def issue(name):
+        for source, to in zip(authority.issue(name, usage="clientAuth"), ("client.pem", "client.key")):
+            (tmp_path / to).write_bytes(source.read_bytes())
+            (tmp_path / to).chmod(0o600)
+    issue("former")
+    peer = start(Peer, authority.asking_context())
+    daemon = start_daemon(caller.settings(tls={"certificate": tmp_path / "client.pem", "key": tmp_path / "client.key",
+                                               "ca": authority.ca}))
+    lines = ["GET " + peer.url("/ok/a", "https"), "WS " + peer.url("/x", "wss")]
+    assert [r["error"] for r in call(daemon, *lines)] == [OK, OK]
+    issue("renewed")
+    assert [r["error"] for r in call(daemon, *lines)] == [OK, OK]
+    assert [cert for _, _, cert in peer.requests] == [{"commonName": "former"}] * 4
+    assert "(1 with another lane)" in reload(daemon)
+    assert [r["error"] for r in call(daemon, *lines)] == [OK, OK]
+    assert [cert for _, _, cert in peer.requests[4:]] == [{"commonName": "renewed"}] * 2
+
+
 # ---------------------------------------------------------------- redirects and blocks
 
 def test_redirects(start_daemon, start, authority):

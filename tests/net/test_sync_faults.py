@@ -249,8 +249,9 @@ def test_no_room_to_decode(tmp_path, reactors, settings, receiver):
         big = upload(d, [("big.wav", long, NOON + 1000)])
         retried = d.metric("omid_sync_recordings_total", outcome="retried")
         until(lambda: d.metric("omid_sync_recordings_total", outcome="retried") >= retried + 5, what="attempts in vain")
-        told = ask(d, "GET", "/v1/sync-jobs/" + big["id"])[1]["files"][0]
-        assert "No space left" in told["error"] and told["status"] in ("queued", "processing")
+        told = lambda: ask(d, "GET", "/v1/sync-jobs/" + big["id"])[1]["files"][0]
+        until(lambda: "No space left" in (told()["error"] or ""), what="its reason")
+        assert told()["status"] in ("queued", "processing")
         small = upload(d, [("b.wav", wav(tone(1.5)), NOON + 2000)])
         assert finished(d, small)["files"][0]["status"] == "done"
         disk.mends()

@@ -278,6 +278,13 @@ def test_configure_never_returns_at_start(start_daemon):
     left_behind(daemon, "asked to stop while a plugin holds the main thread.*bad_hang.*configure")
 
 
+def test_hangup_while_the_configuration_is_read(start_daemon):
+    """Before there is anybody to take it: a reload when the daemon is ready, not its end."""
+    daemon = start_daemon(hanging("nowhere"), {"OMID_TEST_HANGUP": "1"})
+    until(lambda: daemon.logged("reloaded: "), what="the reload")
+    assert daemon.healthz() == 200
+
+
 def test_every_thread_has_its_lag(start_daemon, reactors):
     daemon = start_daemon({"ingress": {"threads": 2}, **block("bad_hold")})
     loops = {"lane", "ingress_0", "ingress_1"} | {"reactor_%d" % i for i in range(reactors)}

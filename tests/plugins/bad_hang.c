@@ -1,8 +1,10 @@
 /* One of its functions never returns, as the option `where` says; "destructor": what the linker runs as the file is
  * closed. */
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "plain.h"
 
@@ -64,6 +66,15 @@ static void stop(void *state)
     if (is_at("stop"))
         hang();
     plain_stop(state);
+}
+
+/* The earliest moment at which anybody can send the daemon something. */
+static __attribute__((constructor)) void load(void)
+{
+    if (getenv("OMID_TEST_HANGUP") == NULL)
+        return;
+    unsetenv("OMID_TEST_HANGUP");
+    kill(getpid(), SIGHUP);
 }
 
 static __attribute__((destructor)) void unload(void)

@@ -433,7 +433,7 @@ static int h_exec_submit(struct omid_instance *inst, const struct omid_work *wor
 
 static struct job *job_keep(struct mock *m, const struct omid_job *job)
 {
-    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= (1u << 20) + 4096);
+    must(job->size == sizeof(*job) && job->type != NULL && job->payload_len <= (32u << 20) + 4096);
     must(m->n_jobs < MAX_RECORDS);
     struct job *j = calloc(1, sizeof(*j));
     must(j != NULL);

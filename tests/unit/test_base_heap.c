@@ -14,11 +14,11 @@ static void test_decision(void)
     struct heap h = {.floor = SIZE_MAX};
     CU_ASSERT(!heap_wasteful(&h, 5 * MB, 10 * MB)); /* 5 of stacks and such: the floor */
     CU_ASSERT(!heap_wasteful(&h, 100 * MB, 150 * MB));
-    CU_ASSERT(!heap_wasteful(&h, 5 * MB, 150 * MB));
+    CU_ASSERT(!heap_wasteful(&h, 7 * MB, 150 * MB));
     CU_ASSERT(heap_wasteful(&h, 5 * MB, 150 * MB));  /* for the third time in a row */
     CU_ASSERT(!heap_wasteful(&h, 5 * MB, 110 * MB)); /* what was left is the floor from now on */
     for (unsigned i = 0; i < 2 * HEAP_CHECKS; i++)
-        CU_ASSERT(!heap_wasteful(&h, 5 * MB, 111 * MB));
+        CU_ASSERT(!heap_wasteful(&h, 5 * MB, 110 * MB + MB / 16));
     CU_ASSERT(!heap_wasteful(&h, 5 * MB, 8 * MB));
     CU_ASSERT(!heap_wasteful(&h, 5 * MB, 100 * MB));
     CU_ASSERT(!heap_wasteful(&h, 5 * MB, 100 * MB));
@@ -30,12 +30,28 @@ static void test_not_worth_it(void)
     struct heap h = {.floor = SIZE_MAX};
     CU_ASSERT(!heap_wasteful(&h, 900 * MB, 905 * MB));
     for (unsigned i = 0; i < 2 * HEAP_CHECKS; i++)
-        CU_ASSERT(!heap_wasteful(&h, 900 * MB, 1100 * MB)); /* under load it will be taken again */
-    for (unsigned i = 0; i < 2 * HEAP_CHECKS; i++)          /* busy now and then: not idle */
+        CU_ASSERT(!heap_wasteful(&h, (900 + i % 2 * 20) * MB, 1100 * MB)); /* under load it will be taken again */
+    for (unsigned i = 0; i < 2 * HEAP_CHECKS; i++)                         /* busy now and then: not idle */
         CU_ASSERT(!heap_wasteful(&h, i % 2 ? 100 * MB : 1000 * MB, 1050 * MB));
     CU_ASSERT(!heap_wasteful(&h, 900 * MB, 100 * MB)); /* swapped out */
     for (unsigned i = 0; i < 2 * HEAP_CHECKS; i++)
-        CU_ASSERT(!heap_wasteful(&h, 0, i * MB / 8)); /* little */
+        CU_ASSERT(!heap_wasteful(&h, 0, i * MB / 64)); /* little */
+}
+
+static void test_at_rest(void)
+{
+    struct heap h = {.floor = SIZE_MAX};
+    CU_ASSERT(!heap_wasteful(&h, 3 * MB, 10 * MB));
+    for (size_t i = 0; i < 2 * HEAP_CHECKS; i++) /* something goes on */
+        CU_ASSERT(!heap_wasteful(&h, (3 + i % 2) * MB, 10 * MB + MB / 2 + i % 2 * MB));
+    CU_ASSERT(!heap_wasteful(&h, 3 * MB, 10 * MB + MB / 2)); /* it comes to rest */
+    CU_ASSERT(!heap_wasteful(&h, 3 * MB, 10 * MB + MB / 2));
+    CU_ASSERT(!heap_wasteful(&h, 3 * MB, 10 * MB + MB / 2));
+    CU_ASSERT(heap_wasteful(&h, 3 * MB + MB / 32, 10 * MB + MB / 2));
+    for (size_t i = 0; i < 2 * HEAP_CHECKS; i++)
+        CU_ASSERT(!heap_wasteful(&h, 3 * MB, 10 * MB + i % 2 * (MB / 16))); /* not for scraps */
+    for (size_t i = 0; i < 2 * HEAP_CHECKS; i++)
+        CU_ASSERT(!heap_wasteful(&h, 100 * MB, 107 * MB + i * MB / 8)); /* beside what is in use: little */
 }
 
 static size_t resident_kb(void)
@@ -90,6 +106,7 @@ int main(void)
 {
     CU_TestInfo tests[] = {{"decision", test_decision},
                            {"not worth it", test_not_worth_it},
+                           {"at rest", test_at_rest},
                            {"gives back", test_gives_back},
                            CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"heap", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -1,4 +1,5 @@
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,6 +44,7 @@ static void test_refused(void)
     REFUSED("bad_tiny", "has 4 bytes");
     REFUSED("bad_callback", "required callback event");
     REFUSED("bad_vad", "required callback vad.window");
+    REFUSED("bad_role", "its embed role has");
     REFUSED("bad_name", "its name is not");
     REFUSED("bad_option", "mode): an ENUM without choices");
     REFUSED("bad_nothing", "No such file");
@@ -237,6 +239,41 @@ static void test_event_error(void)
     CU_ASSERT_EQUAL(rig_status_int(&r, "bad_event", "errors"), rig_status_int(&r, "bad_event", "events"));
     CU_ASSERT_EQUAL(rig_status_int(&r, "good", "errors"), 0);
     rig_free(&r);
+}
+
+/* Every function of the host refuses what is not there, and none takes the process with it. */
+static void test_nothing_given(void)
+{
+    struct rig r;
+    CU_ASSERT_TRUE_FATAL(rig_configure(&r, 1, "plugin bad_nulls { path = \"%s/bad_nulls.so\" }\n"));
+    CU_ASSERT_TRUE_FATAL(rig_start(&r));
+    CU_ASSERT_TRUE(rig_seen("nulls", NULL));
+    /* What only the lane looks at its fake has taken: see tests/net. */
+    CU_ASSERT_EQUAL(rig_seen_count("nulls", " http words=0 http header=0"), 1);
+    CU_ASSERT_TRUE(rig_status_int(&r, "bad_nulls", "misuse") > 0);
+    rig_stop(&r);
+    rig_free(&r);
+}
+
+/* What is no result counts as an error, as one would. */
+static void test_no_result(void)
+{
+    struct rig r;
+    void (*former)(int) = signal(SIGPIPE, SIG_IGN);
+    sigset_t set, mask;
+    sigemptyset(&set);
+    sigaddset(&set, SIGPIPE);
+    pthread_sigmask(SIG_BLOCK, &set, &mask); /* as in the daemon: its threads inherit it */
+    CU_ASSERT_TRUE_FATAL(rig_configure(&r, 1, "plugin bad_pipe { path = \"%s/bad_pipe.so\" }\n"));
+    CU_ASSERT_TRUE_FATAL(rig_start(&r));
+    rig_event(&r, 0, "tick");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "bad_pipe", "events"), 1);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "bad_pipe", "errors"), 1);
+    rig_stop(&r);
+    rig_free(&r);
+    signal(SIGPIPE, SIG_IGN); /* takes away what is pending */
+    pthread_sigmask(SIG_SETMASK, &mask, NULL);
+    signal(SIGPIPE, former);
 }
 
 static void test_slow(void)
@@ -624,6 +661,8 @@ int main(void)
         {"a plugin uses all of the host on three reactors", test_run_three},
         {"start() fails on one reactor", test_start_error},
         {"errors of event() are counted for their plugin alone", test_event_error},
+        {"nothing given", test_nothing_given},
+        {"no result", test_no_result},
         {"a slow callback is counted", test_slow},
         {"calls from a wrong thread are refused", test_wrong_thread},
         {"calls after stop() are refused", test_late},

@@ -287,6 +287,40 @@ static void test_signed(void)
     peer_stop(&p);
 }
 
+/* What is taken for an answer is said once: by the caller, or else by the lane, signed or not. */
+static void test_codings(void)
+{
+    static const char name[] = "\r\nAccept-Encoding: ";
+    static const char *const headers[][2] = {
+        {NULL}, {"X-A: b"}, {"accept-encoding: br"}, {"Accept-Encoding: identity"}};
+    static const char *const said[] = {"gzip, deflate\r\n", "gzip, deflate\r\n", "br\r\n", "identity\r\n"};
+    struct conf_lane conf = rig_conf();
+    struct rig r;
+    struct peer p;
+    struct call c;
+    char url[256];
+
+    peer_start(&p, serve_mirror);
+    rig_start(&r, &conf);
+    for (size_t i = 0; i < 2 * sizeof said / sizeof said[0]; i++) {
+        call_init(&c, &r, peer_url(&p, "http", "/", url));
+        c.req.headers = headers[i / 2];
+        c.req.aws_sigv4 = i % 2 ? "aws:amz:eu-west-1:s3" : NULL;
+        c.req.aws_key_id = "AKID";
+        c.req.aws_secret = "topsecret";
+        call_start(&c);
+        CU_ASSERT_TRUE_FATAL(call_wait(&c));
+        CU_ASSERT_EQUAL(c.res.status, 200);
+        const char *line = c.body ? strcasestr(c.body, name) : NULL;
+        CU_ASSERT_PTR_NOT_NULL_FATAL(line);
+        CU_ASSERT_EQUAL(strncmp(line + sizeof name - 1, said[i / 2], strlen(said[i / 2])), 0);
+        CU_ASSERT_PTR_NULL(strcasestr(line + 1, name));
+        call_free(&c);
+    }
+    rig_stop(&r);
+    peer_stop(&p);
+}
+
 static void test_statuses(void)
 {
     struct call c;
@@ -1109,6 +1143,7 @@ int main(void)
     CU_TestInfo tests[] = {
         {"an answer", test_plain},
         {"signed", test_signed},
+        {"what is taken for an answer", test_codings},
         {"statuses, Retry-After, redirects", test_statuses},
         {"nobody there", test_refused},
         {"hanging and dripping peers", test_slow_peers},

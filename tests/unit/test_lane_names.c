@@ -1,5 +1,7 @@
 /* Names of targets: looking one up may take for ever, and holds nobody but who asked. */
+#include <dlfcn.h>
 #include <netdb.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -9,15 +11,25 @@
 #include "unit.h"
 
 static atomic_uint asked, answered;
-static atomic_bool answers, on_a_loop;
+static atomic_bool answers, on_a_loop, known;
 static struct rig *watched;
 
-/* In place of the system's, for curl too. Any name hangs until `answers`, and is unknown then. */
+static int system_getaddrinfo(const char *node, const char *service, const struct addrinfo *hints,
+                              struct addrinfo **res)
+{
+    int (*fn)(const char *, const char *, const struct addrinfo *, struct addrinfo **) = NULL;
+    *(void **)&fn = dlsym(RTLD_NEXT, "getaddrinfo");
+    return fn(node, service, hints, res);
+}
+
+/* In place of the system's, for curl too. Any name hangs until `answers`, and is unknown then, or 127.0.0.1 when names
+ * are `known`. */
 __attribute__((visibility("default"))) int getaddrinfo(const char *node, const char *service,
                                                        const struct addrinfo *hints, struct addrinfo **res)
 {
+    static const struct addrinfo numeric = {.ai_flags = AI_NUMERICHOST, .ai_socktype = SOCK_STREAM};
+
     (void)node;
-    (void)service;
     (void)hints;
     if (loop_is_current(lanes_loop(watched->lanes)) || loop_is_current(watched->loop))
         atomic_store(&on_a_loop, true);
@@ -26,7 +38,7 @@ __attribute__((visibility("default"))) int getaddrinfo(const char *node, const c
         nanosleep(&(struct timespec){.tv_nsec = 1000000}, NULL);
     atomic_fetch_add(&answered, 1);
     *res = NULL;
-    return EAI_NONAME;
+    return atomic_load(&known) ? system_getaddrinfo("127.0.0.1", service, &numeric, res) : EAI_NONAME;
 }
 
 static void serve(struct peer *p, int fd)
@@ -84,10 +96,68 @@ static void test_hanging_resolver(void)
     peer_stop(&p);
 }
 
+struct counts {
+    unsigned inflight, waiting;
+};
+
+static bool has_counts(void *arg)
+{
+    const struct counts *c = arg;
+    return rig_metric("omid_lane_inflight", NULL, NULL) == c->inflight &&
+           rig_metric("omid_lane_waiting", NULL, NULL) == c->waiting;
+}
+
+/* A name that hangs is no fault of the target's, as far as anybody knows: no breaker opens. But it holds one slot of
+ * the lane from then on, not as many as the target may have, until it has been looked up. */
+static void test_one_slot(void)
+{
+    enum { MANY = 8, FIRST = 4 };
+    struct rig r;
+    struct peer p;
+    struct call calls[MANY], c;
+    struct conf_lane conf = rig_conf();
+    char url[256], named[64];
+
+    watched = &r;
+    atomic_store(&answers, false);
+    conf.breaker_failures = 5;
+    conf.connect_timeout_ms = 600;
+    conf.pool = conf.semaphore = 16;
+    peer_start(&p, serve);
+    rig_start(&r, &conf);
+    snprintf(named, sizeof named, "http://comes-back.invalid:%u/", p.port);
+    for (unsigned i = 0; i < MANY; i++)
+        call_init(&calls[i], &r, named);
+    calls_start(calls, FIRST - 1);
+    for (unsigned i = 0; i < FIRST - 1; i++) {
+        CU_ASSERT_TRUE(call_wait(&calls[i]));
+        CU_ASSERT_EQUAL(calls[i].res.error, OMID_HTTP_RESOLVE);
+    }
+    calls_start(&calls[FIRST - 1], MANY - FIRST + 1);
+    for (unsigned waiting = MANY - FIRST; waiting > MANY - FIRST - 2; waiting--)
+        CU_ASSERT_TRUE(rig_until(has_counts, &(struct counts){1, waiting}));
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
+    call_free(&c);
+    /* It is there again: so are the slots, and nobody has to wait for a window to pass. */
+    atomic_store(&known, true);
+    atomic_store(&answers, true);
+    for (unsigned i = FIRST - 1; i < MANY; i++)
+        CU_ASSERT_TRUE(call_wait(&calls[i]));
+    CU_ASSERT_EQUAL(calls[MANY - 1].res.error, OMID_HTTP_OK);
+    CU_ASSERT_EQUAL(rig_metric("omid_lane_requests_total", "outcome", "breaker"), 0);
+    for (unsigned i = 0; i < MANY; i++)
+        call_free(&calls[i]);
+    rig_stop(&r);
+    CU_ASSERT_TRUE(rig_until(all_answered, NULL));
+    CU_ASSERT_FALSE(atomic_load(&on_a_loop));
+    peer_stop(&p);
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
         {"a resolver that hangs", test_hanging_resolver},
+        {"a name that hangs holds one slot", test_one_slot},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"names", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -1,5 +1,4 @@
 /* What an attempt's outcome means for its target, and what waits for whom: over real sockets. */
-#include <CUnit/Basic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,7 @@
 #include "base/magic.h"
 #include "base/metrics.h"
 #include "lane_rig.h"
+#include "unit.h"
 
 static void pause_ms(unsigned ms)
 {
@@ -382,20 +382,18 @@ static void test_turns(void)
 
 int main(void)
 {
-    CU_initialize_registry();
-    CU_pSuite s = CU_add_suite("verdicts and bounds", NULL, NULL);
-    CU_add_test(s, "which statuses count", test_statuses);
-    CU_add_test(s, "what is not counted", test_not_counted);
-    CU_add_test(s, "which faults count", test_faults);
-    CU_add_test(s, "how many breakers are open", test_open_gauge);
-    CU_add_test(s, "never longer than the lane's time", test_longest);
-    CU_add_test(s, "no idle connection", test_none_idle);
-    CU_add_test(s, "a queue that many fill", test_full_of_many);
-    CU_add_test(s, "a shorter wait for those that wait", test_shorter_wait);
-    CU_add_test(s, "turns", test_turns);
-    CU_basic_set_mode(CU_BRM_NORMAL);
-    CU_basic_run_tests();
-    unsigned failed = CU_get_number_of_failures();
-    CU_cleanup_registry();
-    return failed > 0 || CU_get_error() != CUE_SUCCESS;
+    CU_TestInfo tests[] = {
+        {"which statuses count", test_statuses},
+        {"what is not counted", test_not_counted},
+        {"which faults count", test_faults},
+        {"how many breakers are open", test_open_gauge},
+        {"never longer than the lane's time", test_longest},
+        {"no idle connection", test_none_idle},
+        {"a queue that many fill", test_full_of_many},
+        {"a shorter wait for those that wait", test_shorter_wait},
+        {"turns", test_turns},
+        CU_TEST_INFO_NULL,
+    };
+    CU_SuiteInfo suites[] = {{"verdicts and bounds", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
+    return unit_run(suites);
 }

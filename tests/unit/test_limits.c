@@ -107,6 +107,26 @@ static void test_forgets(void)
     CU_ASSERT_EQUAL(enter("one more", 1, 1, T0 + 10 * LIMITS_MINUTE_MS), LIMITS_OK);
 }
 
+/* What a user leaves behind is no more than what still counts. */
+static void test_leaves_nothing(void)
+{
+    fresh(100);
+    CU_ASSERT_EQUAL(enter("long", 5, 60, T0), LIMITS_OK);
+    leave("long", T0 + 1000); /* a token a second */
+    CU_ASSERT_EQUAL(limits_count(l, LIMITS_UID), 0);
+    CU_ASSERT_EQUAL(enter("short", 5, 60, T0), LIMITS_OK);
+    leave("short", T0 + 900);
+    CU_ASSERT_EQUAL(limits_count(l, LIMITS_UID), 1);
+    for (int i = 0; i < 60; i++) /* one token and nine tenths are gone */
+        CU_ASSERT_EQUAL(enter("short", 60, 60, T0 + 900), i < 59 ? LIMITS_OK : LIMITS_RATE);
+    for (int i = 0; i < 59; i++)
+        leave("short", T0 + 2000);
+    CU_ASSERT_EQUAL(enter("other", 5, 60, T0 + 10), LIMITS_OK);
+    CU_ASSERT_EQUAL(limits_count(l, LIMITS_UID), 2);
+    leave("other", T0 + 2000 + LIMITS_MINUTE_MS); /* long after: "short" is forgotten, too */
+    CU_ASSERT_EQUAL(limits_count(l, LIMITS_UID), 0);
+}
+
 static void test_strangers(void)
 {
     struct limits_bounds b = {100, 100};
@@ -256,11 +276,9 @@ static int end(void)
 
 int main(void)
 {
-    CU_TestInfo limits[] = {{"at once", test_sessions},
-                            {"a minute", test_rate},
-                            {"what is forgotten", test_forgets},
-                            {"strangers", test_strangers},
-                            CU_TEST_INFO_NULL};
+    CU_TestInfo limits[] = {{"at once", test_sessions},          {"a minute", test_rate},
+                            {"what is forgotten", test_forgets}, {"what is left", test_leaves_nothing},
+                            {"strangers", test_strangers},       CU_TEST_INFO_NULL};
     CU_TestInfo addresses[] = {{"networks", test_cidr}, {"behind a proxy", test_proxy}, CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"limits", NULL, end, NULL, NULL, limits},
                              {"addresses", NULL, NULL, NULL, NULL, addresses},

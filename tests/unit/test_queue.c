@@ -57,7 +57,7 @@ static void test_bad_arguments(void)
     job.target = big;
     CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
     job.target = "x";
-    job.payload_len = (1 << 20) + 4096 + 1;
+    job.payload_len = QUEUE_MAX_PAYLOAD + 1;
     CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, NULL, NULL), OMID_EINVAL);
     job.payload_len = 1;
     job.type = NULL;
@@ -125,6 +125,40 @@ static void test_max_jobs(void)
             queue_finish(&c, OMID_JOB_DONE, 0, NULL);
     }
     CU_ASSERT(WAIT_FOR(counts().done == 11));
+    closed();
+}
+
+/* The same with the largest of many targets, each of which may begin one: one beyond the bound, not one for each. */
+static void test_payloads_of_many(void)
+{
+    enum { TARGETS = 8 };
+    char *payload = malloc(QUEUE_MAX_PAYLOAD), target[8];
+    CU_ASSERT_PTR_NOT_NULL_FATAL(payload);
+    memset(payload, 'x', QUEUE_MAX_PAYLOAD);
+    fresh();
+    CU_ASSERT_FATAL(started());
+    queue_pause(q);
+    for (int i = 0; i < TARGETS; i++) {
+        struct answer a = {0};
+        snprintf(target, sizeof(target), "t%d", i);
+        const struct omid_job job = {.size = sizeof(job),
+                                     .type = "test",
+                                     .target = target,
+                                     .payload = payload,
+                                     .payload_len = QUEUE_MAX_PAYLOAD,
+                                     .ordered = i % 2};
+        CU_ASSERT_EQUAL(queue_enqueue(q, "web", &job, lp, on_enqueued, &a), OMID_OK);
+        CU_ASSERT_FATAL(WAIT_FOR(a.n == 1) && a.result == OMID_OK);
+    }
+    handler_set(true, 0, false);
+    queue_resume(q);
+    for (size_t i = 0; i < TARGETS; i++) {
+        CU_ASSERT_FATAL(WAIT_FOR(seen_count() > i));
+        CU_ASSERT(atomic_load(&q->out_bytes) < QUEUE_MAX_OUT + QUEUE_MAX_PAYLOAD);
+        finish_nth(i, OMID_JOB_DONE, 0, NULL);
+    }
+    CU_ASSERT(WAIT_FOR(counts().done == TARGETS));
+    free(payload);
     closed();
 }
 
@@ -1046,6 +1080,7 @@ int main(void)
         {"names", test_names},
         {"bound on jobs", test_max_jobs},
         {"payloads under way", test_payloads_out},
+        {"payloads of many", test_payloads_of_many},
         {"shares", test_shares},
         {"a share, beside others", test_share_beside_others},
         {"retry delay", test_retry_delay_bounds},

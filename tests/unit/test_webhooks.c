@@ -585,12 +585,28 @@ static void an_enqueue_that_fails_is_tried_again(void)
     rig_down(&r);
 }
 
+static void a_long_conversation_is_sent(void)
+{
+    enum { LONG = 9 << 20 };
+    struct rig r = rig_up("memory_created", "http://h/m");
+    char *big = malloc(LONG + 32);
+    int head = sprintf(big, "{\"transcript\":\"");
+    memset(big + head, 'x', LONG);
+    strcpy(big + head + LONG, "\"}");
+    CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, big, NULL), OMID_OK);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1);
+    CU_ASSERT_TRUE(mock_job(r.m, 0)->payload_len > LONG);
+    free(big);
+    rig_down(&r);
+}
+
 static void what_cannot_be_kept_is_an_error(void)
 {
     struct rig r = rig_up("memory_created", "http://h/m");
-    char *big = malloc((1u << 20) + 2);
-    memset(big, ' ', (1u << 20) + 1);
-    big[(1u << 20) + 1] = '\0';
+    const size_t most = (size_t)32 << 20; /* of a body */
+    char *big = malloc(most + 2);
+    memset(big, ' ', most + 1);
+    big[most + 1] = '\0';
     CU_ASSERT_EQUAL(rig_event(&r, "u 1&x", OMID_EVENT_CONVERSATION_CREATED, big, NULL), OMID_ERR);
     free(big);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
@@ -666,6 +682,7 @@ int main(void)
         {"a job that cannot be sent now waits", a_job_that_cannot_be_sent_now_waits},
         {"damaged and orphaned jobs die", damaged_and_orphaned_jobs_die_with_a_reason},
         {"an enqueue that fails is tried again", an_enqueue_that_fails_is_tried_again},
+        {"a long conversation is sent", a_long_conversation_is_sent},
         {"what cannot be kept is an error", what_cannot_be_kept_is_an_error},
         {"drain waits for what is under way", drain_waits_for_what_is_under_way},
         {"stop leaves nothing behind", stop_leaves_nothing_behind},

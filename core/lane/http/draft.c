@@ -5,11 +5,18 @@
 
 #include "lane/http/request_int.h"
 
+/* RFC 9110, 5.6.2. */
+static bool is_token_char(unsigned char c)
+{
+    static const uint64_t others[2] = {/* control characters, space, "(),/:;<=>? */ UINT64_C(0xfc009305ffffffff),
+                                       /* @[\]{} and DEL */ UINT64_C(0xa800000038000001)};
+    return c < 128 && !(others[c / 64] >> (c % 64) & 1);
+}
+
 static bool is_token(const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c <= ' ' || c >= 0x7f || strchr("()<>@,;:\\\"/[]?={}", c))
+        if (!is_token_char((unsigned char)s[i]))
             return false;
     }
     return n > 0;
@@ -36,8 +43,10 @@ bool request_headers_ok(const char *const *headers)
     return total <= LANE_MAX_HEADER_BYTES;
 }
 
-/* What curl would add of its own: a wait for 100 Continue, and the type of a form. */
-static const char *const unwanted[] = {"Expect:", "Content-Type:"};
+/* Of what curl would add of its own not these: a wait for 100 Continue, and the type of a form. What it takes for an
+ * answer it would print twice, character by character: as a line it is printed but once. */
+static const char *const lines[] = {"Expect:", "Content-Type:", "Accept-Encoding: " LANE_CODINGS};
+enum { LINE_EXPECT, LINE_TYPE, LINE_CODINGS, LINES };
 
 static const char *copy_text(char **at, const char *text)
 {
@@ -57,11 +66,12 @@ static void link_header(struct curl_slist *node, struct curl_slist *next, const 
 struct lane_http *request_draft(const struct omid_http_request *req)
 {
     size_t n = 0, texts = 0, key_size = strlen(req->url) + URL_KEY_EXTRA;
-    bool typed = false;
+    bool given[LINES] = {false};
 
     for (; req->headers && req->headers[n]; n++) {
         texts += strlen(req->headers[n]) + 1;
-        typed |= strncasecmp(req->headers[n], "Content-Type:", 13) == 0;
+        given[LINE_TYPE] |= strncasecmp(req->headers[n], "Content-Type:", 13) == 0;
+        given[LINE_CODINGS] |= strncasecmp(req->headers[n], "Accept-Encoding:", 16) == 0;
     }
     texts += strlen(req->url) + 1 + strlen(req->method) + 1 + key_size;
     texts += req->latest_key ? strlen(req->latest_key) + 1 : 0;
@@ -69,7 +79,13 @@ struct lane_http *request_draft(const struct omid_http_request *req)
     bool sign = req->aws_sigv4 != NULL;
     if (sign)
         texts += strlen(req->aws_sigv4) + strlen(req->aws_key_id) + strlen(req->aws_secret) + 3;
-    size_t nodes = sign ? n : n + (typed ? 1 : 2);
+    const char *more[LINES];
+    size_t n_more = 0;
+    for (size_t i = 0; !sign && i < LINES; i++) {
+        if (!given[i])
+            more[n_more++] = lines[i];
+    }
+    size_t nodes = n + n_more;
     struct lane_http *r = malloc(sizeof *r + nodes * sizeof(struct curl_slist) + texts + req->body_len);
     if (!r)
         return NULL;
@@ -81,7 +97,7 @@ struct lane_http *request_draft(const struct omid_http_request *req)
     r->latest_key = req->latest_key ? copy_text(&at, req->latest_key) : NULL;
     for (size_t i = 0; i < nodes; i++) /* the caller's come out in the order they were given in */
         link_header(&node[i], i + 1 < nodes ? &node[i + 1] : NULL,
-                    i < n ? copy_text(&at, req->headers[i]) : unwanted[i - n]);
+                    i < n ? copy_text(&at, req->headers[i]) : more[i - n]);
     r->headers = nodes > 0 ? node : NULL;
     if (sign) {
         r->aws_sigv4 = copy_text(&at, req->aws_sigv4);

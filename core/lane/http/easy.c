@@ -67,6 +67,8 @@ static unsigned line_codings(const char *line, size_t len)
 {
     static const char content[] = "Content-Encoding:", transfer[] = "Transfer-Encoding:";
 
+    if (len == 0 || !strchr("CcTt", line[0])) /* of nearly all */
+        return 0;
     if (len > sizeof content && strncasecmp(line, content, sizeof content - 1) == 0)
         return count_codings(line + sizeof content - 1, line + len);
     if (len > sizeof transfer && strncasecmp(line, transfer, sizeof transfer - 1) == 0)
@@ -82,6 +84,8 @@ static size_t on_head(char *data, size_t size, size_t n, void *arg)
     r->head_seen += len;
     if (len > 5 && memcmp(data, "HTTP/", 5) == 0)
         r->codings = 0; /* another answer, after a 1xx */
+    if (len > 2 && (data[1] == 'a' || data[1] == 'A') && (data[0] == 'C' || data[0] == 'c'))
+        r->aged = true; /* Cache-Control, perhaps */
     r->codings += line_codings(data, len);
     r->bad_head = r->head_seen > MAX_HEAD ? "the answer's headers are too long"
                   : r->codings > 1        ? "the answer is compressed more than once"
@@ -179,7 +183,7 @@ static struct lane_easy *lane_easy_get(struct lane *l)
     curl_easy_setopt(e->curl, CURLOPT_PREREQDATA, e);
     curl_easy_setopt(e->curl, CURLOPT_ERRORBUFFER, e->text);
     curl_easy_setopt(e->curl, CURLOPT_PRIVATE, e);
-    curl_easy_setopt(e->curl, CURLOPT_ACCEPT_ENCODING, "gzip, deflate");
+    curl_easy_setopt(e->curl, CURLOPT_ACCEPT_ENCODING, LANE_CODINGS);
     curl_easy_setopt(e->curl, CURLOPT_USERAGENT, "omid");
     return e;
 }

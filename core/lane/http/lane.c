@@ -197,14 +197,20 @@ static void target_settle(struct lane *l, struct target *t)
         list_append(&l->ring, &t->ring);
 }
 
+/* The timer ends with the first in the queue, or before: in a busy lane each request is the first for a moment, and to
+ * move it with each costs more than to find, once in a queue's time, that nobody has waited so long. */
 static void lane_arm(struct lane *l)
 {
     struct ev_loop *ev = loop_ev(l->ls->loop);
 
-    ev_timer_stop(ev, &l->expiry);
     if (list_empty(&l->queue))
         return;
-    uint64_t deadline = list_entry(l->queue.next, struct waiter, in_lane)->deadline, now = lane_now(l);
+    uint64_t deadline = list_entry(l->queue.next, struct waiter, in_lane)->deadline;
+    if (ev_is_active(&l->expiry) && l->expiry_ms <= deadline)
+        return;
+    uint64_t now = lane_now(l);
+    l->expiry_ms = deadline;
+    ev_timer_stop(ev, &l->expiry);
     ev_now_update(ev);
     ev_timer_set(&l->expiry, deadline > now ? (double)(deadline - now) / 1000 : 0., 0.);
     ev_timer_start(ev, &l->expiry);
@@ -598,6 +604,7 @@ void lane_shut(struct lane *l)
         lane_rejected(l, REJECT_SHUTDOWN);
         w->refuse(w, OMID_HTTP_SHUTDOWN);
     }
+    ev_timer_stop(loop_ev(l->ls->loop), &l->expiry);
     requests_shut(l);
     ws_shut(l);
     while (l->n_spare > 0)

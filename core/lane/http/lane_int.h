@@ -135,7 +135,8 @@ struct lane {
     struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
     struct map *targets, *latest;
-    ev_timer expiry;          /* of the first in the queue */
+    ev_timer expiry;          /* of the first in the queue, or sooner */
+    uint64_t expiry_ms;       /* while it is active */
     struct list running;      /* of struct lane_http */
     struct list ws;           /* of struct lane_ws */
     struct lane_easy **spare; /* handles not in use */

@@ -278,6 +278,7 @@ static void request_hop(struct lane_http *r, const char *key)
     buf_free(&r->in);
     r->seen = r->head_seen = 0;
     r->codings = 0;
+    r->aged = false;
     /* What an address of the last host met is no matter of the next one's. */
     r->blocked = r->dialled = r->local = r->enough = false;
     r->bad_head = NULL;
@@ -302,11 +303,13 @@ static void request_hop(struct lane_http *r, const char *key)
 }
 
 /* Of the last answer, should there have been several. */
-static int64_t answer_max_age(CURL *curl)
+static int64_t answer_max_age(const struct lane_http *r, CURL *curl)
 {
     struct curl_header *h;
     int64_t age = CACHE_UNSAID;
 
+    if (!r->aged) /* of nearly all: they are not searched for it */
+        return age;
     for (size_t i = 0; curl_easy_header(curl, "Cache-Control", i, CURLH_HEADER, -1, &h) == CURLHE_OK; i++)
         age = cache_lesser(age, cache_max_age(h->value));
     return cache_aged(age, curl_easy_header(curl, "Age", 0, CURLH_HEADER, -1, &h) == CURLHE_OK ? h->value : NULL);
@@ -340,7 +343,7 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
                             : rc != CURLE_OK             ? curl_easy_strerror(rc)
                                                          : "the answer has no final status");
     r->res.status = (int)status;
-    r->res.max_age_s = answer_max_age(curl);
+    r->res.max_age_s = answer_max_age(r, curl);
     r->res.retry_after_s = retry_after <= 0 ? 0 : retry_after > UINT32_MAX ? UINT32_MAX : (uint32_t)retry_after;
     metric_observe(l->m.seconds, (double)(lane_now(l) - r->went_ms) / 1000);
     curl_easy_getinfo(curl, CURLINFO_TOTAL_TIME_T, &took_us);
@@ -348,6 +351,8 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     char key[LANE_MAX_URL + URL_KEY_EXTRA];
     enum omid_http_error refused = error;
     enum hop hop = error == OMID_HTTP_OK ? redirect_take(r, (int)status, key, sizeof key, &refused) : HOP_NONE;
+    if (error == OMID_HTTP_RESOLVE)
+        limit_unresolved(&r->w.target->limit);
     if (hop != HOP_TAKEN) {
         request_end(r, request_verdict(error, (int)status));
         request_answer(r, refused, NULL);

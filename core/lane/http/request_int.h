@@ -7,6 +7,7 @@
 
 #define REQUEST_MAGIC UINT32_C(0x68747470)
 #define MAX_METHOD 32u
+#define LANE_CODINGS "gzip, deflate" /* compressions that are taken of an answer */
 
 /* A curl handle and what it is set to: what the next request needs alike is not set again. Lane thread. */
 struct lane_easy {
@@ -64,6 +65,7 @@ struct lane_http {
     struct buf in;
     size_t seen, head_seen;
     unsigned codings;      /* compressions of the answer */
+    bool aged;             /* it may say how long it is good for */
     bool blocked, dialled; /* an address was refused by the guard; one was not */
     bool local, enough;
     const char *bad_head; /* what is wrong with the answer's; NULL: nothing */

@@ -10,6 +10,7 @@ struct pick {
     unsigned quota;
     struct list claims; /* of_lease, until they are handed out */
     unsigned n;
+    bool tried;       /* looked at: else there was no room for what it has */
     int64_t next_due; /* of what is left; QUEUE_NEVER */
     bool ready_read;  /* next_due is known */
     bool ordered;     /* one of the claims is */
@@ -122,6 +123,7 @@ static void picks_discard(struct claim_op *co)
         while ((it = list_pop(&co->picks[i].claims)) != NULL)
             claim_discard(list_entry(it, struct queue_claim, of_lease));
         co->picks[i].n = 0;
+        co->picks[i].tried = false;
         co->picks[i].ordered = co->picks[i].ready_read = co->picks[i].head_read = false;
     }
 }
@@ -205,7 +207,8 @@ static int pick_ready(struct queue *q, struct pick *p, unsigned quota, int64_t n
         return OMID_ERR;
     sqlite3_reset(st);
     for (unsigned i = 0; i < n; i++) {
-        if (i > 0 && atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT) { /* the rest when there is room again */
+        if ((i > 0 || p->n > 0) &&
+            atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT) { /* the rest when there is room again */
             p->next_due = due[i];
             break;
         }
@@ -240,6 +243,7 @@ static int pick_run(struct queue *q, struct pick *p, int64_t now)
 {
     const struct queue_target *t = p->t;
     bool ordered = t->ordered > 0 && !t->ordered_out;
+    p->tried = true;
     if (p->quota == 0)
         return OMID_OK;
     /* With room for one only, the one that has been due for longer. */
@@ -260,6 +264,8 @@ static int claims_run(void *ctx, struct db_op *op)
     int64_t now = queue_wall(q);
     picks_discard(co);
     for (size_t i = 0; i < co->n_picks; i++) {
+        if (i > 0 && atomic_load(&q->out_bytes) >= QUEUE_MAX_OUT)
+            break; /* the others are in the ring yet */
         if (pick_run(q, &co->picks[i], now) != OMID_OK) {
             picks_discard(co);
             return OMID_ERR;
@@ -326,7 +332,7 @@ static void claims_done(void *ctx, struct db_op *op, int result)
     for (size_t i = 0; i < co->n_picks; i++) {
         struct pick *p = &co->picks[i];
         struct queue_target *t = p->t;
-        if (p->n == 0 && t->owner->probe == t)
+        if (p->n == 0 && p->tried && t->owner->probe == t)
             queue_owner_park(q, t->owner);
         while ((it = list_pop(&p->claims)) != NULL) {
             struct queue_claim *c = list_entry(it, struct queue_claim, of_lease);
@@ -334,7 +340,7 @@ static void claims_done(void *ctx, struct db_op *op, int result)
             hand_out(q, c);
         }
         t->pins--;
-        if (t->state == TARGET_DUE) {
+        if (t->state == TARGET_DUE && p->tried) {
             /* To the end of the ring: the others' turn. */
             list_remove(&t->link);
             list_append(&q->ring, &t->link);

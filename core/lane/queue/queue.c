@@ -156,7 +156,6 @@ static bool writer_new(struct queue *q)
         .name = "queue_writer",
         .db = q->db,
         .commit_ms = q->c.commit_ms,
-        .idle_ms = DB_WRITER_IDLE_MS,
         .max_ops = INBOX_OPS,
         .max_bytes = INBOX_BYTES,
         .ctx = q,
@@ -249,6 +248,12 @@ void queue_wake(struct queue *q)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
     db_writer_kick(q->writer);
+}
+
+void queue_set_idle(struct queue *q, uint32_t ms)
+{
+    CHECK_MAGIC(q, QUEUE_MAGIC);
+    db_writer_set_idle(q->writer, ms);
 }
 
 void queue_stop(struct queue *q)

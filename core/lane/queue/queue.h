@@ -70,6 +70,8 @@ void queue_pause(struct queue *q);
 void queue_resume(struct queue *q);
 /* Any thread: looks again at once (a driven clock was set). */
 void queue_wake(struct queue *q);
+/* Any thread: so long after the last change its writer's cache is freed. 0, as it begins: never. */
+void queue_set_idle(struct queue *q, uint32_t ms);
 /* Commits everything, ends the thread. Claims not finished stay leased on disk and are free at the next start. */
 void queue_stop(struct queue *q);
 void queue_free(struct queue **q);

@@ -22,14 +22,15 @@
 #define QUEUE_MAGIC UINT32_C(0x71756575)
 #define CLAIM_MAGIC UINT32_C(0x71636c6d)
 
-#define QUEUE_MAX_PAYLOAD (((size_t)1 << 20) + 4096) /* the largest event, and a plugin's line about it */
+/* The longest conversation as JSON, whatever its 8 MiB of text need to be escaped, and a plugin's line about it. */
+#define QUEUE_MAX_PAYLOAD (((size_t)32 << 20) + 4096)
 /* A longer payload has a row of its own, so that a retry, a death and a replay write the narrow row alone. */
 #define QUEUE_LARGE 3000
 #define QUEUE_MAX_STRING 4096 /* bytes of a type, name or target */
 #define QUEUE_MAX_KEY 512     /* of a receipt */
 #define QUEUE_MAX_VALUE 4096
 #define QUEUE_CLAIM_BATCH 256            /* claims in one transaction */
-#define QUEUE_MAX_OUT ((size_t)64 << 20) /* payloads of attempts under way, in memory; beyond it none is begun */
+#define QUEUE_MAX_OUT ((size_t)64 << 20) /* payloads of attempts under way, in memory; then none is begun */
 /* An attempt whose end nobody saw (crash, lease run out) is made again even beyond the schedule, this many times. */
 #define QUEUE_LOST_GRACE 3
 #define QUEUE_OWNER_RETRY_MS 1000 /* between two offers to an owner that is not there */
