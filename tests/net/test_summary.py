@@ -7,12 +7,15 @@ import itertools
 import json
 import os
 import re
+import subprocess
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from support.daemon import program
 from support.model import SUMMARY, Model, completion, says
 from support.receiver import Answer
 from support.wait import SLOW, until
@@ -338,8 +341,8 @@ def test_given_up(start_daemon, talker, receiver):
     """What is to be delivered finds no room in the queue: kept, as failed, with the error."""
     receiver.on("/memory", Answer(hang=True))
     hooks = {"plugin webhooks": {"memory_created": [receiver.url("/memory")]}}
-    daemon = start_daemon(dict(FAST, queue={"max_jobs": 1}, processing={"retry": "10ms", "retry_max": "20ms", "attempts": 3},
-                               **hooks))
+    daemon = start_daemon(dict(FAST, queue={"max_jobs": 1, "max_share": 1},
+                               processing={"retry": "10ms", "retry_max": "20ms", "attempts": 3}, **hooks))
     assert end(daemon, talker, "This one has room.")[0] == 201
     status, memory, _ = end(daemon, talker, "This one has none.")
     assert status == 200 and memory["status"] == "failed" and "enqueue deliveries" in memory["error"]
@@ -373,6 +376,33 @@ def test_given_up(start_daemon, talker, receiver):
     live = until(lambda: rows(daemon, "SELECT id FROM conversation WHERE uid = ? AND status = 0", t.uid), what="it")[0][0]
     assert post(daemon, t.uid, path="/%s/reprocess" % live)[0] == 409
     assert len(delivered()) == 3
+
+
+def test_reloaded_while_it_is_asked(start_daemon, talker, model):
+    """The plugin is replaced by one with other settings while the model thinks: the conversation has its summary, once,
+    and that counts as no failure."""
+    more = {"processing": {"retry": "10ms", "retry_max": "50ms", "summary_timeout": "60s"}}
+    daemon = start_daemon(settings(model, {"timeout": "60s"}, **more))
+    slow = says(SUMMARY)
+    slow.drip = 0.001
+    model.script = lambda request: slow
+    t = speak(daemon, talker, "Reloaded while it is asked.")
+    answers = []
+    asking = threading.Thread(target=lambda: answers.append(post(daemon, t.uid)))
+    asking.start()
+    until(lambda: model.deliveries, what="the question")
+    model.script = lambda request: says(dict(SUMMARY, title="Of the new one"))
+    daemon.rewrite(settings(model, {"timeout": "50s", "model": "another"}, **more))
+    done = subprocess.run([str(program("omictl")), "--socket", daemon.control, "reload"], capture_output=True, text=True,
+                          timeout=60 * SLOW)
+    assert done.returncode == 0, done
+    asking.join()
+    status, answer = answers[0]
+    assert status == 201 and answer["memory"]["structured"]["title"] in (SUMMARY["title"], "Of the new one")
+    assert len(model.deliveries) <= 2 and daemon.metric("omid_conversations_failed_total") == 0
+    status, memory, _ = end(daemon, talker, "And the next one.")
+    assert status == 201 and memory["structured"]["title"] == "Of the new one"
+    assert model.deliveries[-1].json["model"] == "another"
 
 
 def test_stopped_while_it_is_asked(start_daemon, talker, model):
