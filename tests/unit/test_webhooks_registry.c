@@ -229,7 +229,7 @@ static void a_conversation_for_each_as_it_wants_it(void)
     CU_ASSERT_EQUAL(send(&r, OMID_EVENT_CONVERSATION_CREATED, CONVERSATION), OMID_OK);
     CU_ASSERT_EQUAL_FATAL(mock_batch_count(r.m), 1);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2);
-    const struct mock_job *j = mock_job(r.m, 0), *k = mock_job(r.m, 1);
+    const struct mock_job *k = mock_job(r.m, 0), *j = mock_job(r.m, 1); /* developers first, then apps */
     CU_ASSERT_STRING_EQUAL(j->target, "app1");
     CU_ASSERT_STRING_EQUAL(j->name, "memory_created:c1:app1");
     CU_ASSERT_TRUE(has(j->payload, "}\n" CONVERSATION));
@@ -242,8 +242,8 @@ static void a_conversation_for_each_as_it_wants_it(void)
     CU_ASSERT_TRUE(has(k->payload, "\"speaker_name\":\"Speaker 3\"}],\"photos\":[],\"folder_name\":null}"));
     mock_batch_ack(r.m, 0, OMID_OK, NULL);
 
-    struct omid_job_run *run = mock_job_run(r.inst, 0, 1);
-    struct omid_job_run *second = mock_job_run(r.inst, 1, 1);
+    struct omid_job_run *run = mock_job_run(r.inst, 1, 1);
+    struct omid_job_run *second = mock_job_run(r.inst, 0, 1);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 2);
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 0)->url, "http://a/m?x=1&uid=u1");
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 0)->body, CONVERSATION);
