@@ -597,10 +597,10 @@ def test_resumed_after_a_crash(start_daemon, talker):
     daemon = start_daemon(FLOOR)
     conversation = crashed(daemon, talker, 100)
     daemon.start()
-    t = talker(daemon, uid="survivor", conversation_timeout=SHORT).wait_ready()
+    t = talker(daemon, uid="survivor", conversation_timeout=5 * SHORT).wait_ready()  # it counts from what was said before
     assert t.conversation() == conversation
     t.say("Said after it.", speaker=1)
-    until(lambda: t.of_type("memory_created"), what="the memory")
+    until(lambda: t.of_type("memory_created"), 30, what="the memory")
     assert [s["text"] for s in t.of_type("memory_created")[0]["memory"]["transcript_segments"]] == [
         "Said before the crash.", "Said after it."]
 

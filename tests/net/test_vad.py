@@ -119,7 +119,8 @@ def test_certificate_of_a_stranger(start_daemon, authority):
     peer = Receiver(authority.server_context())
     daemon = start_daemon({"plugin vad": dict(FAST, url=peer.url("/detect"), key=KEY)})
     assert post(daemon, wav(bytes(2 * RATE))) == (200, [], "local")
-    assert fallbacks(daemon, "unreached") == 1 and not peer.deliveries
+    until(lambda: fallbacks(daemon, "unreached") == 1, what="it to be counted")
+    assert not peer.deliveries
     peer.stop()
 
 
