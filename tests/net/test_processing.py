@@ -10,7 +10,7 @@ from support.admin import Admin
 from support.model import SUMMARY, Model, says
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, holds, until
-from test_listen import rows, status_of, talker  # noqa: F401
+from test_listen import rows, status_of, stored_text, talker  # noqa: F401
 from test_places import BERLIN, FOUND, GOOD, PATH, patch
 from test_sessions import store_held
 
@@ -73,6 +73,7 @@ class End:
         t.heard("killed.")
         t.close()
         until(lambda: self.daemon.sessions() == 0, what="the end of the session")
+        until(lambda: stored_text(self.daemon, self.id) == "It was killed.", what="the flush")
 
     def post(self):
         """Ended; nobody waits for the answer."""
