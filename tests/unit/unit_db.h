@@ -20,8 +20,8 @@
 #define UNIT_DEADLINE_MS 30000
 
 #ifdef __SANITIZE_THREAD__
-/* The children that are killed start threads of their own. */
-__attribute__((visibility("default"))) const char *__tsan_default_options(void);
+/* The children that are killed start threads of their own. Weak: a test's fixture has it, too. */
+__attribute__((visibility("default"), weak)) const char *__tsan_default_options(void);
 const char *__tsan_default_options(void)
 {
     return "die_after_fork=0";
