@@ -17,7 +17,7 @@ struct thing {
     struct buf held;
 };
 
-static unsigned dropped;
+static _Atomic unsigned dropped;
 static struct thing *begun; /* the last one */
 static int refusal;         /* what the work that opened() asks for says */
 

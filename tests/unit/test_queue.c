@@ -302,7 +302,7 @@ static void test_share_beside_others(void)
     advance(3600000);
     CU_ASSERT(WAIT_FOR(counts().done == 51));
     CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
-    CU_ASSERT(WAIT_FOR(counts().done == 52));
+    CU_ASSERT(WAIT_FOR(a.n == 2 && counts().done == 52));
     closed();
 }
 
