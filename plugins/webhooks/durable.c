@@ -255,15 +255,17 @@ int durable_conversation(struct instance *in, const struct omid_event *ev)
         without += one != NULL;
     }
     /* Those that get the same one after the other: the queue keeps one copy for neighbours. */
-    for (size_t i = 0; e->set != NULL && i < 2 * e->set->n; i++) {
-        const struct omid_endpoint *to = e->set->endpoint[i % e->set->n];
-        if (to->app != (i >= e->set->n) || !endpoint_has(to, trigger))
-            continue;
-        one = conversation_payload(e, ev, to->app);
-        if (one == NULL && !add_registered(e, &e->payload[to->app ? 0 : 1], to))
-            one = "out of memory";
-        why = one != NULL ? one : why;
-        without += one != NULL;
+    for (int apps = 0; e->set != NULL && apps < 2; apps++) {
+        for (size_t i = 0; i < e->set->n; i++) {
+            const struct omid_endpoint *to = e->set->endpoint[i];
+            if (to->app != (apps == 1) || !endpoint_has(to, trigger))
+                continue;
+            one = conversation_payload(e, ev, to->app);
+            if (one == NULL && !add_registered(e, &e->payload[to->app ? 0 : 1], to))
+                one = "out of memory";
+            why = one != NULL ? one : why;
+            without += one != NULL;
+        }
     }
     return enqueue_finish(e, why, without);
 }
