@@ -136,7 +136,12 @@ static const char v10[] =
     " ifnull((SELECT max(created) FROM day_summary AS s WHERE s.uid = day_plan.uid), 0));"
     "ALTER TABLE day_summary ADD COLUMN until INTEGER NOT NULL DEFAULT 0;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10};
+/* Version 11: endpoints that were disabled because they kept failing, until their users have been told for good. */
+static const char v11[] =
+    "CREATE TABLE endpoint_disabled(id TEXT NOT NULL, at INTEGER NOT NULL, uid TEXT NOT NULL, url TEXT NOT NULL,"
+    " app INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(id, at)) WITHOUT ROWID;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
@@ -300,6 +305,10 @@ const char *const store_statements[SS_STATEMENTS] = {
                            " changed = ?3 WHERE id = ?1 AND app = ?2",
     [SS_ENDPOINT_DISABLE] = "UPDATE endpoint SET disabled = ?2, disabled_reason = ?3, changed = ?2,"
                             " failures = ifnull(?4, failures) WHERE id = ?1 AND disabled = 0",
+    [SS_DISABLED_PUT] = "INSERT OR REPLACE INTO endpoint_disabled(id, at, uid, url, app, reason)"
+                        " SELECT id, ?2, uid, url, app, ?3 FROM endpoint WHERE id = ?1 AND uid <> ''",
+    [SS_DISABLED] = "SELECT id, at, uid, url, app, reason FROM endpoint_disabled LIMIT ?1",
+    [SS_DISABLED_FORGET] = "DELETE FROM endpoint_disabled WHERE id = ?1 AND at = ?2",
     [SS_ENDPOINT_RUN] = "UPDATE endpoint SET failures = ?2, failing_since = ?3 WHERE n = ?1",
     [SS_ENDPOINT_USERS] = "SELECT e.id, u.uid FROM endpoint_user AS u JOIN endpoint AS e ON e.n = u.endpoint",
     [SS_ENDPOINT_USER_ADD] = "INSERT OR IGNORE INTO endpoint_user(endpoint, uid) VALUES(?1, ?2)",
