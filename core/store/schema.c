@@ -125,7 +125,18 @@ static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NO
                          "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
                          " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9};
+/* Version 10: day is the date of the summary that a conversation is in, NULL: of none so far. What ended before a
+ * plan's since is in none either; what there was before this version counts as told. A day summary's until: of one on
+ * the schedule, the moment before which what it holds began, 0: it was asked for, and holds a calendar day. */
+static const char v10[] =
+    "ALTER TABLE conversation ADD COLUMN day TEXT;"
+    "CREATE INDEX conversation_untold ON conversation(uid, finished) WHERE status = 2 AND day IS NULL;"
+    "ALTER TABLE day_plan ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE day_plan SET since = max(unixepoch('now', '-1 day') * 1000,"
+    " ifnull((SELECT max(created) FROM day_summary AS s WHERE s.uid = day_plan.uid), 0));"
+    "ALTER TABLE day_summary ADD COLUMN until INTEGER NOT NULL DEFAULT 0;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
@@ -230,31 +241,40 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
-    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE next <= ?1 OR next > ?2"
+    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE next <= ?1 OR next > ?2"
                          " ORDER BY next LIMIT ?3",
-    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE uid = ?1",
-    [SS_DAY_PLAN_SET] = "INSERT INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0) ON "
-                        "CONFLICT(uid) DO UPDATE SET"
-                        " timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
-                        " enabled = ifnull(excluded.enabled, enabled), next = 0",
+    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE uid = ?1",
+    [SS_DAY_PLAN_SET] =
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
+        " enabled = ifnull(excluded.enabled, enabled), next = 0",
     [SS_DAY_PLAN_REPLACE] =
-        "INSERT OR REPLACE INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2 WHERE uid = ?1",
-    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next) VALUES(?1, 0)",
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = excluded.timezone, at = excluded.at, enabled = excluded.enabled,"
+        " next = 0",
+    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2, since = max(since, ?3) WHERE uid = ?1",
+    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next, since) VALUES(?1, 0, ?2)",
     [SS_DAY_PLANS_RESET] = "UPDATE day_plan SET next = 0",
-    [SS_DAY_BEGIN] =
-        "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_OF] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE uid = ?1 AND date = ?2",
+    [SS_DAY_BEGIN] = "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status, until)"
+                     " VALUES(?1, ?2, ?3, ?4, 0, ?5)",
+    [SS_DAY_OF] =
+        "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE uid = ?1 AND date = ?2",
     [SS_DAY_KEEP] = "UPDATE day_summary SET summary = ?3 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_SENT] = "UPDATE day_summary SET status = 1 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_DROP] = "DELETE FROM day_summary WHERE uid = ?1 AND date = ?2 AND status = 0",
-    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE status = 0"
+    [SS_DAY_TELL] = "UPDATE conversation SET day = ?2 WHERE uid = ?1 AND day IS NULL AND id IN"
+                    " (SELECT value FROM json_each(?3))",
+    [SS_DAY_UNTELL] = "UPDATE conversation SET day = NULL WHERE uid = ?1 AND day = ?2",
+    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE status = 0"
                      " ORDER BY created LIMIT ?1",
     [SS_DAY_PRUNE] = "DELETE FROM day_summary WHERE (uid, date) IN"
                      " (SELECT uid, date FROM day_summary WHERE created < ?1 AND status = 1 LIMIT ?2)",
     [SS_DAY_CONVERSATIONS] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND finished >= ?2 AND"
                              " iif(started = 0, created, started) >= ?2 AND iif(started = 0, created, started) < ?3"
                              " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
+    [SS_DAY_UNTOLD] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND day IS NULL AND finished >= ?2"
+                      " AND iif(started = 0, created, started) < ?3"
+                      " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
     [SS_PROCESS_OF] = "SELECT failures, summary FROM process WHERE conversation = ?1",
     [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
