@@ -97,7 +97,8 @@ struct store_transcript {
 };
 /*
  * In one transaction: groups of segments join the uid's conversation that they are within timeout_ms of, or make one of
- * their own; each such conversation is `processing` then, and the recording is done. cb gets their ids.
+ * their own; each such conversation is `processing` then, of a new revision when it was over before, and the recording
+ * is done. cb gets their ids.
  * OMID_EFULL: one of them is in progress or being processed: nothing was changed, try again later. OMID_ENOTSUP: the
  * recording is gone, or done.
  */

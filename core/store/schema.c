@@ -126,7 +126,8 @@ static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NO
                          " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
 
 /* Version 10: what is known of a recording's words while it is transcribed: recording.heard samples of it are, and what
- * was said in them, in seconds of the recording. One that has failed keeps it, should it be sent again. */
+ * was said in them, in seconds of the recording. One that has failed keeps it, should it be sent again. And how often
+ * recordings have joined a conversation that was over. */
 static const char v10[] =
     "ALTER TABLE recording ADD COLUMN heard INTEGER NOT NULL DEFAULT 0;"
     "CREATE TABLE heard(n INTEGER PRIMARY KEY, recording INTEGER NOT NULL REFERENCES recording(n) ON DELETE CASCADE,"
@@ -138,14 +139,15 @@ static const char v10[] =
     "CREATE TRIGGER heard_otherwise AFTER UPDATE OF language, format ON recording"
     " WHEN NEW.language <> OLD.language OR NEW.format <> OLD.format"
     " BEGIN DELETE FROM heard WHERE recording = NEW.n; UPDATE recording SET heard = 0, progress = 0 WHERE n = NEW.n;"
-    " END;";
+    " END;"
+    "ALTER TABLE conversation ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;";
 
 const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
     "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id, " \
-    "geolocation"
+    "geolocation, revision"
 
 #define ENDPOINT_COLUMNS                                                                                \
     "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
@@ -187,6 +189,7 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_SEG_SHIFT] = "UPDATE segment SET start = start + ?2, \"end\" = \"end\" + ?2 WHERE conversation = ?1",
     [SS_CONV_MADE] = "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
                      " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?5, ?6, ?7)",
+    [SS_CONV_REVISED] = "UPDATE conversation SET revision = revision + 1 WHERE n = ?1",
     [SS_CONV_AROUND] = "SELECT n, id, status, started, finished FROM conversation WHERE uid = ?1 AND started > 0"
                        " AND finished > ?2 AND started < ?3 ORDER BY started LIMIT 1",
     [SS_UPLOAD_PUT] = "INSERT INTO upload(id, uid, created) VALUES(?1, ?2, ?3)",

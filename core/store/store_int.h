@@ -72,6 +72,7 @@ enum store_stmt {
     SS_DUE_PROCESSING,
     SS_SEG_SHIFT,
     SS_CONV_MADE,
+    SS_CONV_REVISED,
     SS_CONV_AROUND,
     SS_UPLOAD_PUT,
     SS_UPLOAD_FILE_PUT,

@@ -255,12 +255,48 @@ def test_killed(life, step):
     assert 99 * 32000 < len(sound) < SECONDS * 32000
     # Nobody heard of it under two ids.
     told = lambda: [x for x in life.receiver.at("/memory") if x.json["id"] == mine["id"]]
-    until(told, what="the delivery")
-    assert len({x.headers["webhook-id"] for x in told()}) == 1
-    if step is not waiting_for_a_conversation:  # which was over, and told, before
-        assert {len(x.json["transcript_segments"]) for x in told()} == {2}
+    joined = step is waiting_for_a_conversation  # which was over, and told, before
+    until(lambda: [x for x in told() if x.json["revision"] == joined], what="the delivery")
+    by_revision = {x.json["revision"]: (x.headers["webhook-id"], len(x.json["transcript_segments"])) for x in told()}
+    assert len({x.headers["webhook-id"] for x in told()}) == len(by_revision), by_revision
+    assert {r: n for r, (_, n) in by_revision.items()} == ({0: 1, 1: 3} if joined else {0: 2})
     # Sent again, it is known.
     assert upload(d, [("b.wav", wav(SOUND), life.start_at)])["files"][0]["duplicate"] is True
+
+
+@pytest.mark.parametrize("where", ["merged", "processed", "told"])
+def test_killed_while_it_is_told_again(life, where):
+    """Another recording has joined a conversation that was told: wherever that is cut off, it is told once, anew."""
+    d = life.daemon
+    with over(life):
+        pass
+    mine, = conversations(d)
+    before = life.asked()
+    life.receiver.on("/v1/listen", Answer(body=transcript(("Third.", 0.3, 0.9, 2)), drip=0.002))
+    more = wav(ramp(2, 16000, 10))
+    if where == "processed":
+        life.model.script = lambda request: HANG
+    if where == "told":
+        life.receiver.on("/memory", HANG)
+    job = upload(d, [("c.wav", more, NOON + 130)])
+    if where == "merged":
+        until(lambda: life.asked() > before and life.receiver.at("/v1/listen")[-1].answered and
+              rows(d, "SELECT count(*) FROM recording WHERE status = 2") == [(2,)], what="the merge")
+    elif where == "processed":
+        asked = len(life.model.deliveries)
+        until(lambda: len(life.model.deliveries) > 1 and rows(d, "SELECT 1 FROM conversation WHERE status = 1"),
+              what="the question for a summary")
+    else:
+        until(lambda: len(life.receiver.at("/memory")) == 2, what="the delivery")
+    d.kill()
+    life.well()
+    d.start()
+    assert finished(d, job)["files"][0]["conversation_ids"] == [mine["id"]]
+    completed(d, 1)
+    told = lambda: [(x.json["revision"], x.headers["webhook-id"], len(x.json["transcript_segments"]))
+                    for x in life.receiver.at("/memory") if x.answered]
+    until(lambda: any(t[0] == 1 for t in told()), what="the delivery")
+    assert sorted((revision, n) for revision, _, n in set(told())) == [(0, 2), (1, 3)], told()
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])

@@ -231,7 +231,7 @@ static void test_groups(void)
     memcpy(second, a.id[1], 37);
     struct store_conversation *c = conversation(first);
     CU_ASSERT_EQUAL(c->status, STORE_PROCESSING);
-    CU_ASSERT(c->started_ms == T0 && c->finished_ms == T0 + 101000 && c->n_segments == 2);
+    CU_ASSERT(c->started_ms == T0 && c->finished_ms == T0 + 101000 && c->n_segments == 2 && c->revision == 0);
     CU_ASSERT_EQUAL(c->segment[1].start, 100);
     store_conversation_free(&c);
     c = conversation(second);
@@ -248,7 +248,7 @@ static void test_groups(void)
     CU_ASSERT_EQUAL(merge(m, "ann", 2, early), OMID_OK);
     CU_ASSERT(a.n == 2 && strcmp(a.id[0], first) == 0 && strcmp(a.id[1], second) == 0);
     c = conversation(first);
-    CU_ASSERT(c->started_ms == T0 - 50000 && c->n_segments == 3 && c->status == STORE_PROCESSING);
+    CU_ASSERT(c->started_ms == T0 - 50000 && c->n_segments == 3 && c->status == STORE_PROCESSING && c->revision == 1);
     CU_ASSERT(c->segment[0].start == 0 && c->segment[1].start == 50 && c->segment[2].end == 151);
     store_conversation_free(&c);
     /* Another user's are not near. */
@@ -374,6 +374,7 @@ static void test_schema_9(void)
     int64_t n = recording("f1");
     fixture_close();
     CU_ASSERT_FATAL(unit_sql(path, "DROP TRIGGER heard_over; DROP TRIGGER heard_otherwise; DROP TABLE heard;"
+                                   "ALTER TABLE conversation DROP COLUMN revision;"
                                    "ALTER TABLE recording DROP COLUMN heard; PRAGMA user_version=9"));
     CU_ASSERT_FATAL(fixture_open() && !aside);
     CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 10);
