@@ -332,7 +332,7 @@
     R("day_summary", "enabled", BOOL, "false", 0, 0, NULL, RELOAD, day_summary.enabled, \
       "Whether each user's day is summarised without being asked for, unless the user says otherwise.") \
     R("day_summary", "at", STRING, "22:00", 5, 5, NULL, RELOAD, day_summary.at, \
-      "The local time of it, as HH:MM, unless the user says otherwise.") \
+      "The local time of it, as HH:MM, unless the user says otherwise; 00:00 is the end of the day.") \
     R("day_summary", "timezone", STRING, "UTC", 1, 64, NULL, RELOAD, day_summary.timezone, \
       "The time zone of users who have not named theirs, as in the tz database.") \
     R("day_summary", "check", DURATION, "30s", 50, 1 HOUR, NULL, RELOAD, day_summary.check_ms, \

@@ -125,10 +125,26 @@ static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NO
                          "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
                          " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
 
-/* Version 10: what is known of a recording's words while it is transcribed: recording.heard samples of it are, and what
+/* Version 10: day is the date of the summary that a conversation is in, NULL: of none so far. What ended before a
+ * plan's since is in none either; what there was before this version counts as told. A day summary's until: of one on
+ * the schedule, the moment before which what it holds began, 0: it was asked for, and holds a calendar day. */
+static const char v10[] =
+    "ALTER TABLE conversation ADD COLUMN day TEXT;"
+    "CREATE INDEX conversation_untold ON conversation(uid, finished) WHERE status = 2 AND day IS NULL;"
+    "ALTER TABLE day_plan ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE day_plan SET since = max(unixepoch('now', '-1 day') * 1000,"
+    " ifnull((SELECT max(created) FROM day_summary AS s WHERE s.uid = day_plan.uid), 0));"
+    "ALTER TABLE day_summary ADD COLUMN until INTEGER NOT NULL DEFAULT 0;";
+
+/* Version 11: endpoints that were disabled because they kept failing, until their users have been told for good. */
+static const char v11[] =
+    "CREATE TABLE endpoint_disabled(id TEXT NOT NULL, at INTEGER NOT NULL, uid TEXT NOT NULL, url TEXT NOT NULL,"
+    " app INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(id, at)) WITHOUT ROWID;";
+
+/* Version 12: what is known of a recording's words while it is transcribed: recording.heard samples of it are, and what
  * was said in them, in seconds of the recording. One that has failed keeps it, should it be sent again. And how often
  * recordings have joined a conversation that was over. */
-static const char v10[] =
+static const char v12[] =
     "ALTER TABLE recording ADD COLUMN heard INTEGER NOT NULL DEFAULT 0;"
     "CREATE TABLE heard(n INTEGER PRIMARY KEY, recording INTEGER NOT NULL REFERENCES recording(n) ON DELETE CASCADE,"
     " text TEXT NOT NULL, speaker_id INTEGER NOT NULL, stt_provider TEXT NOT NULL, start REAL NOT NULL,"
@@ -142,7 +158,7 @@ static const char v10[] =
     " END;"
     "ALTER TABLE conversation ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10};
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
@@ -253,31 +269,40 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
-    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE next <= ?1 OR next > ?2"
+    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE next <= ?1 OR next > ?2"
                          " ORDER BY next LIMIT ?3",
-    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE uid = ?1",
-    [SS_DAY_PLAN_SET] = "INSERT INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0) ON "
-                        "CONFLICT(uid) DO UPDATE SET"
-                        " timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
-                        " enabled = ifnull(excluded.enabled, enabled), next = 0",
+    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE uid = ?1",
+    [SS_DAY_PLAN_SET] =
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
+        " enabled = ifnull(excluded.enabled, enabled), next = 0",
     [SS_DAY_PLAN_REPLACE] =
-        "INSERT OR REPLACE INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2 WHERE uid = ?1",
-    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next) VALUES(?1, 0)",
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = excluded.timezone, at = excluded.at, enabled = excluded.enabled,"
+        " next = 0",
+    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2, since = max(since, ?3) WHERE uid = ?1",
+    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next, since) VALUES(?1, 0, ?2)",
     [SS_DAY_PLANS_RESET] = "UPDATE day_plan SET next = 0",
-    [SS_DAY_BEGIN] =
-        "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_OF] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE uid = ?1 AND date = ?2",
+    [SS_DAY_BEGIN] = "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status, until)"
+                     " VALUES(?1, ?2, ?3, ?4, 0, ?5)",
+    [SS_DAY_OF] =
+        "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE uid = ?1 AND date = ?2",
     [SS_DAY_KEEP] = "UPDATE day_summary SET summary = ?3 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_SENT] = "UPDATE day_summary SET status = 1 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_DROP] = "DELETE FROM day_summary WHERE uid = ?1 AND date = ?2 AND status = 0",
-    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE status = 0"
+    [SS_DAY_TELL] = "UPDATE conversation SET day = ?2 WHERE uid = ?1 AND day IS NULL AND id IN"
+                    " (SELECT value FROM json_each(?3))",
+    [SS_DAY_UNTELL] = "UPDATE conversation SET day = NULL WHERE uid = ?1 AND day = ?2",
+    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE status = 0"
                      " ORDER BY created LIMIT ?1",
     [SS_DAY_PRUNE] = "DELETE FROM day_summary WHERE (uid, date) IN"
                      " (SELECT uid, date FROM day_summary WHERE created < ?1 AND status = 1 LIMIT ?2)",
     [SS_DAY_CONVERSATIONS] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND finished >= ?2 AND"
                              " iif(started = 0, created, started) >= ?2 AND iif(started = 0, created, started) < ?3"
                              " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
+    [SS_DAY_UNTOLD] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND day IS NULL AND finished >= ?2"
+                      " AND iif(started = 0, created, started) < ?3"
+                      " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
     [SS_PROCESS_OF] = "SELECT failures, summary FROM process WHERE conversation = ?1",
     [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
@@ -303,6 +328,10 @@ const char *const store_statements[SS_STATEMENTS] = {
                            " changed = ?3 WHERE id = ?1 AND app = ?2",
     [SS_ENDPOINT_DISABLE] = "UPDATE endpoint SET disabled = ?2, disabled_reason = ?3, changed = ?2,"
                             " failures = ifnull(?4, failures) WHERE id = ?1 AND disabled = 0",
+    [SS_DISABLED_PUT] = "INSERT OR REPLACE INTO endpoint_disabled(id, at, uid, url, app, reason)"
+                        " SELECT id, ?2, uid, url, app, ?3 FROM endpoint WHERE id = ?1 AND uid <> ''",
+    [SS_DISABLED] = "SELECT id, at, uid, url, app, reason FROM endpoint_disabled LIMIT ?1",
+    [SS_DISABLED_FORGET] = "DELETE FROM endpoint_disabled WHERE id = ?1 AND at = ?2",
     [SS_ENDPOINT_RUN] = "UPDATE endpoint SET failures = ?2, failing_since = ?3 WHERE n = ?1",
     [SS_ENDPOINT_USERS] = "SELECT e.id, u.uid FROM endpoint_user AS u JOIN endpoint AS e ON e.n = u.endpoint",
     [SS_ENDPOINT_USER_ADD] = "INSERT OR IGNORE INTO endpoint_user(endpoint, uid) VALUES(?1, ?2)",

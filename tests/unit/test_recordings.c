@@ -366,7 +366,7 @@ static void test_heard(void)
 }
 
 /* A file as the version before left it, with a recording that waits. */
-static void test_schema_9(void)
+static void test_schema_11(void)
 {
     static const char *const word[] = {"word"};
     struct what w;
@@ -375,9 +375,9 @@ static void test_schema_9(void)
     fixture_close();
     CU_ASSERT_FATAL(unit_sql(path, "DROP TRIGGER heard_over; DROP TRIGGER heard_otherwise; DROP TABLE heard;"
                                    "ALTER TABLE conversation DROP COLUMN revision;"
-                                   "ALTER TABLE recording DROP COLUMN heard; PRAGMA user_version=9"));
+                                   "ALTER TABLE recording DROP COLUMN heard; PRAGMA user_version=11"));
     CU_ASSERT_FATAL(fixture_open() && !aside);
-    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 10);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 12);
     CU_ASSERT(due(T0, 0) == 1 && a.row[0] == n);
     CU_ASSERT(heard_until(n, &w) == 0 && w.n == 0);
     CU_ASSERT_EQUAL(heard(n, 7, 1, word), OMID_OK);
@@ -407,7 +407,7 @@ int main(void)
                            {"groups and conversations", test_groups},
                            {"unusable", test_unusable},
                            {"heard so far", test_heard},
-                           {"a file of schema 9", test_schema_9},
+                           {"a file of schema 11", test_schema_11},
                            CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"recordings", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);

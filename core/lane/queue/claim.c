@@ -302,10 +302,10 @@ static void take_into_books(struct queue *q, struct pick *p)
         uint64_t *of = c->ordered ? &t->ordered : &t->ready;
         omid_assert(*of > 0);
         --*of;
-        atomic_fetch_sub(&q->waiting, 1);
-        atomic_fetch_add(&q->leased, 1);
+        atomic_fetch_add(&q->leased, 1); /* first: a job is never in no count */
         if (c->delayed)
             atomic_fetch_sub(&q->delayed, 1);
+        atomic_fetch_sub(&q->waiting, 1);
     }
     if (p->ready_read)
         t->next_due = p->next_due;

@@ -197,12 +197,10 @@ static void finish_done(void *ctx, struct db_op *op, int result)
     }
     bool expired = atomic_load(&c->state) == CLAIM_EXPIRED;
     bool gone = !expired && !c->released && c->outcome == OMID_JOB_DONE;
-    count_end(q, c);
     q->upkeep_due = true;
     list_remove(&c->of_target);
     list_remove(&c->of_lease);
     t->leased--;
-    atomic_fetch_sub(&q->leased, 1);
     if (!expired)
         learn_rate(q, t, c);
     if (c->ordered) {
@@ -235,6 +233,8 @@ static void finish_done(void *ctx, struct db_op *op, int result)
         t->hold_until = 0; /* it answers */
     queue_target_update(q, t);
     c->target = NULL;
+    atomic_fetch_sub(&q->leased, 1); /* after it waits, or is gone: a job is never in no count */
+    count_end(q, c);                 /* last: who reads that a job has ended reads what its end has changed, too */
     if (!expired) {
         atomic_fetch_sub(&q->finishes, 1);
         queue_claim_unref(c); /* the handler's, handed over by its finish */

@@ -4,6 +4,7 @@
 void queue_counts(struct queue *q, struct queue_counts *out)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
+    uint64_t done = atomic_load(&q->outcome[OMID_JOB_DONE]); /* first, as it is counted last: see finish_done() */
     uint64_t waiting = atomic_load(&q->waiting), delayed = atomic_load(&q->delayed);
     *out = (struct queue_counts){
         /* Read one after the other, while the writer goes on: never below nothing. */
@@ -11,7 +12,7 @@ void queue_counts(struct queue *q, struct queue_counts *out)
         .delayed = delayed,
         .leased = atomic_load(&q->leased),
         .dead = atomic_load(&q->dead),
-        .done = atomic_load(&q->outcome[OMID_JOB_DONE]),
+        .done = done,
         .bytes = atomic_load(&q->bytes),
     };
 }
