@@ -1,4 +1,5 @@
 """Recordings made offline, while everything around them changes or fails."""
+import array
 import http.client
 import json
 import os
@@ -17,6 +18,7 @@ from support.daemon import ADMIN_KEY, Daemon, merge, program
 from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
+from test_listen import rows
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
 
 LIVE = {"listen": {"conversation_timeout": "60s", "conversation_timeout_floor": "60s", "lifecycle_check": "50ms"}}
@@ -93,6 +95,63 @@ def test_sent_again_otherwise(start_daemon, settings, receiver):
     assert f["status"] == "done" and f["start"].startswith("2026-01-01T13:00:00")
     c, = completed(d, 1)
     assert c["started_at"].startswith("2026-01-01T13:00:00") and c["language"] == "de"
+
+
+SPOKEN = [1, 100, 200, 310, 400, 500]  # seconds of a recording, said by speakers 1, 2, ...; silence between them
+LONG = wav(b"".join(struct.pack("<h", 1000 * (SPOKEN.index(s) + 1) if s in SPOKEN else 0) * 4000 for s in range(520)), 4000)
+
+
+def finds(delivery):
+    """The service that tells where speech is, by the sound that it is sent."""
+    at = delivery.body.index(b"data", delivery.body.index(b"WAVE")) + 8
+    pcm = array.array("h", delivery.body[at:at + struct.unpack_from("<I", delivery.body, at - 4)[0]])
+    loud = [i / 10 for i in range(len(pcm) // 1600) if pcm[1600 * i + 800] > 500]
+    begins = [t for t in loud if round(t - .1, 1) not in loud]
+    return Answer(body=json.dumps([{"start": t, "end": t + 1, "duration": 1} for t in begins]).encode())
+
+
+class Listener:
+    """A provider that says what it is told to: words, or failures."""
+
+    def __init__(self, receiver):
+        receiver.on("/vad", finds)
+        receiver.on("/v1/listen", self._answer)
+        self.script, self.asked = [], []
+
+    def _answer(self, delivery):
+        n = round(struct.unpack_from("<h", delivery.body, 44 + 32000 * 8 // 10)[0] / 1000)
+        self.asked.append(n)
+        good = not self.script or self.script.pop(0)
+        return Answer(body=transcript(("Word%d." % n, 0.3, 1.2, n))) if good else Answer(status=400)
+
+
+def test_goes_on_where_it_was(start_daemon, settings, receiver):
+    """An attempt asks for what the ones before it have not heard, also behind a failure for good and a crash; each piece
+    that is heard lets it fail as often again."""
+    partner = Listener(receiver)
+    d = start_daemon(merge(settings, {"sync": {"attempts": 2}, "plugin vad": {"url": receiver.url("/vad")}}))
+    partner.script = [True, False, True, False, True, True, False, False]
+    job = upload(d, [("long.wav", LONG, NOON)], query="?language=en")
+    f = finished(d, job)["files"][0]
+    assert f["status"] == "failed" and f["error"].startswith("dg-nova-3: "), f
+    assert partner.asked == [1, 2, 2, 3, 3, 4, 5, 5]
+    d.kill()
+    d.start()
+    del partner.asked[:]
+    f = finished(d, upload(d, [("again.wav", LONG, NOON)], query="?language=en"))["files"][0]
+    assert f["status"] == "done" and partner.asked == [5, 6]
+    c, = completed(d, 1)
+    said = ask(d, "GET", "/v1/conversations/" + c["id"])[1]["transcript_segments"]
+    assert [(s["text"], round(s["start"]), s["speaker_id"], s["stt_provider"]) for s in said] == [
+        ("Word%d." % n, s - 1, n, "dg-nova-3") for n, s in enumerate(SPOKEN, 1)]
+    assert rows(d, "SELECT count(*) FROM heard") == [(0,)]
+    # In another language it is another transcript.
+    partner.script = [True, False, False]
+    job = upload(d, [("b.wav", LONG, NOON)], "ben", query="?language=en")
+    assert finished(d, job, "ben")["files"][0]["status"] == "failed"
+    del partner.asked[:]
+    finished(d, upload(d, [("b.wav", LONG, NOON)], "ben", query="?language=de"), "ben")
+    assert partner.asked == [1, 2, 3, 4, 5, 6]
 
 
 def test_names(start_daemon, settings):
