@@ -188,7 +188,7 @@
     R("sync", "running", INT, "2", 1, 64, NULL, RELOAD, sync.running, \
       "Recordings that one reactor works on at once.") \
     R("sync", "attempts", INT, "6", 1, 100, NULL, RELOAD, sync.attempts, \
-      "Attempts to transcribe a recording before it has failed.") \
+      "Attempts at a recording in a row that come to nothing, before it has failed.") \
     R("sync", "retry", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, sync.retry_ms, \
       "Pause before the second attempt, doubled before each further one up to an hour.") \
     R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \

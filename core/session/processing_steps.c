@@ -156,7 +156,8 @@ static void offer(struct processing *p)
                                 .json = memory.data,
                                 .json_len = memory.len,
                                 .time_ms = clock_wall_ms(),
-                                .people = people.data};
+                                .people = people.data,
+                                .revision = p->conversation->revision};
         bus_publish(p->ss->env.bus, &ev);
         ok = queue_fence(p->ss->env.queue, p->ss->env.loop, on_fence, p) == OMID_OK;
     }

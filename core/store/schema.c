@@ -141,12 +141,29 @@ static const char v11[] =
     "CREATE TABLE endpoint_disabled(id TEXT NOT NULL, at INTEGER NOT NULL, uid TEXT NOT NULL, url TEXT NOT NULL,"
     " app INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(id, at)) WITHOUT ROWID;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11};
+/* Version 12: what is known of a recording's words while it is transcribed: recording.heard samples of it are, and what
+ * was said in them, in seconds of the recording. One that has failed keeps it, should it be sent again. And how often
+ * recordings have joined a conversation that was over. */
+static const char v12[] =
+    "ALTER TABLE recording ADD COLUMN heard INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE heard(n INTEGER PRIMARY KEY, recording INTEGER NOT NULL REFERENCES recording(n) ON DELETE CASCADE,"
+    " text TEXT NOT NULL, speaker_id INTEGER NOT NULL, stt_provider TEXT NOT NULL, start REAL NOT NULL,"
+    " \"end\" REAL NOT NULL);"
+    "CREATE INDEX heard_of ON heard(recording);"
+    "CREATE TRIGGER heard_over AFTER UPDATE OF status ON recording WHEN NEW.status IN (2, 3)"
+    " BEGIN DELETE FROM heard WHERE recording = NEW.n; END;"
+    "CREATE TRIGGER heard_otherwise AFTER UPDATE OF language, format ON recording"
+    " WHEN NEW.language <> OLD.language OR NEW.format <> OLD.format"
+    " BEGIN DELETE FROM heard WHERE recording = NEW.n; UPDATE recording SET heard = 0, progress = 0 WHERE n = NEW.n;"
+    " END;"
+    "ALTER TABLE conversation ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
     "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id, " \
-    "geolocation"
+    "geolocation, revision"
 
 #define ENDPOINT_COLUMNS                                                                                \
     "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
@@ -188,6 +205,7 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_SEG_SHIFT] = "UPDATE segment SET start = start + ?2, \"end\" = \"end\" + ?2 WHERE conversation = ?1",
     [SS_CONV_MADE] = "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
                      " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?5, ?6, ?7)",
+    [SS_CONV_REVISED] = "UPDATE conversation SET revision = revision + 1 WHERE n = ?1",
     [SS_CONV_AROUND] = "SELECT n, id, status, started, finished FROM conversation WHERE uid = ?1 AND started > 0"
                        " AND finished > ?2 AND started < ?3 ORDER BY started LIMIT 1",
     [SS_UPLOAD_PUT] = "INSERT INTO upload(id, uid, created) VALUES(?1, ?2, ?3)",
@@ -202,7 +220,7 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_RECORDING_PUT] =
         "INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts, not_before,"
         " progress, seconds, stored) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, 0)",
-    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, progress = 0, stored = 0,"
+    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, stored = 0,"
                            " error = NULL, created = ?2, format = ?3, start = ?4, language = ?5 WHERE n = ?1",
     [SS_RECORDING_COUNT] = "SELECT count(*) FROM recording WHERE uid = ?1 AND stored = 0",
     [SS_RECORDINGS_DUE] = /* each uid's first ones before anybody's second ones; of the oldest, which bounds its time */
@@ -214,12 +232,17 @@ const char *const store_statements[SS_STATEMENTS] = {
         "DELETE FROM recording WHERE n IN (SELECT n FROM recording r WHERE created < ?1 AND stored = 1 AND"
         " NOT EXISTS(SELECT 1 FROM upload_file WHERE recording = r.n) ORDER BY created LIMIT ?2)",
     [SS_RECORDING_SET] =
-        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = ?5, seconds = ?6,"
-        " error = ?7, stored = ?8 WHERE n = ?1",
+        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = max(progress, ?5),"
+        " seconds = max(seconds, ?6), error = ?7, stored = ?8 WHERE n = ?1",
     [SS_RECORDING_OPEN] = "SELECT 1 FROM recording WHERE n = ?1 AND status <= 1",
     [SS_RECORDING_DONE] = "UPDATE recording SET status = 2, attempts = 0, not_before = 0, progress = 1, seconds = ?2,"
                           " conversations = ?3, error = NULL WHERE n = ?1",
     [SS_RECORDING_WANTS] = "SELECT 1 FROM recording WHERE file = ?1 AND stored = 0",
+    [SS_HEARD_UNTIL] = "SELECT heard FROM recording WHERE n = ?1 AND status <= 1",
+    [SS_HEARD_SET] = "UPDATE recording SET heard = ?2, progress = ?3 WHERE n = ?1",
+    [SS_HEARD_PUT] = "INSERT INTO heard(recording, text, speaker_id, stt_provider, start, \"end\")"
+                     " VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [SS_HEARD_OF] = "SELECT text, speaker_id, stt_provider, start, \"end\" FROM heard WHERE recording = ?1 ORDER BY n",
     [SS_SEG_PUT] =
         "INSERT INTO segment(conversation, id, text, speaker, speaker_id, is_user, person_id, stt_provider, start,"
         " \"end\") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(conversation, id) DO UPDATE SET"

@@ -69,6 +69,7 @@ struct store_conversation {
     enum store_status status;
     int64_t created_ms, started_ms, finished_ms; /* Unix ms; started 0: no segment yet */
     int64_t timeout_ms;
+    unsigned revision;             /* how often recordings have joined it after its end */
     char *structured;              /* JSON object {title, overview, ...}, or NULL */
     char *geolocation;             /* JSON object, or NULL */
     char *error;                   /* why processing was given up, or NULL */

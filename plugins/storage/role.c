@@ -64,9 +64,17 @@ static bool write_file(struct shared *sh, struct writing *w, unsigned i)
 static void write_run(struct shared *sh, void *arg)
 {
     struct writing *w = arg;
-    for (unsigned i = 0; i < w->files && w->error == 0; i++) {
+    unsigned i = 0;
+    for (; i < w->files && w->error == 0; i++) {
         if (!write_file(sh, w, i))
             w->error = errno != 0 ? errno : EIO;
+    }
+    /* All or nothing: whoever asked comes again with the whole, and the room of a part would be taken for good. */
+    for (unsigned k = 0; w->error != 0 && k + 1 < i; k++) {
+        char name[NAME_SIZE];
+        int64_t start_ms;
+        name_of(w, k, name, &start_ms);
+        spool_remove(sh, name);
     }
 }
 

@@ -239,8 +239,12 @@ static const char *conversation_payload(struct enqueue *e, const struct omid_eve
 int durable_conversation(struct instance *in, const struct omid_event *ev)
 {
     const enum omid_trigger trigger = OMID_TRIGGER_MEMORY;
-    struct enqueue *e = enqueue_new(in, trigger, endpoints_get(in, ev->uid),
-                                    joined(webhooks_job_types[trigger], ev->conversation_id, NULL));
+    char revision[16] = "";
+    if (ev->revision > 0) /* what has joined it since is news, under a webhook-id of its own */
+        snprintf(revision, sizeof(revision), "%u", (unsigned)ev->revision);
+    struct enqueue *e =
+        enqueue_new(in, trigger, endpoints_get(in, ev->uid),
+                    joined(webhooks_job_types[trigger], ev->conversation_id, revision[0] != '\0' ? revision : NULL));
     const char *why = NULL, *one;
     size_t without = 0;
     if (e == NULL) {

@@ -327,18 +327,36 @@ static void test_catch_up(void)
         uint64_t began = clock_mono_ms();
         struct stream *s = provider[0].live;
         session_stt_ready(s->stt);
-        /* Less than a chunk may stay: it goes with the next audio. */
-        const size_t all = 2 * RATE, least = all - RATE * 30 / 1000 + 1;
-        while (s->n < least && clock_mono_ms() - began < FEED_DEADLINE_MS) {
+        const size_t all = 2 * RATE, chunk = RATE * 30 / 1000;
+        while (s->n < all && clock_mono_ms() - began < FEED_DEADLINE_MS) {
             ev_run(loop_ev(loop), EVRUN_NOWAIT);
-            if (s->n > 4 * (clock_mono_ms() - began + 51) * RATE / 1000)
+            if (s->n > 4 * (clock_mono_ms() - began + 51) * RATE / 1000 + chunk)
                 CU_FAIL("too fast");
         }
-        CU_ASSERT_TRUE(s->n >= least && s->n <= all);
+        CU_ASSERT_EQUAL(s->n, all);
         CU_ASSERT_TRUE(holds_from(s, 0));
         stt_feed_free(&f);
         released_once();
     }
+}
+
+/* A client that says no more leaves nothing behind: not even the end that is smaller than a chunk. */
+static void test_catch_up_end(void)
+{
+    bool served;
+    providers_reset();
+    provider[0].script[0] = S_HANG;
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    conf.stt.catch_up = 4;
+    stt_feed_start(f);
+    UNTIL(provider[0].opens == 1 && provider[0].live);
+    const size_t at_once = 4 * 50 * RATE / 1000; /* the rate for one tick */
+    CU_ASSERT_TRUE(speak(f, at_once + 300));
+    session_stt_ready(provider[0].live->stt);
+    UNTIL(provider[0].live->n == at_once + 300);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, 0));
+    stt_feed_free(&f);
+    released_once();
 }
 
 int main(void)
@@ -361,6 +379,7 @@ int main(void)
         {"a message larger than the buffer", test_message_larger_than_buffer},
         {"words are final", test_words_are_final},
         {"what waited is caught up with", test_catch_up},
+        {"to its end", test_catch_up_end},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"stt feed", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
