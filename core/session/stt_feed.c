@@ -646,8 +646,8 @@ void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *resu
         }
         f->events->segments(f->arg, stt_feed_provider(f), moved, n);
     }
-    /* The nearest sample: 2.3 s are a little less than 36800 of them, and the next stream would begin with one that is
-     * final. */
+    /* The nearest sample: 1.001 s at 16 kHz come out a little below the 16016th, and the next stream would begin with
+     * one that is final. */
     uint64_t pos = (uint64_t)(known + 0.5);
     if (pos > f->final_pos) {
         f->final_pos = pos;

@@ -405,7 +405,8 @@ static void test_full_at_the_ring_s_end(void)
     released_once();
 }
 
-/* Times of providers are decimal fractions: every loss begins at the sample behind what is final, at every rate. */
+/* Times of providers are decimal fractions: every loss begins at the sample behind what is final, and seconds * rate is
+ * often a little less than the sample that is meant. */
 static void test_losses_are_seamless(void)
 {
     bool served;
@@ -414,14 +415,14 @@ static void test_losses_are_seamless(void)
     stt_feed_start(f);
     uint64_t final = 0;
     double before = 0;
-    for (unsigned i = 1; i <= 300; i++) {
+    for (unsigned i = 1; i <= 25; i++) {
         UNTIL(seen.ready == i && provider[0].live);
-        double at = (double)(i * 7 % 41 + 1) / 100; /* of this stream */
-        CU_ASSERT_TRUE(speak(f, RATE / 2));
+        double at = (double)(999 + 2 * i) / 1000; /* of this stream */
+        CU_ASSERT_TRUE(speak(f, 2 * RATE));
         turns(3);
         result(provider[0].live, "word", 0, at, at);
         CU_ASSERT_DOUBLE_EQUAL(seen.start, before, 1e-9);
-        final += (uint64_t)(i * 7 % 41 + 1) * (RATE / 100);
+        final += (uint64_t)(999 + 2 * i) * (RATE / 1000);
         before = (double) final / RATE;
         CU_ASSERT_DOUBLE_EQUAL(seen.end, before, 1e-9);
         stream_closed(provider[0].live, OMID_STT_LOST);
