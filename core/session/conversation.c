@@ -35,11 +35,11 @@ static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
     }
 }
 
-/* A little early, at moments that all conversations share, 20 in each interval: what they write then shares a commit,
+/* A little early, at moments that all conversations share, 8 in each interval: what they write then shares a commit,
  * and so a sync of the disk. */
 static void store_flush_arm(struct conversation *c)
 {
-    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 20;
+    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 8;
     timer_arm(c, &c->store_flush, step > 0 ? flush - (uint32_t)(loop_now_ms(c->ss->env.loop) % step) : flush);
 }
 
