@@ -211,7 +211,8 @@ def test_kill_loses_at_most_what_was_not_appended(start_daemon, phone):
     index = next(folder(d, "index").glob("*/*"))
     line, sound = index.read_text(), file.read_bytes()
     start = file.stem
-    head = b"omid-spool 1 %s 8000 a.b%%40c%%3Ad %s\n" % (start.encode(), c.encode())
+    session = line.split()[-2]
+    head = b"omid-spool 2 %s 8000 a.b%%40c%%3Ad %s %s\n" % (start.encode(), c.encode(), session.encode())
     for left in ("whole", "stored", "indexed"):
         d.kill()
         (folder(d, "spool") / ("%s.%s.%s.pcm" % (c, start, left))).write_bytes(head + sound[44:])
