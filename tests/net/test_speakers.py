@@ -807,7 +807,8 @@ def test_recordings_that_are_none(start_daemon, embedder):
             continue
         assert status == wanted and (why is None or why in said["error"]), (kind, status, said, why)
     assert not embedder.asked and daemon.healthz() == 200
-    for answer, wanted in ((500, 503), (b"<html>", 503), (b"[0,0]", 503), (422, 400), (429, 503)):
+    for answer, wanted in ((500, 503), (b"<html>", 503), (b"[0,0]", 503), (b"[1, NaN, 2]", 503), (b"[1e99, 1]", 503),
+                           (b"[" + b"1," * 999999 + b"1]", 503), (422, 400), (429, 503)):
         embedder.on(answer)
         status, said = upload(daemon, wav(words))
         assert status == wanted and "voice" in said["error"], said
