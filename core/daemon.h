@@ -12,6 +12,7 @@
 #ifndef OMID_DAEMON_H
 #define OMID_DAEMON_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 
@@ -35,6 +36,8 @@ struct daemon {
     bool store_aside, queue_aside; /* the file was damaged: a new one was begun */
     struct registry *registry;
     uint64_t registry_flush_ms; /* when it is due; monotonic */
+    atomic_bool untold;         /* endpoints' users may have to be told once more; any thread */
+    uint64_t retell_ms;         /* when that is due; monotonic */
     struct queue *queue;
     struct exec *exec;
     struct lanes *lanes;

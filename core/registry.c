@@ -10,8 +10,11 @@
 #include "base/urlkey.h"
 #include "bus/bus.h"
 #include "daemon.h"
+#include "lane/queue/queue.h"
 #include "session/session.h"
 #include "store/registry.h"
+
+#define RETELL_MS 10000
 
 /* ---------------------------------------------------------------- for plugins; reactors */
 
@@ -42,7 +45,9 @@ void daemon_endpoint_report(void *arg, const char *id, const char *uid, enum omi
  */
 struct told {
     struct loop_msg msg;
+    struct daemon *d;
     struct bus *bus;
+    char *id; /* of what is told until its deliveries are on disk; NULL: told once */
     const char *name;
     char *uid;
     struct buf json;
@@ -53,12 +58,20 @@ static void told_free(struct told *e)
 {
     buf_free(&e->json);
     free(e->uid);
+    free(e->id);
     free(e);
+}
+
+static void on_fence(void *arg, int result)
+{
+    struct told *e = arg;
+    if (result != OMID_OK || registry_told(e->d->registry, e->id, e->at_ms) != OMID_OK)
+        atomic_store(&e->d->untold, true);
+    told_free(e);
 }
 
 static void on_told(struct loop *loop, struct loop_msg *msg)
 {
-    (void)loop;
     struct told *e = container_of(msg, struct told, msg);
     const struct omid_event ev = {.size = sizeof ev,
                                   .type = OMID_EVENT_CUSTOM,
@@ -67,8 +80,14 @@ static void on_told(struct loop *loop, struct loop_msg *msg)
                                   .json = e->json.data,
                                   .json_len = e->json.len,
                                   .time_ms = e->at_ms};
-    (void)bus_publish_later(e->bus, &ev); /* counted there when it is refused */
-    told_free(e);
+    if (!e->id) {
+        (void)bus_publish_later(e->bus, &ev); /* counted there when it is refused */
+        told_free(e);
+        return;
+    }
+    bus_publish(e->bus, &ev);
+    if (queue_fence(e->d->queue, loop, on_fence, e) != OMID_OK)
+        on_fence(e, OMID_ERR);
 }
 
 /* scheme://host:port; what stands behind it is the endpoint's own affair, and may hold a secret. */
@@ -103,7 +122,7 @@ static struct told *told_new(const char *name, const struct registry_disabled *o
     return e;
 }
 
-static void told_post(struct daemon *d, struct told *e, struct json_w *w)
+static bool told_post(struct daemon *d, struct told *e, struct json_w *w)
 {
     char at[32];
     clock_format_utc(e->at_ms, at);
@@ -111,23 +130,38 @@ static void told_post(struct daemon *d, struct told *e, struct json_w *w)
     json_w_close(w, '}');
     if (!json_w_end(w) || !e->uid) {
         told_free(e);
-        return;
+        return false;
     }
     unsigned reactor = session_reactor_of(e->uid, d->n_loops);
+    e->d = d;
     e->msg.fn = on_told;
     e->bus = d->bus[reactor];
     loop_post(d->loop[reactor], &e->msg);
+    return true;
 }
 
 /* Store's writer. */
 static void tell_disabled(void *arg, const struct registry_disabled *dis)
 {
+    struct daemon *d = arg;
     struct json_w w;
-    struct told *e = dis->uid[0] ? told_new("endpoint.disabled", dis, &w) : NULL;
-    if (!e)
+    if (!dis->uid[0])
         return;
-    json_w_kstr(&w, "reason", dis->reason);
-    told_post(arg, e, &w);
+    struct told *e = told_new("endpoint.disabled", dis, &w);
+    bool ok = e && (e->id = strdup(dis->id)) != NULL;
+    if (e)
+        json_w_kstr(&w, "reason", dis->reason);
+    if (e && !ok)
+        told_free(e);
+    if (!ok || !told_post(d, e, &w))
+        atomic_store(&d->untold, true);
+}
+
+/* Store's writer. */
+static void on_untold(void *arg)
+{
+    struct daemon *d = arg;
+    atomic_store(&d->untold, true);
 }
 
 void daemon_tell_full(void *arg, const char *owner, const char *target, uint64_t held, uint64_t refused)
@@ -146,7 +180,7 @@ void daemon_tell_full(void *arg, const char *owner, const char *target, uint64_t
     if (e) {
         json_w_kint(&w, "waiting", (int64_t)held);
         json_w_kint(&w, "refused", (int64_t)refused);
-        told_post(d, e, &w);
+        (void)told_post(d, e, &w);
     }
     registry_entry_release(&of);
 }
@@ -168,6 +202,8 @@ bool daemon_registry_open(struct daemon *d)
     char err[256] = "";
     struct registry_config rc = config_of(d->conf);
     rc.disabled = tell_disabled;
+    rc.untold = on_untold;
+    atomic_store(&d->untold, true); /* what a former process did not get to */
     rc.arg = d;
     d->registry = registry_new(d->store, &rc, err, sizeof err);
     if (!d->registry)
@@ -208,6 +244,12 @@ uint64_t daemon_registry_tick(struct daemon *d, uint64_t now_ms)
     if (now_ms >= d->registry_flush_ms) {
         registry_flush(d->registry);
         d->registry_flush_ms = now_ms + d->conf->registry.flush_ms;
+    }
+    if (atomic_load(&d->untold) && now_ms >= d->retell_ms) {
+        atomic_store(&d->untold, false);
+        if (registry_retell(d->registry) != OMID_OK)
+            atomic_store(&d->untold, true);
+        d->retell_ms = now_ms + RETELL_MS;
     }
     return d->registry_flush_ms - now_ms;
 }

@@ -170,6 +170,7 @@ static struct later *later_new(const struct omid_event *ev)
         .id = text_put(&at, ev->id, id),
         .json_len = ev->json_len,
         .time_ms = ev->time_ms,
+        .revision = ev->revision,
     };
     if (ev->json != NULL) {
         l->ev.json = text_put(&at, ev->json, ev->json_len);

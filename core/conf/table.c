@@ -188,7 +188,7 @@
     R("sync", "running", INT, "2", 1, 64, NULL, RELOAD, sync.running, \
       "Recordings that one reactor works on at once.") \
     R("sync", "attempts", INT, "6", 1, 100, NULL, RELOAD, sync.attempts, \
-      "Attempts to transcribe a recording before it has failed.") \
+      "Attempts at a recording in a row that come to nothing, before it has failed.") \
     R("sync", "retry", DURATION, "10s", 10, 1 HOUR, NULL, RELOAD, sync.retry_ms, \
       "Pause before the second attempt, doubled before each further one up to an hour.") \
     R("sync", "check", DURATION, "5s", 10, 10 MIN, NULL, RELOAD, sync.check_ms, \
@@ -332,7 +332,7 @@
     R("day_summary", "enabled", BOOL, "false", 0, 0, NULL, RELOAD, day_summary.enabled, \
       "Whether each user's day is summarised without being asked for, unless the user says otherwise.") \
     R("day_summary", "at", STRING, "22:00", 5, 5, NULL, RELOAD, day_summary.at, \
-      "The local time of it, as HH:MM, unless the user says otherwise.") \
+      "The local time of it, as HH:MM, unless the user says otherwise; 00:00 is the end of the day.") \
     R("day_summary", "timezone", STRING, "UTC", 1, 64, NULL, RELOAD, day_summary.timezone, \
       "The time zone of users who have not named theirs, as in the tz database.") \
     R("day_summary", "check", DURATION, "30s", 50, 1 HOUR, NULL, RELOAD, day_summary.check_ms, \

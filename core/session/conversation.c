@@ -334,6 +334,7 @@ static void conversation_store_put(struct conversation *c)
                                             .speaker = speaker[n],
                                             .person_id = s->person_id,
                                             .stt_provider = s->provider,
+                                            .session = s->session[0] ? s->session : NULL,
                                             .speaker_id = s->speaker_id,
                                             .is_user = s->is_user,
                                             .start = s->start,
@@ -411,6 +412,7 @@ static bool segments_load(struct conversation *c, const struct store_conversatio
         }
         snprintf(s->id, sizeof s->id, "%s", in->id);
         s->person_id = in->person_id ? strdup(in->person_id) : NULL;
+        snprintf(s->session, sizeof s->session, "%s", in->session ? in->session : "");
         s->unseen = 0;
         conversation_charge(c, s);
     }

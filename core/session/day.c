@@ -47,6 +47,7 @@ void day_free(struct day *d)
     if (d->working)
         return; /* of an executor's thread that was abandoned: it may still use it */
     buf_free(&d->json);
+    buf_free(&d->ids);
     free(d->extract);
     free(d->summary);
     free(d->timezone);
@@ -71,8 +72,9 @@ static void day_finish(struct day *d, int result, const char *text)
         days_question_answer(d->question, &a);
         d->question = NULL;
     }
+    int64_t since_ms = how == DAY_NOT_WANTED ? clock_wall_ms() - DAYS_LATE_MS : 0;
     if (d->scheduled)
-        (void)store_day_plan_next(ds->ss->env.store, d->uid, d->next_ms); /* else it is looked at again soon */
+        (void)store_day_plan_next(ds->ss->env.store, d->uid, d->next_ms, since_ms); /* else it is looked at again */
     char tag[16];
     id_uid_tag(d->uid, tag);
     if (how == DAY_IS_SENT)
@@ -104,8 +106,9 @@ static void day_drop(struct day *d, enum day_outcome how)
 {
     day_set_state(d, DAY_DROP);
     d->outcome = how;
-    if (store_day_change(d->ds->ss->env.store, d->uid, d->date, STORE_DAY_DROP, NULL, d->ds->ss->env.loop, on_dropped,
-                         d) != OMID_OK)
+    bool empty = how == DAY_IS_EMPTY;
+    if (store_day_change(d->ds->ss->env.store, d->uid, d->date, empty ? STORE_DAY_EMPTY : STORE_DAY_DROP, NULL,
+                         empty ? d->ids.data : NULL, d->ds->ss->env.loop, on_dropped, d) != OMID_OK)
         on_dropped(d, OMID_ERR);
 }
 
@@ -185,8 +188,8 @@ static void on_fence(void *arg, int result)
         return;
     }
     day_set_state(d, DAY_SENT);
-    if (store_day_change(d->ds->ss->env.store, d->uid, d->date, STORE_DAY_SENT, NULL, d->ds->ss->env.loop, on_sent,
-                         d) != OMID_OK)
+    if (store_day_change(d->ds->ss->env.store, d->uid, d->date, STORE_DAY_SENT, NULL, NULL, d->ds->ss->env.loop,
+                         on_sent, d) != OMID_OK)
         on_sent(d, OMID_ERR);
 }
 
@@ -243,8 +246,8 @@ static void day_keep(struct day *d, const char *summary)
     d->summary = day_summary_make(d, summary);
     if (!d->summary)
         day_again(d, "summarize", "no memory");
-    else if (store_day_change(d->ds->ss->env.store, d->uid, d->date, STORE_DAY_KEEP, d->summary, d->ds->ss->env.loop,
-                              on_kept, d) != OMID_OK)
+    else if (store_day_change(d->ds->ss->env.store, d->uid, d->date, STORE_DAY_KEEP, d->summary, d->ids.data,
+                              d->ds->ss->env.loop, on_kept, d) != OMID_OK)
         on_kept(d, OMID_ERR);
 }
 
@@ -335,6 +338,7 @@ static void on_claimed(void *arg, int result, const struct store_day *day)
         return;
     }
     d->created_ms = day->created_ms;
+    d->until_ms = day->until_ms;
     free(d->summary);
     d->summary = day->summary ? strdup(day->summary) : NULL;
     if (day->summary && !d->summary) {
@@ -374,8 +378,8 @@ static void zone_done(void *arg, bool ran)
     }
     d->date_given = true; /* it stays this one, however long it takes */
     day_set_state(d, DAY_CLAIM);
-    if (store_day_claim(ds->ss->env.store, d->uid, d->date, d->timezone, clock_wall_ms(), ds->ss->env.loop, on_claimed,
-                        d) != OMID_OK)
+    if (store_day_claim(ds->ss->env.store, d->uid, d->date, d->timezone, d->until_ms, clock_wall_ms(), ds->ss->env.loop,
+                        on_claimed, d) != OMID_OK)
         on_claimed(d, OMID_ERR, NULL);
 }
 
@@ -410,6 +414,7 @@ static void on_plan(void *arg, int result, const struct store_day_plan *plan)
         if (!d->timezone && plan->timezone)
             d->timezone = strdup(plan->timezone);
         d->at = plan->at;
+        d->since_ms = plan->since_ms;
         d->enabled = plan->enabled;
     }
     day_zone(d);

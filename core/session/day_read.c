@@ -16,11 +16,13 @@ static int64_t moment_ms(const struct zone *z, int64_t day, int minutes)
     return zone_moment(z, day * 86400 + (int64_t)minutes * 60) * 1000;
 }
 
-/* The conversations of [from, to) belong to the date. A scheduled one is the last whose time has come. */
+/* A calendar day is [from, to). A scheduled one is the last whose moment has come; its date is the one on which the
+ * time before that moment lies: at midnight, the day that is over. */
 void day_zone_run(void *arg)
 {
     struct day *d = arg;
     int64_t number = 0;
+    int ahead = d->scheduled && d->at == 0 ? 1 : 0; /* days from the date to the moment's */
     struct zone *z = zone_load(d->timezone, d->err, sizeof d->err);
     d->ok = z != NULL;
     if (!z)
@@ -28,20 +30,21 @@ void day_zone_run(void *arg)
     if (d->date_given) {
         d->ok = zone_date_parse(d->date, &number);
     } else {
-        number = zone_day(z, d->now_ms / 1000);
-        if (d->scheduled && moment_ms(z, number, d->at) > d->now_ms)
+        number = zone_day(z, d->now_ms / 1000) - ahead;
+        if (d->scheduled && moment_ms(z, number + ahead, d->at) > d->now_ms)
             number--;
         zone_date_format(number, d->date);
     }
     d->from_ms = moment_ms(z, number, 0);
     d->to_ms = moment_ms(z, number + 1, 0);
-    d->next_ms = moment_ms(z, number + 1, d->at);
+    d->until_ms = d->scheduled ? moment_ms(z, number + ahead, d->at) : 0;
+    d->next_ms = moment_ms(z, number + ahead + 1, d->at);
     zone_free(&z);
 }
 
 struct reading {
     struct day *d;
-    struct json_w w;
+    struct json_w w, ids;
     struct store_conversation all; /* their titles and overviews, as if somebody had said them */
     size_t cap;
     bool failed;
@@ -89,6 +92,7 @@ static bool on_conversation(void *arg, const struct store_conversation *c)
     yajl_val v = c->structured ? json_parse(c->structured, strlen(c->structured), 0, err, sizeof err) : NULL;
     r->failed = !sentence_add(r, text_of(v, "title"), text_of(v, "overview"));
     json_free(&v);
+    json_w_str(&r->ids, c->id);
     r->d->n++;
     return !r->failed && r->d->json.len < MAX_JSON;
 }
@@ -98,14 +102,20 @@ void day_read_run(void *arg)
     struct day *d = arg;
     struct reading r = {.d = d};
     buf_free(&d->json);
+    buf_free(&d->ids);
     d->n = 0;
+    json_w_start(&r.ids, &d->ids);
+    json_w_open(&r.ids, '[');
     json_w_start(&r.w, &d->json);
     json_w_open(&r.w, '[');
-    int rc = store_day_each(d->ds->ss->env.store, d->uid, d->from_ms, d->to_ms, DAY_MAX_CONVERSATIONS, on_conversation,
-                            &r, d->err, sizeof d->err);
+    bool untold = d->until_ms != 0;
+    int rc = store_day_each(d->ds->ss->env.store, d->uid, untold ? STORE_DAY_UNTOLD : STORE_DAY_BEGAN,
+                            untold ? d->since_ms : d->from_ms, untold ? d->until_ms : d->to_ms, DAY_MAX_CONVERSATIONS,
+                            on_conversation, &r, d->err, sizeof d->err);
     json_w_close(&r.w, ']');
+    json_w_close(&r.ids, ']');
     struct buf extract = BUF_INIT(0);
-    d->ok = rc != OMID_ERR && !r.failed && json_w_end(&r.w) && extract_summary(&r.all, &extract);
+    d->ok = rc != OMID_ERR && !r.failed && json_w_end(&r.w) && json_w_end(&r.ids) && extract_summary(&r.all, &extract);
     free(d->extract);
     d->extract = d->ok ? buf_steal(&extract, NULL) : NULL;
     if (rc != OMID_ERR && !d->extract)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "lane/exec/exec.h"
 #include "session/days_int.h"
 #include "store/days.h"
@@ -90,7 +91,11 @@ static void on_plan(void *arg, int result, const struct store_day_plan *plan)
         on_set(s, OMID_ERR);
         return;
     }
-    const struct store_day_plan to = {.uid = s->uid, .timezone = s->timezone, .at = s->at, .enabled = s->enabled};
+    const struct store_day_plan to = {.uid = s->uid,
+                                      .timezone = s->timezone,
+                                      .at = s->at,
+                                      .enabled = s->enabled,
+                                      .since_ms = clock_wall_ms() - DAYS_LATE_MS};
     if (s->set == 0)
         on_set(s, OMID_OK);
     else if (store_day_plan_set(s->ds->ss->env.store, &to, true, s->ds->ss->env.loop, on_set, s) != OMID_OK)

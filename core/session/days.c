@@ -49,16 +49,16 @@ static void on_open(void *arg, int result, const struct store_day *day, size_t n
     struct days *ds = arg;
     CHECK_MAGIC(ds, DAYS_MAGIC);
     ds->asking_open = false;
-    bool begun = false;
+    bool more = false;
     for (size_t i = 0; !ds->draining && i < n && room(ds) > 0; i++) {
+        more = true; /* if not now, then once another of the user's is over */
         if (map_get(ds->day, day[i].uid) || map_get(ds->recent, day[i].uid))
             continue;
-        begun = true;
         struct day with = {.uid = day[i].uid, .timezone = day[i].timezone, .date_given = true};
         memcpy(with.date, day[i].date, sizeof with.date);
         (void)day_begin(ds, &with, NULL);
     }
-    ds->left = begun || result != OMID_OK || room(ds) == 0; /* else there are none but those that this run has begun */
+    ds->left = more || result != OMID_OK || room(ds) == 0; /* else there are none but those that this run has begun */
     if (ds->draining)
         sessions_check_drained(ds->ss);
 }

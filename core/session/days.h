@@ -5,6 +5,10 @@
  * At most one a user and day is told of: a day is claimed in the store, then read, summarised, kept, published as a
  * CUSTOM event "omid.day_summary" whose jobs are on disk before the day counts as sent. What a crash leaves between is
  * gone on with, with the same created_at, by which deliveries are named.
+ *
+ * One on the schedule holds the completed conversations that began before its moment and are in no summary so far, so
+ * that each is in exactly one: what is still in progress at that moment is in the next one, as is what a day that was
+ * given up would have held. One that was asked for holds those that began on that calendar day.
  */
 #ifndef OMID_SESSION_DAYS_H
 #define OMID_SESSION_DAYS_H
@@ -12,6 +16,9 @@
 #include "session/session.h"
 
 struct days;
+
+/* Who has wanted no summaries so far gets in the first one what ended at most this long before that was seen. */
+#define DAYS_LATE_MS (INT64_C(86400) * 1000)
 
 struct days *days_new(struct sessions *ss); /* NULL: no memory */
 void days_start(struct days *ds);           /* reactor: what a former run left, and the schedule */

@@ -86,13 +86,16 @@ struct day {
     struct list waiting; /* questions that came meanwhile */
     unsigned n_waiting;
     int64_t now_ms, from_ms, to_ms, next_ms, created_ms;
-    bool working;    /* an executor's thread may use this struct */
-    bool ok;         /* of its work */
-    char err[256];   /* why not; or why the last step failed */
-    struct buf json; /* the day's conversations */
-    unsigned n;      /* of them */
-    char *extract;   /* the local summary */
-    char *summary;   /* JSON */
+    int64_t until_ms; /* of a scheduled one, as its claim says, which may be an earlier run's; 0: from_ms, to_ms */
+    int64_t since_ms; /* what ended before is in no scheduled one */
+    bool working;     /* an executor's thread may use this struct */
+    bool ok;          /* of its work */
+    char err[256];    /* why not; or why the last step failed */
+    struct buf json;  /* the day's conversations */
+    struct buf ids;   /* of them, a JSON array */
+    unsigned n;       /* of them */
+    char *extract;    /* the local summary */
+    char *summary;    /* JSON */
     enum day_outcome outcome;
     struct host_ask *ask;
     unsigned failures;

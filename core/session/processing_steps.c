@@ -8,6 +8,7 @@
 #include "bus/bus.h"
 #include "host/ask.h"
 #include "lane/queue/queue.h"
+#include "session/days.h"
 #include "session/deletions.h"
 #include "session/geolocation.h"
 #include "session/processing.h"
@@ -78,7 +79,7 @@ static void account(struct processing *p)
     const struct session_metrics *m = session_metrics();
     metric_add(p->to == STORE_COMPLETED ? m->processed : p->to == STORE_SKIPPED ? m->skipped : m->failed, 1);
     if (p->to == STORE_COMPLETED && p->ss->env.conf->day_summary.enabled)
-        (void)store_day_plan_touch(p->ss->env.store, p->uid); /* else the next one does */
+        (void)store_day_plan_touch(p->ss->env.store, p->uid, clock_wall_ms() - DAYS_LATE_MS); /* else the next does */
     metric_observe(m->processing_seconds, (double)(clock_mono_ms() - p->began_ms) / 1e3);
     log_info(MODULE, store_status_name(p->to), LS("conversation", p->id), LU("segments", p->conversation->n_segments));
 }
@@ -155,7 +156,8 @@ static void offer(struct processing *p)
                                 .json = memory.data,
                                 .json_len = memory.len,
                                 .time_ms = clock_wall_ms(),
-                                .people = people.data};
+                                .people = people.data,
+                                .revision = p->conversation->revision};
         bus_publish(p->ss->env.bus, &ev);
         ok = queue_fence(p->ss->env.queue, p->ss->env.loop, on_fence, p) == OMID_OK;
     }

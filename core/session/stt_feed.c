@@ -380,7 +380,13 @@ static void on_stopped(struct host_attachment *att)
 
 /* --------------------------------------------------------------------- audio */
 
-/* How much may be sent now: everything, or after an opening what the catch-up rate allows, until nothing waits. */
+static size_t feed_chunk(const struct stt_feed *f)
+{
+    return (size_t)f->p.sample_rate * CHUNK_MS / 1000;
+}
+
+/* How much may be sent now: everything, or after an opening what the catch-up rate allows, until nothing waits. Less
+ * than a chunk is not left behind: it would wait for the next audio, and a client that is silent sends none. */
 static size_t feed_allowed(struct stt_feed *f, bool *later)
 {
     uint64_t left = f->ring.end - f->sent, elapsed_ms = clock_mono_ms() - f->live_since_ms + CATCH_UP_TICK_MS;
@@ -389,7 +395,7 @@ static size_t feed_allowed(struct stt_feed *f, bool *later)
         return (size_t)left;
     double budget =
         f->p.conf->stt.catch_up * (double)elapsed_ms * f->p.sample_rate / 1000. - (double)(f->sent - f->stream_base);
-    if (budget >= (double)left) {
+    if (budget + (double)feed_chunk(f) > (double)left) {
         f->catching_up = false;
         return (size_t)left;
     }
@@ -476,7 +482,7 @@ static void feed_pump(struct stt_feed *f)
 {
     if (f->state != FEED_LIVE || f->stream_full || f->reopen)
         return;
-    size_t chunk = (size_t)f->p.sample_rate * CHUNK_MS / 1000;
+    size_t chunk = feed_chunk(f);
     bool later = false, open = true;
     size_t allowed = feed_allowed(f, &later);
     if (f->finalize_due && f->finalize_at <= f->sent + allowed) {

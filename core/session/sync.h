@@ -32,6 +32,7 @@ enum job_state {
     JOB_READ,       /* executor: a window of them */
     JOB_SCAN,       /* where is speech in it? */
     JOB_TRANSCRIBE, /* what is said in one stretch of it? */
+    JOB_HEARD,      /* the store: what was said, so that it is asked for once */
     JOB_MERGE,      /* the store */
     JOB_WAIT,       /* a conversation that it belongs to is not over */
     JOB_FIND,       /* the store: a conversation whose audio is next */
@@ -41,7 +42,8 @@ enum job_state {
     JOB_STATES
 };
 
-/* One recording in work. The reactor's, but for `pcm` and `err` while an executor has it (`working`). */
+/* One recording in work. The reactor's, but for `pcm`, `err`, and at its begin `at` and `found`, while an executor has
+ * it (`working`). */
 struct job {
     uint32_t magic;
     enum job_state state;
@@ -69,7 +71,8 @@ struct job {
     unsigned model;            /* of stt.models, that is asked */
     char asked[64];            /* and its name: the list may be another one when the answer comes */
     struct segment_list found; /* seconds of the recording */
-    double found_until;
+    size_t found_kept;         /* of them the store has */
+    bool advanced;             /* something was heard in this attempt */
     /* of the audio */
     char (*conversation)[37];
     size_t n_conversations, conversation_at;
@@ -111,7 +114,7 @@ void job_free(struct job *j);
 void job_wait_set(struct job *j, bool waiting);
 /* cb on the loop; the job is its timer's data. */
 void job_later(struct job *j, void (*cb)(struct ev_loop *, ev_timer *, int), double ms);
-/* A write that the store has refused again, for as long as it takes: what was transcribed is in memory alone. */
+/* A write that the store has refused again, for as long as it takes: what it is about is in memory alone. */
 void job_store_again(struct job *j, const char *what, void (*cb)(struct ev_loop *, ev_timer *, int));
 /* A job on the storage executor: run is given j; done(j) follows on the reactor, unless it was abandoned meanwhile. */
 void job_work(struct job *j, const char *label, void (*run)(void *arg), void (*done)(struct job *j));
@@ -126,8 +129,7 @@ bool job_read(struct job *j, uint64_t at, size_t n);
 /* The present step has failed with j->result and j->err: another time, or for good. OMID_EFULL: for want of room here,
  * which is never for good. */
 void job_failed(struct job *j);
-/* Progress is told to the store now and then. */
-void job_progress(struct job *j);
+void job_runs(struct job *j);       /* tells the store so */
 void job_audio_kept(struct job *j); /* by sync_audio.c: all of it */
 
 /* ---- sync_merge.c ---- */
@@ -144,6 +146,8 @@ void sync_files_lock(bool lock);
 /* ---- sync_stt.c ---- */
 void job_window(struct job *j); /* begins, or goes on with, the transcript */
 void job_stt_free(struct job *j);
+/* What attempts before this one have heard. Executor. false: j->err. */
+bool job_heard_load(struct job *j);
 
 /* ---- sync_audio.c ---- */
 void job_keep(struct job *j); /* the audio of j->conversation */

@@ -58,6 +58,8 @@ void job_failed(struct job *j)
     bool no_room = j->result == OMID_EFULL; /* ours: no attempt that counts, so that nothing is given up for it */
     double pause = conf->sync.retry_ms;
     struct store_recording_state st = {.error = j->err};
+    if (j->advanced) /* attempts that come to nothing count, in a row */
+        j->attempts = 0;
     if (!no_room || j->attempts + 1 < conf->sync.attempts)
         j->attempts++;
     for (unsigned i = 1; i < j->attempts && pause < RETRY_MAX_MS; i++)
@@ -92,13 +94,9 @@ void job_failed(struct job *j)
     job_settle(j, &st);
 }
 
-void job_progress(struct job *j)
+void job_runs(struct job *j)
 {
-    const struct store_recording_state st = {.n = j->n,
-                                             .status = RECORDING_RUNNING,
-                                             .attempts = j->attempts,
-                                             .progress = j->samples > 0 ? (double)j->at / (double)j->samples : 0,
-                                             .seconds = (double)j->samples / RECORDING_RATE};
+    const struct store_recording_state st = {.n = j->n, .status = RECORDING_RUNNING, .attempts = j->attempts};
     (void)store_recording_set(j->sync->ss->env.store, &st, j->sync->ss->env.loop, NULL, NULL);
 }
 

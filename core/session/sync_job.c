@@ -70,13 +70,15 @@ static bool move_ok(enum job_state from, enum job_state to)
     case JOB_DECODE:
         return from == JOB_NEW;
     case JOB_READ:
-        return from == JOB_DECODE || from == JOB_SCAN || from == JOB_TRANSCRIBE;
+        return from == JOB_DECODE || from == JOB_HEARD;
     case JOB_SCAN:
         return from == JOB_READ;
     case JOB_TRANSCRIBE:
-        return from == JOB_SCAN || from == JOB_TRANSCRIBE;
+        return from == JOB_SCAN || from == JOB_HEARD;
+    case JOB_HEARD:
+        return from == JOB_SCAN || from == JOB_TRANSCRIBE || from == JOB_HEARD;
     case JOB_MERGE:
-        return from == JOB_SCAN || from == JOB_TRANSCRIBE || from == JOB_WAIT;
+        return from == JOB_DECODE || from == JOB_HEARD || from == JOB_WAIT;
     case JOB_WAIT:
         return from == JOB_MERGE;
     case JOB_FIND:
@@ -285,6 +287,8 @@ static void decode_run(void *arg)
     } else {
         j->result = recording_decode(j->format, data, (size_t)st.st_size, j->max_samples, out, &j->samples, j->err,
                                      sizeof(j->err));
+        if (j->result == OMID_OK && j->n_conversations == 0 && !job_heard_load(j))
+            j->result = OMID_ERR;
         if (j->result == OMID_ERR)
             j->result = OMID_EFULL; /* our disk or memory: it has not failed */
     }
@@ -354,7 +358,7 @@ void job_begin(struct sync *y, const struct store_recording *r)
         return;
     }
     if (j->n_conversations == 0)
-        job_progress(j);
+        job_runs(j);
     job_set_state(j, JOB_DECODE);
     job_work(j, "sync_decode", decode_run, decoded);
 }

@@ -1,6 +1,7 @@
 /*
  * The transcript of a recording, window by window: where there is speech, and what is said there. Windows bound what is
- * in memory; speech that goes on behind a window's end is heard again, from its begin, with the next one.
+ * in memory; speech that goes on behind a window's end is heard again, from its begin, with the next one. What was said
+ * in one stretch is in the store before the next is asked for; another attempt begins with a window behind it.
  */
 #include <math.h>
 #include <stdio.h>
@@ -33,7 +34,8 @@ static double seconds(size_t samples)
 
 /* ---------------------------------------------------------------- what is said */
 
-static void next_stretch(struct job *j);
+static void heard_put(struct job *j);
+static uint64_t heard_until(const struct job *j);
 
 static struct metric *fallback_metric(const char *from, const char *to, const char *outcome)
 {
@@ -73,7 +75,7 @@ static void on_transcribed(void *arg, const struct omid_answer *a)
     if (a->result == OMID_OK && segments_take(j, a)) {
         j->speech_at++;
         j->model = 0;
-        next_stretch(j);
+        heard_put(j);
         return;
     }
     j->result = OMID_ERR;
@@ -144,14 +146,106 @@ static void next_stretch(struct job *j)
         transcribe(j);
         return;
     }
-    /* The last stretch that goes on is heard again. */
-    j->at += j->cut_open ? (uint64_t)(j->speech[j->n_speech].start * RECORDING_RATE) : j->pcm.n;
-    if (j->at >= j->samples) {
+    j->at = heard_until(j);
+    if (j->at >= j->samples)
         job_transcribed(j);
+    else
+        job_window(j);
+}
+
+/* ---------------------------------------------------------------- what was heard so far */
+
+/* The sample that nothing is to be asked about before: the end of the last stretch, or of the window. A last stretch
+ * that goes on is heard again with the next one. */
+static uint64_t heard_until(const struct job *j)
+{
+    if (j->speech_at < j->n_speech)
+        return j->at + (uint64_t)(j->speech[j->speech_at - 1].end * RECORDING_RATE);
+    return j->at + (j->cut_open ? (uint64_t)(j->speech[j->n_speech].start * RECORDING_RATE) : j->pcm.n);
+}
+
+static void on_heard_again(struct ev_loop *ev, ev_timer *t, int revents)
+{
+    (void)ev;
+    (void)revents;
+    heard_put(t->data);
+}
+
+static void on_heard(void *arg, int result)
+{
+    struct job *j = arg;
+    if (!job_returned(j))
+        return;
+    if (result == OMID_ERR) {
+        job_store_again(j, "heard", on_heard_again);
         return;
     }
-    job_progress(j);
-    job_window(j);
+    j->store_failures = 0;
+    if (result != OMID_OK) {
+        job_over(j); /* the recording is gone */
+        return;
+    }
+    j->found_kept = j->found.n;
+    j->advanced = true;
+    next_stretch(j);
+}
+
+static void heard_put(struct job *j)
+{
+    size_t n = j->found.n - j->found_kept;
+    struct store_segment *segment = calloc(n + 1, sizeof(*segment));
+    int rc = OMID_ERR;
+    job_set_state(j, JOB_HEARD);
+    j->working = true;
+    for (size_t i = 0; segment != NULL && i < n; i++) {
+        const struct segment *f = j->found.item[j->found_kept + i];
+        segment[i] = (struct store_segment){.text = f->text,
+                                            .stt_provider = f->provider,
+                                            .speaker_id = f->speaker_id,
+                                            .start = f->start,
+                                            .end = f->end};
+    }
+    if (segment != NULL) {
+        uint64_t until = heard_until(j);
+        const struct store_heard h = {.n = j->n,
+                                      .until = until,
+                                      .progress = (double)until / (double)j->samples,
+                                      .segment = segment,
+                                      .n_segments = n};
+        rc = store_heard_put(j->sync->ss->env.store, &h, j->sync->ss->env.loop, on_heard, j);
+    }
+    free(segment);
+    if (rc == OMID_EINVAL) {
+        j->working = false;
+        j->result = rc;
+        snprintf(j->err, sizeof(j->err), "its transcript can't be kept");
+        job_failed(j);
+    } else if (rc != OMID_OK) {
+        on_heard(j, OMID_ERR);
+    }
+}
+
+static bool heard_take(void *arg, const struct store_segment *g)
+{
+    struct job *j = arg;
+    struct segment *s = segment_new(g->text, g->speaker_id, false, g->start, g->end, g->stt_provider);
+    if (s != NULL && segment_list_push(&j->found, s))
+        return true;
+    segment_free(&s);
+    return false;
+}
+
+bool job_heard_load(struct job *j)
+{
+    uint64_t until;
+    char err[128];
+    if (store_heard_read(j->sync->ss->env.store, j->n, &until, heard_take, j, err, sizeof(err)) != OMID_OK) {
+        snprintf(j->err, sizeof(j->err), "what was heard of it can't be read: %s", err);
+        return false;
+    }
+    j->found_kept = j->found.n;
+    j->at = until < j->samples ? until : j->samples;
+    return true;
 }
 
 /* ---------------------------------------------------------------- where speech is */
@@ -193,7 +287,10 @@ static bool stretches_make(struct job *j, const struct omid_interval *v, size_t 
 static void scanned(struct job *j, const struct omid_interval *v, size_t n)
 {
     if (stretches_make(j, v, n)) {
-        next_stretch(j);
+        if (j->n_speech > 0)
+            next_stretch(j);
+        else
+            heard_put(j); /* silence */
         return;
     }
     j->result = OMID_ERR;
@@ -250,6 +347,10 @@ void job_window(struct job *j)
         j->result = OMID_ENOTSUP;
         snprintf(j->err, sizeof(j->err), "it holds no audio");
         job_failed(j);
+        return;
+    }
+    if (j->at >= j->samples) { /* all of it was heard before */
+        job_transcribed(j);
         return;
     }
     job_set_state(j, JOB_READ);

@@ -56,6 +56,7 @@ int store_conversation_read(struct db *db, const char *id, bool data, struct sto
         c->error = db_col_dup(st, 11);
         c->call_id = db_col_dup(st, 12);
         c->geolocation = db_col_dup(st, 13);
+        c->revision = (unsigned)sqlite3_column_int(st, 14);
     }
     sqlite3_reset(st);
     if (c != NULL && (unsigned)c->status >= STORE_STATUSES) {

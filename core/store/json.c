@@ -125,6 +125,7 @@ void store_conversation_json(struct json_w *w, const struct store_conversation *
     json_w_kstr(w, "language", c->language);
     json_w_kstr(w, "call_id", c->call_id);
     json_w_kstr(w, "status", store_status_name(c->status));
+    json_w_kint(w, "revision", c->revision);
     if (c->error != NULL)
         json_w_kstr(w, "error", c->error);
     json_w_key(w, "structured");

@@ -59,13 +59,32 @@ struct store_recording_state {
     enum recording_status status;
     unsigned attempts;
     int64_t not_before_ms;
-    double progress, seconds; /* progress 0..1 */
+    double progress, seconds; /* progress 0..1; what is less than is known already changes nothing */
     const char *error;        /* or NULL */
     bool stored;              /* its audio is where it belongs, or nowhere */
 };
 /* cb may be NULL. OMID_ENOTSUP: it is not there. */
 int store_recording_set(struct store *s, const struct store_recording_state *st, struct loop *loop,
                         void (*cb)(void *arg, int result), void *arg);
+
+/* What was heard so far of one that is worked on. */
+struct store_heard {
+    int64_t n;       /* of the recording */
+    uint64_t until;  /* samples of it, from its begin */
+    double progress; /* 0..1 */
+    /* What is new in it, start and end in seconds of the recording; of each text, speaker_id, stt_provider and the
+     * times are kept, in this order. */
+    const struct store_segment *segment;
+    size_t n_segments;
+};
+/* Kept until the recording is done, skipped, forgotten, or sent again in another language; all of it or nothing. Once
+ * more with the same `until` it changes nothing. OMID_ENOTSUP: the recording is gone, or over. */
+int store_heard_put(struct store *s, const struct store_heard *h, struct loop *loop, void (*cb)(void *arg, int result),
+                    void *arg);
+/* Read, for executor threads: each(arg) is called for what was kept, strings valid within it; false: without memory.
+ * *until: 0 when nothing was. OMID_ERR: err. */
+int store_heard_read(struct store *s, int64_t n, uint64_t *until,
+                     bool (*each)(void *arg, const struct store_segment *g), void *arg, char *err, size_t errlen);
 
 /* Its transcript: segments in absolute time (start and end: Unix seconds), ascending. */
 struct store_transcript {
@@ -78,7 +97,8 @@ struct store_transcript {
 };
 /*
  * In one transaction: groups of segments join the uid's conversation that they are within timeout_ms of, or make one of
- * their own; each such conversation is `processing` then, and the recording is done. cb gets their ids.
+ * their own; each such conversation is `processing` then, of a new revision when it was over before, and the recording
+ * is done. cb gets their ids.
  * OMID_EFULL: one of them is in progress or being processed: nothing was changed, try again later. OMID_ENOTSUP: the
  * recording is gone, or done.
  */

@@ -38,8 +38,11 @@ struct registry_config {
     unsigned failures;                            /* of a webhook, in a row */
     uint64_t failing_ms;                          /* of an app, since the first failure of a row */
     uint64_t overlap_ms;                          /* how long an old secret stays valid */
-    /* Writer's thread, after the commit. May be NULL. Not changed by registry_configure(). */
+    /* Writer's thread, after the commit. May be NULL. Not changed by registry_configure(). What is told stays in the
+     * store until registry_told(): disabled() comes again for it after a registry_retell(), untold() says that one is
+     * due, as not all could be read. */
     void (*disabled)(void *arg, const struct registry_disabled *d);
+    void (*untold)(void *arg);
     void *arg;
 };
 /* Reads all that is in the store, which has not been started yet. NULL: err. */
@@ -48,6 +51,10 @@ struct registry *registry_new(struct store *s, const struct registry_config *con
 void registry_configure(struct registry *r, const struct registry_config *config);
 /* Writes the failures counted since the last time, if any. Any thread; every few seconds and before store_stop(). */
 void registry_flush(struct registry *r);
+/* disabled() for all whose telling has not ended well, those under way included. Any thread. OMID_OK; or not posted. */
+int registry_retell(struct registry *r);
+/* The user has been told for good. Any thread. OMID_OK; or not posted: it will be told again. */
+int registry_told(struct registry *r, const char *id, int64_t at_ms);
 /* The store has stopped, or is not started; nobody looks up any more. */
 void registry_free(struct registry **r);
 

@@ -1,6 +1,7 @@
 /*
  * The inside of the registry: registry.c (what is in memory), registry_write.c (the writer's side), registry_run.c
- * (failures), registry_entry.c (one entry, from and to the file), registry_check.c (what is usable), registry_json.c.
+ * (failures), registry_told.c (whom they are told), registry_entry.c (one entry, from and to the file),
+ * registry_check.c (what is usable), registry_json.c.
  *
  * The writer's thread alone changes what is in memory, and before the start whoever makes the registry; so it reads
  * without the lock, and takes it to change. All others take it to read. Failures (slot.run, dirty) are anybody's, with

@@ -330,6 +330,14 @@ static int disable_write(struct store *s, const struct op *op)
     db_bind_str(st, 3, op->reason);
     if (op->failures > 0)
         sqlite3_bind_int64(st, 4, op->failures);
+    if (!db_run(s->db, st))
+        return OMID_ERR;
+    if (!op->automatic)
+        return OMID_OK;
+    st = db_stmt(s->db, SS_DISABLED_PUT);
+    db_bind_str(st, 1, op->id);
+    sqlite3_bind_int64(st, 2, op->now_ms);
+    db_bind_str(st, 3, op->reason);
     return db_run(s->db, st) ? OMID_OK : OMID_ERR;
 }
 

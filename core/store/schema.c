@@ -125,12 +125,48 @@ static const char v9[] = "CREATE TABLE deleted(n INTEGER PRIMARY KEY, id TEXT NO
                          "CREATE TRIGGER conversation_deleted AFTER DELETE ON conversation"
                          " BEGIN INSERT OR IGNORE INTO deleted(id, uid) VALUES(old.id, old.uid); END;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9};
+/* Version 10: day is the date of the summary that a conversation is in, NULL: of none so far. What ended before a
+ * plan's since is in none either; what there was before this version counts as told. A day summary's until: of one on
+ * the schedule, the moment before which what it holds began, 0: it was asked for, and holds a calendar day. */
+static const char v10[] =
+    "ALTER TABLE conversation ADD COLUMN day TEXT;"
+    "CREATE INDEX conversation_untold ON conversation(uid, finished) WHERE status = 2 AND day IS NULL;"
+    "ALTER TABLE day_plan ADD COLUMN since INTEGER NOT NULL DEFAULT 0;"
+    "UPDATE day_plan SET since = max(unixepoch('now', '-1 day') * 1000,"
+    " ifnull((SELECT max(created) FROM day_summary AS s WHERE s.uid = day_plan.uid), 0));"
+    "ALTER TABLE day_summary ADD COLUMN until INTEGER NOT NULL DEFAULT 0;";
+
+/* Version 11: endpoints that were disabled because they kept failing, until their users have been told for good. */
+static const char v11[] =
+    "CREATE TABLE endpoint_disabled(id TEXT NOT NULL, at INTEGER NOT NULL, uid TEXT NOT NULL, url TEXT NOT NULL,"
+    " app INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY(id, at)) WITHOUT ROWID;";
+
+/* Version 12: what is known of a recording's words while it is transcribed: recording.heard samples of it are, and what
+ * was said in them, in seconds of the recording. One that has failed keeps it, should it be sent again. And how often
+ * recordings have joined a conversation that was over. */
+static const char v12[] =
+    "ALTER TABLE recording ADD COLUMN heard INTEGER NOT NULL DEFAULT 0;"
+    "CREATE TABLE heard(n INTEGER PRIMARY KEY, recording INTEGER NOT NULL REFERENCES recording(n) ON DELETE CASCADE,"
+    " text TEXT NOT NULL, speaker_id INTEGER NOT NULL, stt_provider TEXT NOT NULL, start REAL NOT NULL,"
+    " \"end\" REAL NOT NULL);"
+    "CREATE INDEX heard_of ON heard(recording);"
+    "CREATE TRIGGER heard_over AFTER UPDATE OF status ON recording WHEN NEW.status IN (2, 3)"
+    " BEGIN DELETE FROM heard WHERE recording = NEW.n; END;"
+    "CREATE TRIGGER heard_otherwise AFTER UPDATE OF language, format ON recording"
+    " WHEN NEW.language <> OLD.language OR NEW.format <> OLD.format"
+    " BEGIN DELETE FROM heard WHERE recording = NEW.n; UPDATE recording SET heard = 0, progress = 0 WHERE n = NEW.n;"
+    " END;"
+    "ALTER TABLE conversation ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;";
+
+/* Version 13: whose audio a segment was heard in; NULL: of several sessions, or not known. */
+static const char v13[] = "ALTER TABLE segment ADD COLUMN session TEXT;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
     "n, id, uid, language, source, status, created, started, finished, timeout, structured, error, call_id, " \
-    "geolocation"
+    "geolocation, revision"
 
 #define ENDPOINT_COLUMNS                                                                                \
     "n, id, app, uid, name, url, setup_url, triggers, capabilities, events, filter, audio_ms, ordered," \
@@ -172,6 +208,7 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_SEG_SHIFT] = "UPDATE segment SET start = start + ?2, \"end\" = \"end\" + ?2 WHERE conversation = ?1",
     [SS_CONV_MADE] = "INSERT INTO conversation(id, uid, language, source, status, created, started, finished, timeout)"
                      " VALUES(?1, ?2, ?3, ?4, 1, ?5, ?5, ?6, ?7)",
+    [SS_CONV_REVISED] = "UPDATE conversation SET revision = revision + 1 WHERE n = ?1",
     [SS_CONV_AROUND] = "SELECT n, id, status, started, finished FROM conversation WHERE uid = ?1 AND started > 0"
                        " AND finished > ?2 AND started < ?3 ORDER BY started LIMIT 1",
     [SS_UPLOAD_PUT] = "INSERT INTO upload(id, uid, created) VALUES(?1, ?2, ?3)",
@@ -186,7 +223,7 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_RECORDING_PUT] =
         "INSERT INTO recording(file, uid, hash, format, start, language, created, status, attempts, not_before,"
         " progress, seconds, stored) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 0, 0, 0, 0, 0)",
-    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, progress = 0, stored = 0,"
+    [SS_RECORDING_AGAIN] = "UPDATE recording SET status = 0, attempts = 0, not_before = 0, stored = 0,"
                            " error = NULL, created = ?2, format = ?3, start = ?4, language = ?5 WHERE n = ?1",
     [SS_RECORDING_COUNT] = "SELECT count(*) FROM recording WHERE uid = ?1 AND stored = 0",
     [SS_RECORDINGS_DUE] = /* each uid's first ones before anybody's second ones; of the oldest, which bounds its time */
@@ -198,20 +235,27 @@ const char *const store_statements[SS_STATEMENTS] = {
         "DELETE FROM recording WHERE n IN (SELECT n FROM recording r WHERE created < ?1 AND stored = 1 AND"
         " NOT EXISTS(SELECT 1 FROM upload_file WHERE recording = r.n) ORDER BY created LIMIT ?2)",
     [SS_RECORDING_SET] =
-        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = ?5, seconds = ?6,"
-        " error = ?7, stored = ?8 WHERE n = ?1",
+        "UPDATE recording SET status = ?2, attempts = ?3, not_before = ?4, progress = max(progress, ?5),"
+        " seconds = max(seconds, ?6), error = ?7, stored = ?8 WHERE n = ?1",
     [SS_RECORDING_OPEN] = "SELECT 1 FROM recording WHERE n = ?1 AND status <= 1",
     [SS_RECORDING_DONE] = "UPDATE recording SET status = 2, attempts = 0, not_before = 0, progress = 1, seconds = ?2,"
                           " conversations = ?3, error = NULL WHERE n = ?1",
     [SS_RECORDING_WANTS] = "SELECT 1 FROM recording WHERE file = ?1 AND stored = 0",
+    [SS_HEARD_UNTIL] = "SELECT heard FROM recording WHERE n = ?1 AND status <= 1",
+    [SS_HEARD_SET] = "UPDATE recording SET heard = ?2, progress = ?3 WHERE n = ?1",
+    [SS_HEARD_PUT] = "INSERT INTO heard(recording, text, speaker_id, stt_provider, start, \"end\")"
+                     " VALUES(?1, ?2, ?3, ?4, ?5, ?6)",
+    [SS_HEARD_OF] = "SELECT text, speaker_id, stt_provider, start, \"end\" FROM heard WHERE recording = ?1 ORDER BY n",
     [SS_SEG_PUT] =
         "INSERT INTO segment(conversation, id, text, speaker, speaker_id, is_user, person_id, stt_provider, start,"
-        " \"end\") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(conversation, id) DO UPDATE SET"
+        " \"end\", session) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(conversation, id) DO "
+        "UPDATE SET"
         " text = excluded.text, speaker = excluded.speaker, speaker_id = excluded.speaker_id,"
         " is_user = excluded.is_user, person_id = excluded.person_id, stt_provider = excluded.stt_provider,"
-        " start = excluded.start, \"end\" = excluded.\"end\"",
+        " start = excluded.start, \"end\" = excluded.\"end\", session = excluded.session",
     [SS_SEG_DELETE] = "DELETE FROM segment WHERE conversation = ?1 AND id = ?2",
-    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name"
+    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name,"
+                  " session"
                   " FROM segment AS g JOIN conversation AS c ON c.n = g.conversation LEFT JOIN person AS p"
                   " ON p.uid = c.uid AND p.id = g.person_id WHERE g.conversation = ?1 ORDER BY start, g.n",
     [SS_PHOTO_PUT] =
@@ -230,31 +274,40 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_PERSON_NAME] = "UPDATE person SET name = iif(?3 = '', name, ?3) WHERE uid = ?1 AND id = ?2",
     [SS_PERSON_PUT] = "INSERT INTO person(uid, id, name, created) SELECT ?1, ?2, ?3, ?4 WHERE"
                       " (SELECT count(*) FROM person WHERE uid = ?1) < ?5",
-    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE next <= ?1 OR next > ?2"
+    [SS_DAY_PLANS_DUE] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE next <= ?1 OR next > ?2"
                          " ORDER BY next LIMIT ?3",
-    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next FROM day_plan WHERE uid = ?1",
-    [SS_DAY_PLAN_SET] = "INSERT INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0) ON "
-                        "CONFLICT(uid) DO UPDATE SET"
-                        " timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
-                        " enabled = ifnull(excluded.enabled, enabled), next = 0",
+    [SS_DAY_PLAN_OF] = "SELECT uid, timezone, at, enabled, next, since FROM day_plan WHERE uid = ?1",
+    [SS_DAY_PLAN_SET] =
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = ifnull(excluded.timezone, timezone), at = ifnull(excluded.at, at),"
+        " enabled = ifnull(excluded.enabled, enabled), next = 0",
     [SS_DAY_PLAN_REPLACE] =
-        "INSERT OR REPLACE INTO day_plan(uid, timezone, at, enabled, next) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2 WHERE uid = ?1",
-    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next) VALUES(?1, 0)",
+        "INSERT INTO day_plan(uid, timezone, at, enabled, next, since) VALUES(?1, ?2, ?3, ?4, 0, ?5)"
+        " ON CONFLICT(uid) DO UPDATE SET timezone = excluded.timezone, at = excluded.at, enabled = excluded.enabled,"
+        " next = 0",
+    [SS_DAY_PLAN_NEXT] = "UPDATE day_plan SET next = ?2, since = max(since, ?3) WHERE uid = ?1",
+    [SS_DAY_PLAN_TOUCH] = "INSERT OR IGNORE INTO day_plan(uid, next, since) VALUES(?1, 0, ?2)",
     [SS_DAY_PLANS_RESET] = "UPDATE day_plan SET next = 0",
-    [SS_DAY_BEGIN] =
-        "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status) VALUES(?1, ?2, ?3, ?4, 0)",
-    [SS_DAY_OF] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE uid = ?1 AND date = ?2",
+    [SS_DAY_BEGIN] = "INSERT OR IGNORE INTO day_summary(uid, date, timezone, created, status, until)"
+                     " VALUES(?1, ?2, ?3, ?4, 0, ?5)",
+    [SS_DAY_OF] =
+        "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE uid = ?1 AND date = ?2",
     [SS_DAY_KEEP] = "UPDATE day_summary SET summary = ?3 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_SENT] = "UPDATE day_summary SET status = 1 WHERE uid = ?1 AND date = ?2 AND status = 0",
     [SS_DAY_DROP] = "DELETE FROM day_summary WHERE uid = ?1 AND date = ?2 AND status = 0",
-    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary FROM day_summary WHERE status = 0"
+    [SS_DAY_TELL] = "UPDATE conversation SET day = ?2 WHERE uid = ?1 AND day IS NULL AND id IN"
+                    " (SELECT value FROM json_each(?3))",
+    [SS_DAY_UNTELL] = "UPDATE conversation SET day = NULL WHERE uid = ?1 AND day = ?2",
+    [SS_DAYS_OPEN] = "SELECT uid, date, timezone, created, status, summary, until FROM day_summary WHERE status = 0"
                      " ORDER BY created LIMIT ?1",
     [SS_DAY_PRUNE] = "DELETE FROM day_summary WHERE (uid, date) IN"
                      " (SELECT uid, date FROM day_summary WHERE created < ?1 AND status = 1 LIMIT ?2)",
     [SS_DAY_CONVERSATIONS] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND finished >= ?2 AND"
                              " iif(started = 0, created, started) >= ?2 AND iif(started = 0, created, started) < ?3"
                              " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
+    [SS_DAY_UNTOLD] = "SELECT id FROM conversation WHERE uid = ?1 AND status = 2 AND day IS NULL AND finished >= ?2"
+                      " AND iif(started = 0, created, started) < ?3"
+                      " ORDER BY iif(started = 0, created, started), n LIMIT ?4",
     [SS_PROCESS_OF] = "SELECT failures, summary FROM process WHERE conversation = ?1",
     [SS_PROCESS_FAILED] = "INSERT INTO process(conversation, failures) SELECT n, ?2 FROM conversation WHERE id = ?1 AND"
                           " status = 1 ON CONFLICT(conversation) DO UPDATE SET failures = excluded.failures",
@@ -280,6 +333,10 @@ const char *const store_statements[SS_STATEMENTS] = {
                            " changed = ?3 WHERE id = ?1 AND app = ?2",
     [SS_ENDPOINT_DISABLE] = "UPDATE endpoint SET disabled = ?2, disabled_reason = ?3, changed = ?2,"
                             " failures = ifnull(?4, failures) WHERE id = ?1 AND disabled = 0",
+    [SS_DISABLED_PUT] = "INSERT OR REPLACE INTO endpoint_disabled(id, at, uid, url, app, reason)"
+                        " SELECT id, ?2, uid, url, app, ?3 FROM endpoint WHERE id = ?1 AND uid <> ''",
+    [SS_DISABLED] = "SELECT id, at, uid, url, app, reason FROM endpoint_disabled LIMIT ?1",
+    [SS_DISABLED_FORGET] = "DELETE FROM endpoint_disabled WHERE id = ?1 AND at = ?2",
     [SS_ENDPOINT_RUN] = "UPDATE endpoint SET failures = ?2, failing_since = ?3 WHERE n = ?1",
     [SS_ENDPOINT_USERS] = "SELECT e.id, u.uid FROM endpoint_user AS u JOIN endpoint AS e ON e.n = u.endpoint",
     [SS_ENDPOINT_USER_ADD] = "INSERT OR IGNORE INTO endpoint_user(endpoint, uid) VALUES(?1, ?2)",
@@ -332,9 +389,10 @@ const char *const store_statements[SS_STATEMENTS] = {
         " (SELECT ifnull(person_id, 'user') FROM speaker AS k WHERE k.conversation = a.conversation AND k.speaker_id ="
         " a.speaker_id) FROM speaker_sample AS a JOIN conversation AS c ON c.n = a.conversation WHERE a.status = 0 AND"
         " a.created <= ?1 AND a.due <= ?2 AND a.attempts <= ?3 ORDER BY a.due, a.n LIMIT ?4",
-    [SS_SAMPLE_SEGMENT] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
-                          " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
-    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
+    [SS_SAMPLE_SEGMENT] =
+        "SELECT start, \"end\", session FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
+        " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\", session FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
                           " ORDER BY \"end\" - start DESC LIMIT 1",
     [SS_SAMPLE_TAKEN] = "UPDATE speaker_sample SET status = 1, error = NULL WHERE id = ?1 AND status = 0"
                         " RETURNING uid, person_id",

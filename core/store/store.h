@@ -36,6 +36,7 @@ const char *store_status_name(enum store_status st); /* "in_progress", ... */
 struct store_segment {
     const char *id, *text, *speaker, *person_id, *stt_provider; /* person_id may be NULL */
     const char *person_name;                                    /* read alone: as the user calls them now; or NULL */
+    const char *session;                                        /* whose audio it was heard in; NULL: not known */
     int speaker_id;
     bool is_user;
     double start, end;
@@ -69,6 +70,7 @@ struct store_conversation {
     enum store_status status;
     int64_t created_ms, started_ms, finished_ms; /* Unix ms; started 0: no segment yet */
     int64_t timeout_ms;
+    unsigned revision;             /* how often recordings have joined it after its end */
     char *structured;              /* JSON object {title, overview, ...}, or NULL */
     char *geolocation;             /* JSON object, or NULL */
     char *error;                   /* why processing was given up, or NULL */

@@ -1,7 +1,7 @@
 /*
  * The inside of the store, one file per topic: store.c (opening, thread, posting), conversations.c, segments.c,
- * content.c, voices.c, people.c, samples.c, processing.c, reader.c, json.c, schema.c. A topic adds its statements, its
- * run functions and its doors.
+ * content.c, voices.c, people.c, samples.c, processing.c, heard.c, reader.c, json.c, schema.c. A topic adds its
+ * statements, its run functions and its doors.
  *
  * All run functions work on the writer's thread, on the one connection; see base/dbwriter.h.
  */
@@ -72,6 +72,7 @@ enum store_stmt {
     SS_DUE_PROCESSING,
     SS_SEG_SHIFT,
     SS_CONV_MADE,
+    SS_CONV_REVISED,
     SS_CONV_AROUND,
     SS_UPLOAD_PUT,
     SS_UPLOAD_FILE_PUT,
@@ -88,6 +89,10 @@ enum store_stmt {
     SS_RECORDING_OPEN,
     SS_RECORDING_DONE,
     SS_RECORDING_WANTS,
+    SS_HEARD_UNTIL,
+    SS_HEARD_SET,
+    SS_HEARD_PUT,
+    SS_HEARD_OF,
     SS_SEG_PUT,
     SS_SEG_DELETE,
     SS_SEG_OF,
@@ -107,6 +112,9 @@ enum store_stmt {
     SS_ENDPOINT_DELETE,
     SS_ENDPOINT_ENABLE,
     SS_ENDPOINT_DISABLE,
+    SS_DISABLED_PUT,
+    SS_DISABLED,
+    SS_DISABLED_FORGET,
     SS_ENDPOINT_RUN,
     SS_ENDPOINT_USERS,
     SS_ENDPOINT_USER_ADD,
@@ -137,9 +145,12 @@ enum store_stmt {
     SS_DAY_KEEP,
     SS_DAY_SENT,
     SS_DAY_DROP,
+    SS_DAY_TELL,
+    SS_DAY_UNTELL,
     SS_DAYS_OPEN,
     SS_DAY_PRUNE,
     SS_DAY_CONVERSATIONS,
+    SS_DAY_UNTOLD,
     SS_PROCESS_OF,
     SS_PROCESS_FAILED,
     SS_PROCESS_SUMMARY,

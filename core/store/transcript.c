@@ -113,9 +113,14 @@ static bool conversation_begin_at(struct store *s, struct place *p, int64_t star
 
 static bool conversation_take_up(struct store *s, struct merge_call *m, const struct group *g, struct place *p)
 {
-    if (p->status != STORE_PROCESSING &&
-        store_status_change(s, &m->call, p->id, p->status, STORE_PROCESSING, NULL, NULL) != 1)
-        return false;
+    if (p->status != STORE_PROCESSING) { /* else it is the second group of the same recording that joins it */
+        if (store_status_change(s, &m->call, p->id, p->status, STORE_PROCESSING, NULL, NULL) != 1)
+            return false;
+        sqlite3_stmt *revised = db_stmt(s->db, SS_CONV_REVISED);
+        sqlite3_bind_int64(revised, 1, p->row);
+        if (!db_run(s->db, revised))
+            return false;
+    }
     if (g->first_ms < p->started_ms && !conversation_begin_at(s, p, g->first_ms))
         return false;
     if (g->last_ms > p->finished_ms)
@@ -287,6 +292,7 @@ int store_transcript_merge(struct store *s, const struct store_transcript *t, st
         g->speaker = keep(&at, g->speaker);
         g->person_id = keep(&at, g->person_id);
         g->stt_provider = keep(&at, g->stt_provider);
+        g->session = NULL; /* a recording is of none */
     }
     m->t.segment = m->segment;
     return store_call_post(s, &m->call, loop, arg, sizeof(*m) + len);

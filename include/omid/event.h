@@ -44,6 +44,8 @@ struct omid_event {
     /* 1.2 */
     const char *people; /* CONVERSATION_CREATED: the names of who speaks in it, {"person_id": "name"}; or NULL */
     const char *id;     /* CUSTOM: of the event, set by who has seen to its deliveries to endpoints; else NULL */
+    uint32_t revision;  /* CONVERSATION_CREATED: how often recordings have joined it since it was first over; it is
+                           the same when the event is repeated, so that named jobs may have it in their names */
 };
 
 #ifdef __cplusplus

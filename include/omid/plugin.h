@@ -74,7 +74,7 @@ extern "C" {
  *        a key-value space: kv_put(), kv_get()
  *        data_dir()
  *        omid_job.ordered, .rate_per_min; jobs_enqueue(), job_attempt(), jobs_retry_after()
- *        OMID_EVENT_CONVERSATION_DELETED; omid_event.people, .id
+ *        OMID_EVENT_CONVERSATION_DELETED; omid_event.people, .id, .revision
  */
 #define OMID_PLUGIN_MAGIC UINT32_C(0x6f6d6964)
 #define OMID_ABI_MAJOR 1

@@ -11,6 +11,7 @@
 #include "durable.h"
 
 #define DAY_SUMMARY "omid.day_summary" /* an event of the daemon, not for subscribers */
+#define DISABLED "endpoint.disabled"   /* one that may be told again after a crash */
 #define MAX_ENQUEUES 256               /* events on their way to the disk, or waiting for room in the queue */
 #define ENQUEUE_RETRY_MS 5000
 
@@ -238,8 +239,12 @@ static const char *conversation_payload(struct enqueue *e, const struct omid_eve
 int durable_conversation(struct instance *in, const struct omid_event *ev)
 {
     const enum omid_trigger trigger = OMID_TRIGGER_MEMORY;
-    struct enqueue *e = enqueue_new(in, trigger, endpoints_get(in, ev->uid),
-                                    joined(webhooks_job_types[trigger], ev->conversation_id, NULL));
+    char revision[16] = "";
+    if (ev->revision > 0) /* what has joined it since is news, under a webhook-id of its own */
+        snprintf(revision, sizeof(revision), "%u", (unsigned)ev->revision);
+    struct enqueue *e =
+        enqueue_new(in, trigger, endpoints_get(in, ev->uid),
+                    joined(webhooks_job_types[trigger], ev->conversation_id, revision[0] != '\0' ? revision : NULL));
     const char *why = NULL, *one;
     size_t without = 0;
     if (e == NULL) {
@@ -336,6 +341,17 @@ static int day_summary(struct instance *in, const struct omid_event *ev)
     return OMID_ERR;
 }
 
+/* What tells one disabling of an endpoint from all others. */
+static bool disabled_name(const struct omid_event *ev, char *out, size_t size)
+{
+    struct json_span id, at;
+    char text[2][80];
+    if (!json_find(ev->json, ev->json_len, "id", &id) || !json_decode(&id, text[0], sizeof(text[0])) ||
+        !json_find(ev->json, ev->json_len, "at", &at) || !json_decode(&at, text[1], sizeof(text[1])))
+        return false;
+    return (size_t)snprintf(out, size, "%s:%s", text[0], text[1]) < size;
+}
+
 int durable_custom(struct instance *in, const struct omid_event *ev)
 {
     const enum omid_trigger trigger = OMID_TRIGGER_EVENT;
@@ -352,9 +368,12 @@ int durable_custom(struct instance *in, const struct omid_event *ev)
         endpoints_put(in, &set);
         return OMID_OK;
     }
+    char once[160] = "";
     in->host->uuid4(id);
-    const struct payload_head head = {.uid = ev->uid, .id = id, .event = ev->name};
-    struct enqueue *e = enqueue_new(in, trigger, set, joined(webhooks_job_types[trigger], ev->name, id));
+    bool named = strcmp(ev->name, DISABLED) == 0 && disabled_name(ev, once, sizeof(once));
+    /* Without an id its deliveries' are made of their names. */
+    const struct payload_head head = {.uid = ev->uid, .id = named ? NULL : id, .event = ev->name};
+    struct enqueue *e = enqueue_new(in, trigger, set, joined(webhooks_job_types[trigger], ev->name, named ? once : id));
     if (e == NULL) {
         lost(in, trigger, 1, ev->name, "out of memory");
         return OMID_ERR;
@@ -369,6 +388,13 @@ int durable_custom(struct instance *in, const struct omid_event *ev)
         e->n = 0;
     }
     for (size_t i = 0; i < e->n; i++) {
+        if (named && (e->name[i] = joined(e->what, e->job[i].target, NULL)) == NULL) {
+            why = "out of memory";
+            without = e->n - i;
+            e->n = i;
+            break;
+        }
+        e->job[i].name = e->name[i];
         e->job[i].payload = e->payload[0].data;
         e->job[i].payload_len = e->payload[0].len;
         e->job[i].dead_if_full = true;

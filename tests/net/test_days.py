@@ -37,6 +37,15 @@ def talk(daemon, talker, text):  # noqa: F811
     return t.uid
 
 
+def talk_again(daemon, talker, uid, text):  # noqa: F811
+    t = talker(daemon, uid=uid, conversation_timeout=600).wait_ready()
+    t.conversation()
+    t.say(text, 0.0)
+    t.heard(text.split()[-1])
+    assert post(daemon, uid)[0] == 201
+    t.close()
+
+
 def user(daemon, uid, method="GET", body=None, expect=200):
     host, port = daemon.address.rsplit(":", 1)
     c = http.client.HTTPConnection(host, int(port), timeout=30 * SLOW)
@@ -131,45 +140,146 @@ def test_settings(start_daemon):
     assert user(daemon, "ann") == changed
 
 
-def test_on_schedule(start_daemon, talker, receiver):  # noqa: F811
-    """Once a day; not for who does not want it, nor before its time; a restart or a clock that jumps changes nothing."""
-    daemon = start_daemon(day_settings(None, enabled=True, at="00:00"))
-    uids = [talk(daemon, talker, "The schedule number %d." % i) for i in range(4)]
-    wants, later, never, zone = uids
-    until(lambda: outcome(daemon, "sent") == 4, what="today's, whose time has come")
-    for uid in uids:
-        hook(daemon, uid, receiver.url("/" + uid))
-    # As if nothing had been: all is done again by the plans alone.
-    daemon.stop()
-    db = sqlite3.connect(daemon.dir / "state" / "store.db")
-    db.execute("DELETE FROM day_summary")
-    db.execute("UPDATE day_plan SET enabled = 0 WHERE uid = ?", (never,))
-    soon = datetime.now(timezone.utc) + timedelta(hours=1)
-    db.execute("UPDATE day_plan SET at = ? WHERE uid = ?", (soon.hour * 60 + soon.minute, later))
-    db.execute("UPDATE day_plan SET timezone = 'Pacific/Kiritimati' WHERE uid = ?", (zone,))
+def passed(zone="UTC"):
+    """A time of day that has just come in this zone: minutes since midnight, the date of its summary, the moment."""
+    moment = datetime.now(ZoneInfo(zone)).replace(second=0, microsecond=0)
+    return moment.hour * 60 + moment.minute, (moment - timedelta(minutes=1)).strftime("%Y-%m-%d"), moment
+
+
+def change(daemon, *statements):
+    """Of the store's file, while the daemon is down, or between two of its commits."""
+    db = sqlite3.connect(daemon.dir / "state" / "store.db", timeout=30 * SLOW)
+    for sql, args in statements:
+        db.execute(sql, args)
     db.commit()
     db.close()
+
+
+def hours_ago(uid, hours=1, what="1"):
+    """As if the user's conversations had begun, and those that are over ended, earlier."""
+    ms = hours * 3600000
+    return ("UPDATE conversation SET created = created - ?, started = started - ?,"
+            " finished = iif(status = 0, finished, finished - ?) WHERE uid = ? AND " + what, (ms, ms, ms, uid))
+
+
+def day_before(daemon, uid):
+    """As if a day had passed."""
+    for date, in rows(daemon, "SELECT date FROM day_summary WHERE uid = ? ORDER BY date", uid):
+        change(daemon, *[("UPDATE %s = date(?1, '-1 day') WHERE uid = ?2 AND %s = ?1" % (what, what.split()[-1]),
+                          (date, uid)) for what in ("day_summary SET date", "conversation SET day")])
+
+
+def test_on_schedule(start_daemon, talker, receiver):  # noqa: F811
+    """Once a day; not for who does not want it, nor before its time; a restart or a clock that jumps changes nothing."""
+    at, date, moment = passed()
+    daemon = start_daemon(day_settings(None, enabled=True, at=moment.strftime("%H:%M")))
+    uids = [talk(daemon, talker, "The schedule number %d." % i) for i in range(4)]
+    wants, later, never, zone = uids
+    until(lambda: outcome(daemon, "empty") == 4, what="a look at days that were over before")
+    for uid in uids:
+        hook(daemon, uid, receiver.url("/" + uid))
+    daemon.stop()
+    soon = datetime.now(timezone.utc) + timedelta(hours=1)
+    kiritimati = passed("Pacific/Kiritimati")
+    change(daemon, *map(hours_ago, uids),
+           ("UPDATE day_plan SET enabled = 0 WHERE uid = ?", (never,)),
+           ("UPDATE day_plan SET at = ? WHERE uid = ?", (soon.hour * 60 + soon.minute, later)),
+           ("UPDATE day_plan SET timezone = 'Pacific/Kiritimati', at = ? WHERE uid = ?", (kiritimati[0], zone)))
     daemon.start()
     until(lambda: receiver.at("/" + wants) and receiver.at("/" + zone), what="the deliveries")
     until(lambda: outcome(daemon, "not_wanted") == 1, what="who does not want it")
-    # The last time of `later` was yesterday, when there was nothing; unless that hour lies beyond midnight.
-    until(lambda: outcome(daemon, "empty") + outcome(daemon, "sent") == 3, what="who wants it later")
+    until(lambda: outcome(daemon, "empty") == 1, what="who wants it later, and had nothing by then yesterday")
     said = receiver.at("/" + wants)[0].json["summary_json"]
-    assert said["source"] == "extractive" and said["conversations"] == 1 and said["date"] == today()
-    assert receiver.at("/" + zone)[0].json["summary_json"]["date"] == today("Pacific/Kiritimati")
+    assert said["source"] == "extractive" and said["conversations"] == 1 and said["date"] == date
+    assert receiver.at("/" + zone)[0].json["summary_json"]["date"] == kiritimati[1]
     # Planned years ahead: the clock must have been set back.
-    db = sqlite3.connect(daemon.dir / "state" / "store.db", timeout=30)
-    db.execute("UPDATE day_plan SET next = next + 1000 * 86400000 WHERE uid = ?", (wants,))
-    db.commit()
-    db.close()
+    change(daemon, ("UPDATE day_plan SET next = next + 1000 * 86400000 WHERE uid = ?", (wants,)))
     until(lambda: outcome(daemon, "already_sent") >= 1, what="a look at it")
-    midnight = datetime.now(timezone.utc).replace(hour=0, minute=0, second=0, microsecond=0) + timedelta(days=1)
-    until(lambda: rows(daemon, "SELECT next FROM day_plan WHERE uid = ?", wants) == [(int(midnight.timestamp()) * 1000,)],
-          what="its next time")
+    tomorrow = int((moment + timedelta(days=1)).timestamp()) * 1000
+    until(lambda: rows(daemon, "SELECT next FROM day_plan WHERE uid = ?", wants) == [(tomorrow,)], what="its next time")
     daemon.stop()
     daemon.start()
     until(lambda: outcome(daemon, "already_sent") >= 1, what="the plans looked at after the start")
     assert len(receiver.at("/" + wants)) == 1 and not receiver.at("/" + never)
+
+
+def test_each_conversation_is_told_once(start_daemon, talker, receiver):  # noqa: F811
+    """What is still in progress at the moment, or begins after it, is in the next summary, and nothing is in two; over
+    restarts and crashes between."""
+    at, date, moment = passed()
+    daemon = start_daemon(day_settings(None, enabled=True, at=moment.strftime("%H:%M")))
+    t = speak(daemon, talker, "Alpha was before.")
+    uid = t.uid
+    assert post(daemon, uid)[0] == 201
+    t.conversation()  # the next one
+    t.say("Bravo goes on over it.", 20.0)
+    t.heard("it.")
+    t.close()
+    hook(daemon, uid, receiver.url("/day"))
+    until(lambda: outcome(daemon, "empty") >= 1, what="the first look")
+    daemon.stop()
+    change(daemon, hours_ago(uid))
+    daemon.start()
+
+    def told(n):
+        until(lambda: len(receiver.at("/day")) >= n, what="summary %d" % n)
+        until(lambda: rows(daemon, "SELECT 1 FROM day_summary WHERE uid = ? AND date = ? AND status = 1", uid, date),
+              what="its end")
+        assert len({d.headers["webhook-id"] for d in receiver.at("/day")}) == n
+        said = receiver.at("/day")[-1].json["summary_json"]
+        return said["date"], said["conversations"], sorted(w for w in ("Alpha", "Bravo", "Charlie")
+                                                           if w in json.dumps(said))
+
+    assert told(1) == (date, 1, ["Alpha"])
+    # The one over the moment ends, and one more follows it: not of this day any more.
+    assert post(daemon, uid)[0] == 201
+    talk_again(daemon, talker, uid, "Charlie came after.")
+    assert Admin(daemon).call("POST", WHERE, {"uid": uid, "date": date})["reason"] == "it was sent before"
+    day_before(daemon, uid)
+    change(daemon, hours_ago(uid, what="day IS NULL"))
+    # Killed when it is kept, and not told.
+    with queue_held(daemon):
+        user(daemon, uid, "PATCH", {"at": moment.strftime("%H:%M")})  # is looked at again
+        until(lambda: rows(daemon, "SELECT 1 FROM day_summary WHERE uid = ? AND date = ? AND summary IS NOT NULL", uid,
+                           date), what="the summary on disk")
+        daemon.kill()
+    daemon.start()
+    assert told(2) == (date, 2, ["Bravo", "Charlie"])
+    daemon.stop()
+    day_before(daemon, uid)
+    daemon.start()
+    until(lambda: outcome(daemon, "empty") == 1, what="a day with nothing new")
+    # A day that nobody got, as its claim was left by a crash before it was read: it still is the scheduled one.
+    daemon.stop()
+    ms = int(moment.timestamp()) * 1000
+    bravo, charlie = [rows(daemon, "SELECT id FROM conversation AS c WHERE uid = ? AND EXISTS(SELECT 1 FROM segment WHERE"
+                           " conversation = c.n AND text LIKE ?)", uid, word + "%")[0][0] for word in ("Bravo", "Charlie")]
+    change(daemon, ("UPDATE conversation SET day = NULL WHERE id IN (?, ?)", (bravo, charlie)),
+           ("UPDATE conversation SET started = ? WHERE id = ?", (ms, charlie)),
+           ("INSERT INTO day_summary(uid, date, timezone, created, status, until) VALUES(?, ?, 'UTC', ?, 0, ?)",
+            (uid, date, ms, ms)),
+           ("UPDATE day_plan SET enabled = 0 WHERE uid = ?", (uid,)))
+    daemon.start()
+    assert told(3) == (date, 1, ["Bravo"])
+
+
+def test_wanted_from_now_on(start_daemon, talker, receiver):  # noqa: F811
+    """Who begins to want summaries is not told of all that ever was."""
+    at, date, moment = passed()
+    daemon = start_daemon(day_settings(None, at=moment.strftime("%H:%M")))
+    uids = [talk(daemon, talker, "Said long ago.") for _ in range(2)]
+    for uid in uids:
+        talk_again(daemon, talker, uid, "Said today.")
+        hook(daemon, uid, receiver.url("/" + uid))
+    user(daemon, uids[1], "PATCH", {"enabled": False})  # has a plan
+    until(lambda: outcome(daemon, "not_wanted") == 1, what="a look at it")
+    first = "n = (SELECT min(n) FROM conversation AS f WHERE f.uid = conversation.uid)"
+    change(daemon, *[hours_ago(uid) for uid in uids], *[hours_ago(uid, 48, first) for uid in uids])
+    for uid in uids:
+        user(daemon, uid, "PATCH", {"enabled": True})
+        until(lambda: receiver.at("/" + uid), what="the delivery")
+        said = receiver.at("/" + uid)[0].json["summary_json"]
+        assert said["conversations"] == 1 and "today" in json.dumps(said), said
 
 
 def test_killed_in_each_step(start_daemon, talker, receiver, model):  # noqa: F811

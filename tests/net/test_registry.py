@@ -3,6 +3,7 @@ import base64
 import json
 import os
 import re
+import sqlite3
 import subprocess
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from support.admin import Admin
 from support.daemon import merge, program
 from support.wait import until
+from test_listen import rows
+from test_processing import queue_held
 
 HOOKER = Path(os.environ.get("OMID_BUILD_TREE") or ".") / "tests/plugins/.libs/hooker.so"
 BASE = {"plugin hooker": {"path": HOOKER}, "registry": {"flush": "50ms", "setup_check": "300ms", "test": "300ms"}}
@@ -262,6 +265,40 @@ def test_disabled_for_failing(rig, reactors):
     assert admin.call("POST", WHERE + "/h1/enable")["failures"] == 0
     report("h1", "ann", "failed", 19)
     assert set(seen(admin, "ann")) == {"h1"}
+
+
+def test_disabling_is_told_whatever_crashes(rig, receiver):
+    """Killed when it is on disk, and what its subscribers get is not: they get it after the next start, once."""
+    daemon, admin = rig({"plugin webhooks": {"allow_private": ["127.0.0.0/8"]}})
+    admin.call("POST", WHERE, dict(HOOK, id="h1"), 201)
+    told = {"uid": "ann", "url": receiver.url("/told"), "events": ["endpoint.disabled"]}
+    admin.call("POST", WHERE, told, 201)
+    waiting = "SELECT id, at, uid, url, app, reason FROM endpoint_disabled"
+    with queue_held(daemon):
+        admin.call("POST", "/hooker/report/h1/ann/gone", "1")
+        row, = until(lambda: rows(daemon, waiting), what="the disabling on disk")
+        until(lambda: len(admin.call("GET", "/hooker/events")) == 1, what="the event on the bus")
+        daemon.kill()
+    assert not receiver.at("/told")
+    daemon.start()
+    until(lambda: receiver.at("/told"), what="word of it")
+    until(lambda: not rows(daemon, waiting), what="its end")
+    assert receiver.at("/told")[0].json["id"] == "h1" and receiver.at("/told")[0].json["reason"].startswith("gone: ")
+    # Killed when that is on disk too, and told once more: the same delivery.
+    daemon.stop()
+    db = sqlite3.connect(daemon.dir / "state/store.db")
+    db.execute("INSERT INTO endpoint_disabled(id, at, uid, url, app, reason) VALUES(?, ?, ?, ?, ?, ?)", row)
+    db.commit()
+    db.close()
+    daemon.start()
+    until(lambda: len(admin.call("GET", "/hooker/events")) == 1, what="the event on the bus, again")
+    until(lambda: not rows(daemon, waiting), what="its end")
+    # Another disabling is another delivery.
+    admin.call("POST", WHERE + "/h1/enable")
+    admin.call("POST", "/hooker/report/h1/ann/gone", "1")
+    until(lambda: len(receiver.at("/told")) >= 2, what="word of the next one")
+    assert [d.json["at"] for d in receiver.at("/told")][1:] == [admin.call("GET", WHERE + "/h1")["disabled_at"]]
+    assert len({d.headers["webhook-id"] for d in receiver.at("/told")}) == 2
 
 
 def _late(report, admin):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.admin import Admin
 from support.codecs import Encoder
 from support.daemon import ADMIN_KEY, merge
 from support.receiver import Answer
@@ -156,6 +157,34 @@ def test_merging(start_daemon, settings, receiver):
     assert far["started_at"].startswith("2026-01-01T12:16:40")
 
 
+def test_told_again(start_daemon, settings, receiver):
+    """What joins a conversation that was told is told once more: a new webhook-id, for what is new in it."""
+    d = start_daemon(merge(settings, {"plugin webhooks": {"memory_created": [receiver.url("/memory")],
+                                                          "allow_private": ["127.0.0.0/8"]}}))
+    admin = Admin(d)
+    admin.call("POST", "/v1/admin/apps", {"id": "notes", "name": "Notes", "uid": "owner", "url": receiver.url("/notes"),
+                                          "triggers": ["memory_creation"]}, 201)
+    admin.call("POST", "/v1/admin/apps/notes/enable", {"uid": "ann"})
+    for revision, (seconds, start) in enumerate(((2, NOON), (2.1, NOON + 60), (2.2, NOON - 60))):
+        finished(d, upload(d, [("a.wav", wav(tone(seconds)), start)]))
+        c, = completed(d, 1)
+        for path in ("/memory", "/notes"):
+            until(lambda: len(receiver.at(path)) == revision + 1, what="it to be told")
+            told = receiver.at(path)
+            assert told[-1].json["id"] == c["id"] and told[-1].json["revision"] == revision
+            assert len(told[-1].json["transcript_segments"]) == revision + 1
+            assert len({x.headers["webhook-id"] for x in told}) == revision + 1
+    # Sent again, it is nothing new; asked for again, neither.
+    finished(d, upload(d, [("b.wav", wav(tone(2)), NOON)]))
+    assert ask(d, "POST", "/v1/conversations/%s/reprocess" % c["id"])[0] == 202
+    completed(d, 1)
+    finished(d, upload(d, [("c.wav", wav(tone(3)), NOON + 5000)]))
+    until(lambda: all(len(receiver.at(path)) == 4 for path in ("/memory", "/notes")), what="another one to be told")
+    for path in ("/memory", "/notes"):
+        assert [x.json["revision"] for x in receiver.at(path)] == [0, 1, 2, 0]
+    assert ask(d, "GET", "/v1/conversations/" + c["id"])[1]["revision"] == 2
+
+
 def test_speech_between_silences(start_daemon, have_sphinx, speech):
     """The local provider and the local engine, over a window's length: only speech is transcribed."""
     if not have_sphinx:
@@ -200,11 +229,14 @@ def test_kinds(start_daemon, settings, receiver, speech, encoder, tmp_path):
             "slow_%d.wav" % (NOON + 4000): wav(speech, rate=8000), "fast_%d.wav" % (NOON + 5000): wav(speech, rate=192000),
             "float_%d.wav" % (NOON + 6000): wav(floats, bits=32, kind=3),
             "liar_%d.wav" % (NOON + 7000): wav(speech, length=len(speech) * 9),
+            "modest_%d.wav" % (NOON + 8500): wav(speech, length=len(speech) // 2),
+            "odd_%d.wav" % (NOON + 8700): wav(struct.pack("<4f", float("nan"), float("inf"), -1e38, 0.1) * 4000, bits=32,
+                                              kind=3),
             "one_%d.wav" % (NOON + 8000): wav(b"\1\0")}
     done = finished(d, upload(d, [(n, c, None) for n, c in fine.items()]))
     by_name = {f["name"].split("_")[0]: f for f in done["files"]}
     assert all(f["status"] == "done" for f in by_name.values()), done
-    expected = {"slow": 2 * seconds, "fast": seconds / 12, "one": 0}
+    expected = {"slow": 2 * seconds, "fast": seconds / 12, "one": 0, "modest": seconds / 2, "odd": 1}
     for name, f in by_name.items():
         assert abs(f["seconds"] - expected.get(name, seconds)) < 0.1, f
     bad = {"empty.wav": wav(b""), "adpcm.wav": wav(speech, kind=17), "cut.ogg": b"OggS" + bytes(100),

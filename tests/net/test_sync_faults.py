@@ -1,4 +1,5 @@
 """Recordings made offline, while everything around them changes or fails."""
+import array
 import http.client
 import json
 import os
@@ -17,6 +18,9 @@ from support.daemon import ADMIN_KEY, Daemon, merge, program
 from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
+from test_listen import rows
+from test_storage import audio, count, folder, ramp, spool
+from test_storage import wav as samples
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
 
 LIVE = {"listen": {"conversation_timeout": "60s", "conversation_timeout_floor": "60s", "lifecycle_check": "50ms"}}
@@ -93,6 +97,63 @@ def test_sent_again_otherwise(start_daemon, settings, receiver):
     assert f["status"] == "done" and f["start"].startswith("2026-01-01T13:00:00")
     c, = completed(d, 1)
     assert c["started_at"].startswith("2026-01-01T13:00:00") and c["language"] == "de"
+
+
+SPOKEN = [1, 100, 200, 310, 400, 500]  # seconds of a recording, said by speakers 1, 2, ...; silence between them
+LONG = wav(b"".join(struct.pack("<h", 1000 * (SPOKEN.index(s) + 1) if s in SPOKEN else 0) * 4000 for s in range(520)), 4000)
+
+
+def finds(delivery):
+    """The service that tells where speech is, by the sound that it is sent."""
+    at = delivery.body.index(b"data", delivery.body.index(b"WAVE")) + 8
+    pcm = array.array("h", delivery.body[at:at + struct.unpack_from("<I", delivery.body, at - 4)[0]])
+    loud = [i / 10 for i in range(len(pcm) // 1600) if pcm[1600 * i + 800] > 500]
+    begins = [t for t in loud if round(t - .1, 1) not in loud]
+    return Answer(body=json.dumps([{"start": t, "end": t + 1, "duration": 1} for t in begins]).encode())
+
+
+class Listener:
+    """A provider that says what it is told to: words, or failures."""
+
+    def __init__(self, receiver):
+        receiver.on("/vad", finds)
+        receiver.on("/v1/listen", self._answer)
+        self.script, self.asked = [], []
+
+    def _answer(self, delivery):
+        n = round(struct.unpack_from("<h", delivery.body, 44 + 32000 * 8 // 10)[0] / 1000)
+        self.asked.append(n)
+        good = not self.script or self.script.pop(0)
+        return Answer(body=transcript(("Word%d." % n, 0.3, 1.2, n))) if good else Answer(status=400)
+
+
+def test_goes_on_where_it_was(start_daemon, settings, receiver):
+    """An attempt asks for what the ones before it have not heard, also behind a failure for good and a crash; each piece
+    that is heard lets it fail as often again."""
+    partner = Listener(receiver)
+    d = start_daemon(merge(settings, {"sync": {"attempts": 2}, "plugin vad": {"url": receiver.url("/vad")}}))
+    partner.script = [True, False, True, False, True, True, False, False]
+    job = upload(d, [("long.wav", LONG, NOON)], query="?language=en")
+    f = finished(d, job)["files"][0]
+    assert f["status"] == "failed" and f["error"].startswith("dg-nova-3: "), f
+    assert partner.asked == [1, 2, 2, 3, 3, 4, 5, 5]
+    d.kill()
+    d.start()
+    del partner.asked[:]
+    f = finished(d, upload(d, [("again.wav", LONG, NOON)], query="?language=en"))["files"][0]
+    assert f["status"] == "done" and partner.asked == [5, 6]
+    c, = completed(d, 1)
+    said = ask(d, "GET", "/v1/conversations/" + c["id"])[1]["transcript_segments"]
+    assert [(s["text"], round(s["start"]), s["speaker_id"], s["stt_provider"]) for s in said] == [
+        ("Word%d." % n, s - 1, n, "dg-nova-3") for n, s in enumerate(SPOKEN, 1)]
+    assert rows(d, "SELECT count(*) FROM heard") == [(0,)]
+    # In another language it is another transcript.
+    partner.script = [True, False, False]
+    job = upload(d, [("b.wav", LONG, NOON)], "ben", query="?language=en")
+    assert finished(d, job, "ben")["files"][0]["status"] == "failed"
+    del partner.asked[:]
+    finished(d, upload(d, [("b.wav", LONG, NOON)], "ben", query="?language=de"), "ben")
+    assert partner.asked == [1, 2, 3, 4, 5, 6]
 
 
 def test_names(start_daemon, settings):
@@ -262,6 +323,38 @@ def test_no_room_to_decode(tmp_path, reactors, settings, receiver):
     finally:
         d.remove()
         disk.end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file system of its own")
+@pytest.mark.parametrize("batch", ["1s", "60s"], ids=["many files", "one file"])
+def test_no_room_for_its_audio(start_daemon, settings, receiver, batch):
+    """The disk takes a part of it at most: that is given back, and all of it is stored, once, when there is room."""
+    sound = b"".join(ramp(1, 16000, 10 * (i % 30)) for i in range(50))
+    receiver.on("/v1/listen", Answer(body=transcript(("Long", 0.0, 20.0, 0), ("talk.", 20.0, 50.0, 0))))
+    d = start_daemon(merge(settings, {"plugin storage": {"append": "100ms", "retry": "1s", "batch": batch},
+                                      "sync": {"attempts": 2}}))
+    until(lambda: folder(d, "").exists(), what="the plugin's folder")
+    small = folder(d, "spool")
+    small.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(small)], check=True)
+    try:
+        job = upload(d, [("a.wav", wav(sound), NOON)])
+        retried = lambda: d.metric("omid_sync_recordings_total", outcome="retried")
+        until(lambda: retried() >= 4, what="attempts in vain")
+        assert d.logged("its audio is not stored: No space left")
+        assert rows(d, "SELECT status, stored FROM recording") == [(2, 0)] and len(receiver.at("/v1/listen")) == 1
+        c, = completed(d, 1)
+        subprocess.run(["mount", "-o", "remount,size=16m", str(small)], check=True)
+        until(lambda: rows(d, "SELECT stored FROM recording") == [(1,)] and not spool(d),
+              what=lambda: "all to be stored: %s" % spool(d)[:3])
+        assert samples(audio(d, c["id"])[1]) == sound
+        files = list(folder(d, "audio").glob("*/*/*.wav"))
+        assert sum(f.stat().st_size - 44 for f in files) == len(sound)
+        assert count(d, "batches", outcome="repeated") == 0
+        assert count(d, "spool_bytes", event="added") == count(d, "spool_bytes", event="removed") > len(sound)
+        assert finished(d, job)["files"][0]["error"] is None
+    finally:
+        subprocess.run(["umount", "-l", str(small)])
 
 
 @pytest.mark.parametrize("kind", ["hang", "drip", "refuse"])

@@ -23,10 +23,26 @@ HANG = Answer(hang=True)
 SECONDS = 110
 SOUND = b"".join(ramp(1, 16000, 10 * (i % 30)) for i in range(SECONDS))
 # Two stretches that are asked for one by one, of one conversation.
-SPEECH = Answer(body=json.dumps([{"start": 1.0, "end": 2.0, "duration": 1.0},
-                                 {"start": 100.0, "end": 101.0, "duration": 1.0}]).encode())
+SPEECH = (1.0, 100.0)
 FIRST = Answer(body=transcript(("First.", 0.3, 0.9, 0)))
 SECOND = Answer(body=transcript(("Second.", 0.3, 0.9, 1)))
+
+
+def finds(delivery):
+    """Where speech is, in what is sent of the recording."""
+    at = delivery.body.index(b"data", delivery.body.index(b"WAVE")) + 8
+    first = (int.from_bytes(delivery.body[at:at + 2], "little") / 100 - 1) / 10
+    return Answer(body=json.dumps([{"start": s - first, "end": s - first + 1, "duration": 1}
+                                   for s in SPEECH if s >= first]).encode())
+
+
+def stretch(delivery):
+    """Which of the two a request is about."""
+    return 2 if int.from_bytes(delivery.body[44:46], "little") > 5000 else 1
+
+
+def hears(delivery):
+    return SECOND if stretch(delivery) == 2 else FIRST
 
 
 class Life:
@@ -48,8 +64,8 @@ class Life:
         self.daemon = start_daemon(self.settings)
 
     def well(self):
-        self.receiver.on("/vad", SPEECH)
-        self.receiver.on("/v1/listen", *[FIRST, SECOND] * 8)
+        self.receiver.on("/vad", finds)
+        self.receiver.on("/v1/listen", hears)
         self.receiver.on("/memory", Answer())
         self.model.script = lambda request: says(SUMMARY)
         self.s3.mode = "ok"
@@ -64,6 +80,9 @@ class Life:
 
     def asked(self):
         return len(self.receiver.at("/v1/listen"))
+
+    def stretches(self):
+        return [stretch(x) for x in self.receiver.at("/v1/listen")]
 
 
 @contextmanager
@@ -101,6 +120,15 @@ def half_transcribed(life):
     life.upload()
     until(lambda: life.asked() == 2, what="the second question")
     assert life.row()[:2] == (1, 0)
+    yield
+
+
+@contextmanager
+def transcribed_in_vain(life):
+    """The second stretch fails, and it is to be tried again."""
+    life.receiver.on("/v1/listen", FIRST, Answer(status=400))
+    life.upload()
+    until(lambda: life.row()[2] > 0, what="it to be put off")
     yield
 
 
@@ -184,7 +212,7 @@ def over(life):
     yield
 
 
-STEPS = [received, split, transcribed, half_transcribed, waiting_for_a_conversation, merged, audio_refused,
+STEPS = [received, split, transcribed, half_transcribed, transcribed_in_vain, waiting_for_a_conversation, merged, audio_refused,
          audio_on_its_way, audio_arrived, processed, delivered, over]
 
 
@@ -202,6 +230,7 @@ def test_killed(life, step):
     with step(life):
         d.kill()
     life.well()
+    before = life.asked()
     d.start()
     f, = finished(d, life.job)["files"]
     assert f["status"] == "done" and f["seconds"] == SECONDS
@@ -213,6 +242,10 @@ def test_killed(life, step):
     said = [(s["text"], s["start"]) for s in sorted(whole["transcript_segments"], key=lambda s: s["start"])]
     assert [text for text, _ in said] == life.text, said
     assert whole["structured"]["title"] == SUMMARY["title"] and whole.get("error") is None
+    # What was transcribed before is not asked, nor paid, for again.
+    again = {received: [1, 2], split: [1, 2], transcribed: [1, 2], half_transcribed: [2], transcribed_in_vain: [2],
+             merged: [2]}.get(step, [])
+    assert life.stretches()[before:] == again
     # Its audio, each sample once, from a second before its first word to one behind its last.
     until(lambda: rows(d, "SELECT 1 FROM recording WHERE stored = 0") == [] and not spool(d), what="its audio")
     until(lambda: left(d) == [], what=lambda: "no files left: %s" % left(d))
@@ -222,12 +255,48 @@ def test_killed(life, step):
     assert 99 * 32000 < len(sound) < SECONDS * 32000
     # Nobody heard of it under two ids.
     told = lambda: [x for x in life.receiver.at("/memory") if x.json["id"] == mine["id"]]
-    until(told, what="the delivery")
-    assert len({x.headers["webhook-id"] for x in told()}) == 1
-    if step is not waiting_for_a_conversation:  # which was over, and told, before
-        assert {len(x.json["transcript_segments"]) for x in told()} == {2}
+    joined = step is waiting_for_a_conversation  # which was over, and told, before
+    until(lambda: [x for x in told() if x.json["revision"] == joined], what="the delivery")
+    by_revision = {x.json["revision"]: (x.headers["webhook-id"], len(x.json["transcript_segments"])) for x in told()}
+    assert len({x.headers["webhook-id"] for x in told()}) == len(by_revision), by_revision
+    assert {r: n for r, (_, n) in by_revision.items()} == ({0: 1, 1: 3} if joined else {0: 2})
     # Sent again, it is known.
     assert upload(d, [("b.wav", wav(SOUND), life.start_at)])["files"][0]["duplicate"] is True
+
+
+@pytest.mark.parametrize("where", ["merged", "processed", "told"])
+def test_killed_while_it_is_told_again(life, where):
+    """Another recording has joined a conversation that was told: wherever that is cut off, it is told once, anew."""
+    d = life.daemon
+    with over(life):
+        pass
+    mine, = conversations(d)
+    before = life.asked()
+    life.receiver.on("/v1/listen", Answer(body=transcript(("Third.", 0.3, 0.9, 2)), drip=0.002))
+    more = wav(ramp(2, 16000, 10))
+    if where == "processed":
+        life.model.script = lambda request: HANG
+    if where == "told":
+        life.receiver.on("/memory", HANG)
+    job = upload(d, [("c.wav", more, NOON + 130)])
+    if where == "merged":
+        until(lambda: life.asked() > before and life.receiver.at("/v1/listen")[-1].answered and
+              rows(d, "SELECT count(*) FROM recording WHERE status = 2") == [(2,)], what="the merge")
+    elif where == "processed":
+        asked = len(life.model.deliveries)
+        until(lambda: len(life.model.deliveries) > 1 and rows(d, "SELECT 1 FROM conversation WHERE status = 1"),
+              what="the question for a summary")
+    else:
+        until(lambda: len(life.receiver.at("/memory")) == 2, what="the delivery")
+    d.kill()
+    life.well()
+    d.start()
+    assert finished(d, job)["files"][0]["conversation_ids"] == [mine["id"]]
+    completed(d, 1)
+    told = lambda: [(x.json["revision"], x.headers["webhook-id"], len(x.json["transcript_segments"]))
+                    for x in life.receiver.at("/memory") if x.answered]
+    until(lambda: any(t[0] == 1 for t in told()), what="the delivery")
+    assert sorted((revision, n) for revision, _, n in set(told())) == [(0, 2), (1, 3)], told()
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["running", "killed"])

@@ -231,7 +231,7 @@ static void test_groups(void)
     memcpy(second, a.id[1], 37);
     struct store_conversation *c = conversation(first);
     CU_ASSERT_EQUAL(c->status, STORE_PROCESSING);
-    CU_ASSERT(c->started_ms == T0 && c->finished_ms == T0 + 101000 && c->n_segments == 2);
+    CU_ASSERT(c->started_ms == T0 && c->finished_ms == T0 + 101000 && c->n_segments == 2 && c->revision == 0);
     CU_ASSERT_EQUAL(c->segment[1].start, 100);
     store_conversation_free(&c);
     c = conversation(second);
@@ -248,7 +248,7 @@ static void test_groups(void)
     CU_ASSERT_EQUAL(merge(m, "ann", 2, early), OMID_OK);
     CU_ASSERT(a.n == 2 && strcmp(a.id[0], first) == 0 && strcmp(a.id[1], second) == 0);
     c = conversation(first);
-    CU_ASSERT(c->started_ms == T0 - 50000 && c->n_segments == 3 && c->status == STORE_PROCESSING);
+    CU_ASSERT(c->started_ms == T0 - 50000 && c->n_segments == 3 && c->status == STORE_PROCESSING && c->revision == 1);
     CU_ASSERT(c->segment[0].start == 0 && c->segment[1].start == 50 && c->segment[2].end == 151);
     store_conversation_free(&c);
     /* Another user's are not near. */
@@ -258,6 +258,132 @@ static void test_groups(void)
     static const double same[] = {0};
     CU_ASSERT_EQUAL(merge(o, "ben", 1, same), OMID_OK);
     CU_ASSERT(strcmp(a.id[0], first) != 0);
+    fixture_close();
+}
+
+static int heard(int64_t n, uint64_t until, size_t words, const char *const *text)
+{
+    struct store_segment g[4];
+    for (size_t i = 0; i < words; i++)
+        g[i] = (struct store_segment){.text = text[i],
+                                      .stt_provider = "p",
+                                      .speaker_id = (int)i,
+                                      .start = (double)until + (double)i,
+                                      .end = (double)until + (double)i + 0.5};
+    const struct store_heard h = {
+        .n = n, .until = until, .progress = (double)until / 100., .segment = g, .n_segments = words};
+    a = (struct answer){0};
+    int rc = store_heard_put(s, &h, lp, on_set, NULL);
+    return rc != OMID_OK ? rc : WAIT_FOR(a.times == 1) ? a.result : OMID_ETIMEOUT;
+}
+
+struct what {
+    size_t n, room;
+    char text[8][16];
+    double start[8];
+};
+
+static bool on_word(void *arg, const struct store_segment *g)
+{
+    struct what *w = arg;
+    if (w->n == w->room)
+        return false;
+    CU_ASSERT_STRING_EQUAL(g->stt_provider, "p");
+    CU_ASSERT_EQUAL(g->end, g->start + 0.5);
+    snprintf(w->text[w->n], sizeof(w->text[0]), "%d:%s", g->speaker_id, g->text);
+    w->start[w->n++] = g->start;
+    return true;
+}
+
+static uint64_t heard_until(int64_t n, struct what *w)
+{
+    char err[128];
+    uint64_t until = 99;
+    *w = (struct what){.room = 8};
+    CU_ASSERT_EQUAL(store_heard_read(s, n, &until, on_word, w, err, sizeof(err)), OMID_OK);
+    return until;
+}
+
+/* Piece by piece, over a restart, until it is over. */
+static void test_heard(void)
+{
+    static const char *const two[] = {"one", "two"}, *const three[] = {"three"}, *const file = "f1";
+    struct what w;
+    char err[128];
+    uint64_t until;
+    fixture_fresh();
+    int64_t n = recording(file), other = recording("f2");
+    CU_ASSERT(heard_until(n, &w) == 0 && w.n == 0);
+    CU_ASSERT_EQUAL(heard(n, 10, 2, two), OMID_OK);
+    CU_ASSERT_EQUAL(heard(n, 10, 2, two), OMID_OK); /* the answer to the first was lost */
+    CU_ASSERT_EQUAL(heard(n, 20, 0, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(heard(other, 5, 1, three), OMID_OK);
+    CU_ASSERT_EQUAL(heard(n, 30, 1, three), OMID_OK);
+    fixture_close();
+    CU_ASSERT_FATAL(fixture_open() && !aside);
+    CU_ASSERT_EQUAL(heard_until(n, &w), 30);
+    CU_ASSERT_EQUAL_FATAL(w.n, 3);
+    CU_ASSERT_STRING_EQUAL(w.text[0], "0:one");
+    CU_ASSERT_STRING_EQUAL(w.text[1], "1:two");
+    CU_ASSERT_STRING_EQUAL(w.text[2], "0:three");
+    CU_ASSERT(w.start[0] == 10 && w.start[1] == 11 && w.start[2] == 30);
+    /* Without memory for all of it there is nothing. */
+    w = (struct what){.room = 1};
+    CU_ASSERT_EQUAL(store_heard_read(s, n, &until, on_word, &w, err, sizeof(err)), OMID_ERR);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err, "no memory"));
+    /* Refused: what is no text, what has no time, a recording that is not there. */
+    static const char *const none[] = {NULL};
+    CU_ASSERT_EQUAL(heard(n, 40, 1, none), OMID_EINVAL);
+    CU_ASSERT_EQUAL(heard(999, 40, 1, three), OMID_ENOTSUP);
+    CU_ASSERT(heard_until(999, &w) == 0 && w.n == 0);
+    /* Put off or failed, it is kept; sent again as it was, too. */
+    struct store_recording_state st = {.n = n, .status = RECORDING_FAILED, .attempts = 3, .stored = true};
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT_EQUAL(heard(n, 40, 1, three), OMID_ENOTSUP); /* it is over */
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-0000000000aa", 1, &file), OMID_OK);
+    CU_ASSERT(heard_until(n, &w) == 30 && w.n == 3);
+    CU_ASSERT_EQUAL(heard(n, 40, 1, three), OMID_OK);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT 1000 * progress FROM recording WHERE file = 'f1'"), 400);
+    /* In another language it is not. */
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT(unit_sql(path, "UPDATE recording SET language = 'fr' WHERE file = 'f1'"));
+    CU_ASSERT_EQUAL(put("ann", "c0000000-0000-4000-8000-0000000000ab", 1, &file), OMID_OK);
+    CU_ASSERT(heard_until(n, &w) == 0 && w.n == 0);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT 1000 * progress FROM recording WHERE file = 'f1'"), 0);
+    /* Done, or forgotten, nothing of it stays. */
+    CU_ASSERT(heard_until(other, &w) == 5 && w.n == 1);
+    static const double at[] = {0};
+    CU_ASSERT_EQUAL(merge(other, "ann", 1, at), OMID_OK);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM heard"), 0);
+    int64_t last = recording("f3");
+    CU_ASSERT_EQUAL(heard(last, 1, 1, three), OMID_OK);
+    st.n = last;
+    CU_ASSERT_EQUAL(set(&st), OMID_OK);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM heard"), 1);
+    (void)due(T0, T0 + 1);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM heard"), 0);
+    fixture_close();
+}
+
+/* A file as the version before left it, with a recording that waits. */
+static void test_schema_11(void)
+{
+    static const char *const word[] = {"word"};
+    struct what w;
+    fixture_fresh();
+    int64_t n = recording("f1");
+    fixture_close();
+    CU_ASSERT_FATAL(unit_sql(
+        path,
+        "DROP TRIGGER heard_over; DROP TRIGGER heard_otherwise; DROP TABLE heard;"
+        "ALTER TABLE conversation DROP COLUMN revision;"
+        "ALTER TABLE recording DROP COLUMN heard; ALTER TABLE segment DROP COLUMN session; PRAGMA user_version=11"));
+    CU_ASSERT_FATAL(fixture_open() && !aside);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 13);
+    CU_ASSERT(due(T0, 0) == 1 && a.row[0] == n);
+    CU_ASSERT(heard_until(n, &w) == 0 && w.n == 0);
+    CU_ASSERT_EQUAL(heard(n, 7, 1, word), OMID_OK);
+    CU_ASSERT(heard_until(n, &w) == 7 && w.n == 1);
     fixture_close();
 }
 
@@ -277,9 +403,14 @@ static void test_unusable(void)
 
 int main(void)
 {
-    CU_TestInfo tests[] = {
-        {"known again", test_known_again},         {"in turn", test_fair},      {"times", test_times},
-        {"groups and conversations", test_groups}, {"unusable", test_unusable}, CU_TEST_INFO_NULL};
+    CU_TestInfo tests[] = {{"known again", test_known_again},
+                           {"in turn", test_fair},
+                           {"times", test_times},
+                           {"groups and conversations", test_groups},
+                           {"unusable", test_unusable},
+                           {"heard so far", test_heard},
+                           {"a file of schema 11", test_schema_11},
+                           CU_TEST_INFO_NULL};
     CU_SuiteInfo suites[] = {{"recordings", fixture_begin, fixture_end, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
 }

@@ -255,6 +255,16 @@ static void test_webhook_fails(void)
     CU_ASSERT_TRUE(is_disabled(false, "h1", "failures: 100 "));
     CU_ASSERT_EQUAL(failures(false, "h1"), 100);
     CU_ASSERT_EQUAL(atomic_load(&told), 1);
+    /* Told again until it has been told for good. */
+    CU_ASSERT_EQUAL(registry_retell(r), OMID_OK);
+    CU_ASSERT_TRUE(WAIT_FOR(atomic_load(&told) == 2));
+    CU_ASSERT_STRING_EQUAL(told_id, "h1");
+    CU_ASSERT_STRING_EQUAL(told_uid, "ann");
+    CU_ASSERT_EQUAL(strncmp(told_reason, "failures: 100 ", 14), 0);
+    CU_ASSERT_EQUAL(registry_told(r, "h1", now), OMID_OK);
+    CU_ASSERT_EQUAL(registry_retell(r), OMID_OK);
+    CU_ASSERT_EQUAL(registry_told(r, "h1", now), OMID_OK);
+    atomic_store(&told, 1);
     /* Enabled again it may fail as often again. */
     CU_ASSERT_EQUAL(CALL(registry_enable(r, false, "h1", true, lp, on_answer, &a)), OMID_OK);
     CU_ASSERT_EQUAL(failures(false, "h1"), 0);

@@ -298,6 +298,18 @@ static void events_of_plugins_are_delivered_too(void)
     ev.uid = "u2";
     CU_ASSERT_EQUAL(mock_event(inst, &ev), OMID_OK);
     CU_ASSERT_EQUAL(mock_batch_count(m), 2);
+    /* One that may be told again: the same jobs. */
+    ev.uid = "u1";
+    ev.json = "{\"kind\":\"app\",\"id\":\"a1\",\"at\":\"2026-01-01T00:00:00.000+00:00\"}";
+    ev.json_len = strlen(ev.json);
+    int n = mock_job_count(m);
+    CU_ASSERT_EQUAL(mock_event(inst, &ev), OMID_OK);
+    CU_ASSERT_EQUAL(mock_event(inst, &ev), OMID_OK);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(m), n + 2);
+    CU_ASSERT_STRING_EQUAL(mock_job(m, n)->name, "event:endpoint.disabled:a1:2026-01-01T00:00:00.000+00:00:w1");
+    CU_ASSERT_STRING_EQUAL(mock_job(m, n)->name, mock_job(m, n + 1)->name);
+    mock_batch_ack(m, mock_batch_count(m) - 2, OMID_OK, NULL);
+    mock_batch_ack(m, mock_batch_count(m) - 1, OMID_OK, NULL);
     ev.json = "{oops";
     ev.json_len = 5;
     CU_ASSERT_EQUAL(mock_event(inst, &ev), OMID_EINVAL);

@@ -61,7 +61,7 @@ typedef bool (*queue_dispatch_fn)(void *arg, struct queue_claim *claim);
 
 /* Opens or creates; a schema version newer than known, a truncated or a corrupt file is reported in err (a
  * corrupt one is set aside as PATH.corrupt-<unix seconds> and a new one begun: *set_aside = true). NULL: err says why.
- */
+ * One that is there opens on a full disk too: then every operation fails, as queue_health() says, until it has room. */
 struct queue *queue_open(const struct queue_config *config, bool *set_aside, char *err, size_t errlen);
 /* Begins to claim due jobs. Leases of a former process are free at once. */
 bool queue_start(struct queue *q, queue_dispatch_fn dispatch, void *arg);

@@ -140,6 +140,7 @@ struct queue {
     uint32_t *retry_ms;
     char *path;
     struct db *db;
+    bool loaded; /* the state in memory is the file's; writer's thread */
     struct db_writer *writer;
     queue_dispatch_fn dispatch;
     void *dispatch_arg;

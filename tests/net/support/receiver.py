@@ -55,7 +55,7 @@ class Receiver:
         return "%s://127.0.0.1:%d%s" % (self.scheme, self.port, path)
 
     def on(self, path, *answers):
-        """The next requests for the path get these; the last one stays."""
+        """The next requests for the path get these; the last one stays. One may be a function of the delivery."""
         self._answers[path] = list(answers)
 
     def at(self, path):
@@ -97,7 +97,7 @@ class Receiver:
             writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         parts = urlsplit(target)
         waiting = self._answers.get(parts.path)
-        if waiting and waiting[0].early:
+        if waiting and not callable(waiting[0]) and waiting[0].early:
             self.deliveries.append(Delivery(time.monotonic(), method, parts.path, parse_qs(parts.query), headers, b""))
             await self._send(writer, self._answer(parts.path), self.deliveries[-1])
             return False
@@ -106,6 +106,8 @@ class Receiver:
                             headers, body)
         self.deliveries.append(delivery)
         answer = self._answer(parts.path)
+        if callable(answer):
+            answer = answer(delivery)
         if answer.hang:
             await reader.read()
             delivery.gone = True
