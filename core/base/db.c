@@ -7,13 +7,22 @@
 #include "base/db_int.h"
 #include "base/magic.h"
 
+static bool is_room(int error)
+{
+    return error == ENOSPC || error == EDQUOT || error == EFBIG;
+}
+
+/* SQLite keeps it for some paths only; else it is what the failing call left, when that is a fault of a disk. */
+static int system_error(sqlite3 *sq)
+{
+    int left = errno, sys = sq ? sqlite3_system_errno(sq) : left;
+    return sys == 0 && (is_room(left) || left == EIO || left == EROFS) ? left : sys;
+}
+
 /* What an administrator can act on, instead of SQLite's "disk I/O error". */
 static const char *reason(sqlite3 *sq, int rc, char *buf, size_t len)
 {
-    /* SQLite keeps it for some paths only; else it is what the failing call left, when that is a fault of a disk. */
-    int left = errno, sys = sq ? sqlite3_system_errno(sq) : left;
-    if (sys == 0 && (left == ENOSPC || left == EDQUOT || left == EFBIG || left == EIO || left == EROFS))
-        sys = left;
+    int sys = system_error(sq);
     switch (rc & 0xff) {
     case SQLITE_FULL:
         return "the disk is full";
@@ -54,6 +63,7 @@ void db_note(struct db *db, int rc, const char *doing)
 {
     char buf[160];
     db->rc = rc;
+    db->full = (rc & 0xff) == SQLITE_FULL || ((rc & 0xff) == SQLITE_IOERR && is_room(system_error(db->sq)));
     snprintf(db->error, sizeof(db->error), "%s: %s: %s (%s)", db->what, doing, reason(db->sq, rc, buf, sizeof(buf)),
              db->path);
 }
@@ -84,6 +94,11 @@ const char *db_path(const struct db *db)
     return db->path;
 }
 
+bool db_is_full(const struct db *db)
+{
+    return db->full;
+}
+
 const char *db_error(const struct db *db)
 {
     return db->error;
@@ -92,6 +107,7 @@ const char *db_error(const struct db *db)
 void db_set_error(struct db *db, const char *text)
 {
     db->rc = SQLITE_ERROR;
+    db->full = false;
     snprintf(db->error, sizeof(db->error), "%s: %s", db->what, text);
 }
 

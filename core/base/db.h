@@ -70,6 +70,8 @@ bool db_probe(struct db *db);
 
 /* Why the last call failed: "queue: disk full (/var/lib/omid/queue.db)". "" before the first failure. */
 const char *db_error(const struct db *db);
+/* Was it for want of room (a full disk, a quota, a limit of the file's size)? */
+bool db_is_full(const struct db *db);
 /* Rows of a transaction that failed for a reason of its own, not the disk's: sets db_error(). */
 void db_set_error(struct db *db, const char *text);
 

@@ -14,7 +14,8 @@ struct db {
     const char *what;
     sqlite3_stmt **stmts;
     size_t n_stmts;
-    int rc; /* extended code of the last failure */
+    int rc;    /* extended code of the last failure */
+    bool full; /* it was for want of room */
     char error[512];
 };
 

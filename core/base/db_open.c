@@ -199,8 +199,15 @@ static enum outcome set_up(struct db *db, const struct db_config *c, char *err, 
     enum outcome out = whose(db, c, err, errlen);
     if (out != OPENED)
         return out;
-    /* auto_vacuum can only be chosen while the file is empty. The log's size is bounded once it was large. */
-    if (!db_exec(db, "PRAGMA auto_vacuum=INCREMENTAL; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
+    /* The log and its index stay when it is closed (the log emptied): on a disk that is full by the next start there
+     * would be no room for the index, without which nothing can be read. */
+    int keep = 1;
+    sqlite3_file_control(db->sq, "main", SQLITE_FCNTL_PERSIST_WAL, &keep);
+    /* auto_vacuum can only be chosen while the file is empty, and saying so once more would write. The log's size is
+     * bounded once it was large. */
+    if (db_int(db, "PRAGMA auto_vacuum", 0) != 2 && !db_exec(db, "PRAGMA auto_vacuum=INCREMENTAL"))
+        return failed(db, err, errlen);
+    if (!db_exec(db, "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;"
                      "PRAGMA foreign_keys=ON; PRAGMA temp_store=MEMORY; PRAGMA cache_size=-16384;"
                      "PRAGMA wal_autocheckpoint=4000; PRAGMA journal_size_limit=67108864"))
         return failed(db, err, errlen);

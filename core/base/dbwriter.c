@@ -39,7 +39,7 @@ struct db_writer {
     /* writer's thread alone */
     uint64_t commit_began_ms, probe_at_ms, failed_at_ms;
     uint64_t cached_ms; /* the last write, or the first look, since its cache was freed; 0: none */
-    bool failing;
+    bool ready, failing;
     bool wrote; /* the last group has changed something */
 };
 
@@ -51,6 +51,7 @@ struct db_writer *db_writer_new(const struct db_writer_config *config)
     w->magic = WRITER_MAGIC;
     w->c = *config;
     w->tail = &w->head;
+    w->ready = config->ready == NULL;
     w->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     if (w->wake < 0) {
         free(w);
@@ -226,6 +227,14 @@ static void finish_op(struct db_writer *w, struct db_op *op, int result)
     op->done(w->c.ctx, op, result);
 }
 
+static void fail_all(struct db_writer *w, struct db_op *ops)
+{
+    for (struct db_op *next; ops != NULL; ops = next) {
+        next = ops->next;
+        finish_op(w, ops, OMID_ERR);
+    }
+}
+
 static void commit_group(struct db_writer *w, struct db_op *ops, size_t n)
 {
     int *results = NULL, one;
@@ -307,7 +316,7 @@ static void wait_for_work(struct db_writer *w)
 {
     struct pollfd fds[2] = {{.fd = w->wake, .events = POLLIN}, {.fd = w->c.extra_fd, .events = POLLIN}};
     uint64_t count;
-    int64_t ms = w->c.next_ms != NULL ? w->c.next_ms(w->c.ctx) : -1;
+    int64_t ms = w->ready && w->c.next_ms != NULL ? w->c.next_ms(w->c.ctx) : -1;
     uint64_t now = clock_mono_ms(), idle_at = idle_at_ms(w);
     if (w->failing)
         ms = sooner(ms, w->probe_at_ms > now ? (int64_t)(w->probe_at_ms - now) : 0);
@@ -330,10 +339,20 @@ static void wait_for_work(struct db_writer *w)
         omid_assert(errno == EAGAIN);
 }
 
+static void check_ready(struct db_writer *w, uint64_t now)
+{
+    if (w->ready || now < w->probe_at_ms)
+        return;
+    w->ready = w->c.ready(w->c.ctx);
+    w->wrote = true;
+    note_outcome(w, w->ready);
+}
+
 static bool turn(struct db_writer *w)
 {
     uint64_t now = clock_mono_ms();
-    struct db_op *own = w->c.prepare != NULL ? w->c.prepare(w->c.ctx) : NULL, *ops = NULL;
+    check_ready(w, now);
+    struct db_op *own = w->ready && w->c.prepare != NULL ? w->c.prepare(w->c.ctx) : NULL, *ops = NULL;
     size_t n = 0;
     pthread_mutex_lock(&w->lock);
     w->asleep = false;
@@ -354,6 +373,10 @@ static bool turn(struct db_writer *w)
     *end = own;
     for (struct db_op *op = own; op != NULL; op = op->next)
         n++;
+    if (ops != NULL && !w->ready) {
+        fail_all(w, ops);
+        return true;
+    }
     if (ops != NULL) {
         w->commit_began_ms = now;
         commit_group(w, ops, n);
@@ -367,7 +390,7 @@ static bool turn(struct db_writer *w)
         db_cache_free(w->c.db);
         w->cached_ms = 0;
     }
-    if (w->failing && now >= w->probe_at_ms) {
+    if (w->ready && w->failing && now >= w->probe_at_ms) {
         w->wrote = true;
         note_outcome(w, db_probe(w->c.db));
     }

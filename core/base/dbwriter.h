@@ -38,6 +38,9 @@ struct db_writer_config {
     void *ctx;
     struct metric *commit_seconds; /* histogram */
     /* All on the writer's thread; may be NULL. */
+    /* Is the file usable? Asked until it says so, as often as a disk that fails is tried; until then nothing else here
+     * is called, and what is posted fails with OMID_ERR. false: db_error() says why. NULL: it is. */
+    bool (*ready)(void *ctx);
     /* A transaction begins: what run() remembered of a former one that did not commit is void. */
     void (*begin)(void *ctx);
     /* Before each turn: operations of its own (linked by next) that are to be committed now; NULL: none. */

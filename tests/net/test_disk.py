@@ -120,3 +120,44 @@ def test_a_disk_that_fails(disk, daemon, receiver):
     daemon.start()
     until(lambda: sender.accepted <= arrived(), 30, lambda: "of %d accepted %s are missing" % (
         len(sender.accepted), sorted(sender.accepted - arrived())))
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+def test_starts_on_a_full_disk(tmp_path, reactors, receiver, end):
+    """It starts, serves what needs no room, refuses what does, and goes on once there is some; nothing is lost."""
+    (tmp_path / "state").mkdir()
+    disk = FullDisk(tmp_path / "state", "16m")
+    d = Daemon(tmp_path, reactors, {"queue": {"retry": ["1s"] * 30}, "plugin webhooks": {
+        "timeout": "20s", "allow_private": ["127.0.0.0/8"], "breaker": {"failures": 1000, "min_attempts": 100000}}})
+    d.prefix = disk.prefix
+    try:
+        disk.breaks()
+        with pytest.raises(AssertionError, match="the disk is full"):
+            d.start()  # there is nothing yet to go on with
+        disk.mends()
+        receiver.on("/e", Answer(hang=True))  # an attempt is under way at the end of the first life
+        d.start()
+        Admin(d).call("POST", "/v1/admin/webhooks", {"uid": UID, "url": receiver.url("/e"), "events": ["disk.test"]}, 201)
+        sender = Sender(d, 100)
+        assert sender.post(1, 1) == [202]
+        until(lambda: receiver.at("/e"), what="an attempt")
+        for turn in range(2):  # once more, now with what the first start on it has left
+            getattr(d, end)()
+            disk.breaks()
+            d.start()
+            assert d.healthz() == 200
+            assert set(sender.post(20)) == {503}
+            assert any(r.startswith("queue: ") and "full" in r for r in reasons(d)), reasons(d)
+            assert Admin(d).call("GET", "/v1/admin/webhooks?limit=5")["webhooks"][0]["url"] == receiver.url("/e")
+            assert d.metric("omid_queue_jobs", state="ready") is not None
+        receiver.on("/e", Answer(200))
+        receiver.deliveries.clear()
+        disk.mends()
+        until(lambda: reasons(d) == [], what="the disk to be well")
+        until(lambda: sorted({x.json["n"] for x in receiver.at("/e")}) == [0], what="what was accepted before")
+        assert sender.post(5) == [202] * 5
+        until(lambda: {x.json["n"] for x in receiver.at("/e")} == sender.accepted, what="the rest")
+        d.stop()
+    finally:
+        d.remove()
+        disk.end()

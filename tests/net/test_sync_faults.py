@@ -19,6 +19,8 @@ from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
 from test_listen import rows
+from test_storage import audio, count, folder, ramp, spool
+from test_storage import wav as samples
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav
 
 LIVE = {"listen": {"conversation_timeout": "60s", "conversation_timeout_floor": "60s", "lifecycle_check": "50ms"}}
@@ -321,6 +323,38 @@ def test_no_room_to_decode(tmp_path, reactors, settings, receiver):
     finally:
         d.remove()
         disk.end()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file system of its own")
+@pytest.mark.parametrize("batch", ["1s", "60s"], ids=["many files", "one file"])
+def test_no_room_for_its_audio(start_daemon, settings, receiver, batch):
+    """The disk takes a part of it at most: that is given back, and all of it is stored, once, when there is room."""
+    sound = b"".join(ramp(1, 16000, 10 * (i % 30)) for i in range(50))
+    receiver.on("/v1/listen", Answer(body=transcript(("Long", 0.0, 20.0, 0), ("talk.", 20.0, 50.0, 0))))
+    d = start_daemon(merge(settings, {"plugin storage": {"append": "100ms", "retry": "1s", "batch": batch},
+                                      "sync": {"attempts": 2}}))
+    until(lambda: folder(d, "").exists(), what="the plugin's folder")
+    small = folder(d, "spool")
+    small.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=512k,mode=700", "tmpfs", str(small)], check=True)
+    try:
+        job = upload(d, [("a.wav", wav(sound), NOON)])
+        retried = lambda: d.metric("omid_sync_recordings_total", outcome="retried")
+        until(lambda: retried() >= 4, what="attempts in vain")
+        assert d.logged("its audio is not stored: No space left")
+        assert rows(d, "SELECT status, stored FROM recording") == [(2, 0)] and len(receiver.at("/v1/listen")) == 1
+        c, = completed(d, 1)
+        subprocess.run(["mount", "-o", "remount,size=16m", str(small)], check=True)
+        until(lambda: rows(d, "SELECT stored FROM recording") == [(1,)] and not spool(d),
+              what=lambda: "all to be stored: %s" % spool(d)[:3])
+        assert samples(audio(d, c["id"])[1]) == sound
+        files = list(folder(d, "audio").glob("*/*/*.wav"))
+        assert sum(f.stat().st_size - 44 for f in files) == len(sound)
+        assert count(d, "batches", outcome="repeated") == 0
+        assert count(d, "spool_bytes", event="added") == count(d, "spool_bytes", event="removed") > len(sound)
+        assert finished(d, job)["files"][0]["error"] is None
+    finally:
+        subprocess.run(["umount", "-l", str(small)])
 
 
 @pytest.mark.parametrize("kind", ["hang", "drip", "refuse"])

@@ -9,6 +9,7 @@
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <time.h>
 
 #include "base/loop.h"
 #include "conf/conf.h"
@@ -19,6 +20,11 @@
 /* Waits for cond to hold; false: the deadline passed. */
 bool rig_until(bool (*cond)(void *arg), void *arg);
 bool rig_reaches(atomic_uint *v, unsigned at_least);
+/* For what a script or a scenario does slowly; conditions are waited for with rig_until(). */
+static inline void pause_ms(unsigned ms)
+{
+    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
+}
 
 /* ------------------------------------------------------------ peers */
 

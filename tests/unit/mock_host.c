@@ -982,6 +982,17 @@ bool mock_exec_run(struct mock *m, bool ran)
     return true;
 }
 
+struct omid_work mock_exec_take(struct mock *m)
+{
+    struct work *w = m->held;
+    must(w != NULL);
+    const struct omid_work out = w->w;
+    m->held = w->next;
+    m->n_held--;
+    free(w);
+    return out;
+}
+
 unsigned mock_exec_peak(const struct mock *m)
 {
     return m->peak;

@@ -49,6 +49,9 @@ void mock_exec_mode(struct mock *m, enum mock_exec mode);
 unsigned mock_exec_waiting(const struct mock *m);
 /* Runs the oldest held one (ran), or ends it without (shutdown). False: there is none. */
 bool mock_exec_run(struct mock *m, bool ran);
+/* The oldest held one, out of the mock's hands: run() is the caller's to call, done() never comes, as with one that the
+ * daemon's stop abandons. There is one. */
+struct omid_work mock_exec_take(struct mock *m);
 /* The most that ran at the same moment, on threads. */
 unsigned mock_exec_peak(const struct mock *m);
 

@@ -2,7 +2,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/magic.h"
@@ -15,11 +14,6 @@
 
 enum { MODE_OK, MODE_FAIL, MODE_OVERLOAD, MODE_HOLD };
 static atomic_uint held, released;
-
-static void pause_ms(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
-}
 
 /* In MODE_HOLD the n-th request is answered once `released` has reached n. */
 static void serve_by_mode(struct peer *p, int fd)

@@ -3,17 +3,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
 #include "base/magic.h"
 #include "base/metrics.h"
 #include "lane_rig.h"
 #include "unit.h"
-
-static void pause_ms(unsigned ms)
-{
-    nanosleep(&(struct timespec){.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000}, NULL);
-}
 
 /* ------------------------------------------------------------ verdicts */
 

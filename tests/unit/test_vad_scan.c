@@ -1,6 +1,8 @@
 /* Recordings searched for speech by the plugin vad: the hosted engine's request and answers, the local engine behind
  * it, and POST /v1/vad. */
+#include <dlfcn.h>
 #include <math.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +12,7 @@
 #include "mock_host.h"
 #include "plugins/kit/multipart.h"
 #include "plugins/vad/vad.h"
+#include "plugins/vad/webrtc.h"
 #include "unit.h"
 
 extern const struct omid_plugin omid_plugin;
@@ -251,6 +254,67 @@ static void test_stop(void)
         CU_ASSERT_TRUE(a.answers == 1 && a.result == OMID_ECLOSED);
         mock_free(&m);
     }
+}
+
+/* The detector, held within a frame when `held` says so. */
+static struct {
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    bool held, entered;
+} gate = {.lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER};
+
+int WebRtcVad_Process(VadInst *vad, int rate, const int16_t *frame, size_t samples)
+{
+    static int (*real)(VadInst *, int, const int16_t *, size_t);
+    pthread_mutex_lock(&gate.lock);
+    if (real == NULL)
+        *(void **)&real = dlsym(RTLD_NEXT, "WebRtcVad_Process");
+    gate.entered = true;
+    pthread_cond_broadcast(&gate.changed);
+    while (gate.held)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+    return real(vad, rate, frame, samples);
+}
+
+static void gate_set(bool held)
+{
+    pthread_mutex_lock(&gate.lock);
+    gate.held = held;
+    gate.entered = false;
+    pthread_cond_broadcast(&gate.changed);
+    pthread_mutex_unlock(&gate.lock);
+}
+
+static void *run_taken(void *arg)
+{
+    const struct omid_work *w = arg;
+    w->run(w->arg);
+    return NULL;
+}
+
+/* A scan that does not end before the daemon does: told at the stop, and the thread, which goes on for as long as it
+ * likes, frees what it works on and touches nothing of the plugin's. */
+static void test_abandoned(void)
+{
+    pthread_t thread;
+    begin(NULL);
+    CU_ASSERT_EQUAL(scan(&a, NULL), OMID_OK);
+    CU_ASSERT_TRUE(mock_exec_run(m, true)); /* prepared */
+    struct omid_work taken = mock_exec_take(m);
+    CU_ASSERT_STRING_EQUAL(taken.label, "scan");
+    gate_set(true);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, run_taken, &taken), 0);
+    pthread_mutex_lock(&gate.lock);
+    while (!gate.entered)
+        pthread_cond_wait(&gate.changed, &gate.lock);
+    pthread_mutex_unlock(&gate.lock);
+    mock_stop(inst);
+    CU_ASSERT_TRUE(a.answers == 1 && a.result == OMID_ECLOSED);
+    mock_free(&m);
+    gate_set(false);
+    pthread_join(thread, NULL);
+    CU_ASSERT_EQUAL(a.answers, 1);
 }
 
 static void test_bounds(void)
@@ -506,6 +570,7 @@ int main(void)
                                   {"from hosted to local", test_fallback},
                                   {"intervals are mended", test_mend},
                                   {"stopped at every stage", test_stop},
+                                  {"abandoned at the stop", test_abandoned},
                                   {"bounds", test_bounds},
                                   {"POST /v1/vad", test_route},
                                   {"POST /v1/vad, hosted", test_route_hosted},

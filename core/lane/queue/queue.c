@@ -46,7 +46,7 @@ static void txn_begin(void *ctx)
     q->txn_next_id = q->next_id;
     q->txn_reserved_id = q->reserved_id;
     q->txn++;
-    q->txn_jobs = q->txn_dead = 0;
+    q->txn_jobs = q->txn_bytes = q->txn_dead = q->txn_dead_bytes = 0;
     q->txn_shift = q->shift;
 }
 
@@ -150,6 +150,17 @@ static bool parts_new(struct queue *q, const struct queue_config *config)
     return true;
 }
 
+/* On a full disk what a former process had in hand can't be settled: there is nothing to begin with until it can. */
+static bool ready(void *ctx)
+{
+    struct queue *q = ctx;
+    if (!q->loaded) {
+        queue_sweeps_free(q); /* of an attempt that got so far */
+        q->loaded = queue_load(q);
+    }
+    return q->loaded;
+}
+
 static bool writer_new(struct queue *q)
 {
     struct db_writer_config wc = {
@@ -162,6 +173,7 @@ static bool writer_new(struct queue *q)
         .commit_seconds = metric_get(METRIC_HISTOGRAM, "omid_queue_commit_seconds",
                                      "Time of one transaction of the durable queue, from begin to on disk.", NULL, 0,
                                      commit_bounds, ARRAY_LEN(commit_bounds)),
+        .ready = ready,
         .begin = txn_begin,
         .prepare = prepare,
         .next_ms = next_ms,
@@ -201,9 +213,11 @@ struct queue *queue_open(const struct queue_config *config, bool *set_aside, cha
                            .statements = queue_statements,
                            .n_statements = QS_STATEMENTS};
     q->db = db_open(&dc, set_aside, err, errlen);
-    if (q->db != NULL && !queue_load(q)) {
+    q->loaded = q->db != NULL && queue_load(q);
+    if (q->db != NULL && !q->loaded) {
         snprintf(err, errlen, "%s", db_error(q->db));
-        db_close(&q->db);
+        if (!db_is_full(q->db))
+            db_close(&q->db);
     }
     if (q->db == NULL) {
         queue_free(&q);
@@ -217,6 +231,8 @@ struct queue *queue_open(const struct queue_config *config, bool *set_aside, cha
     /* Ids of the file set aside are known outside; new ones must differ. */
     if (*set_aside)
         q->next_id = q->reserved_id = queue_wall(q) * 1000;
+    if (!q->loaded)
+        log_warning("queue", "nothing is taken or delivered until the disk has room", LS("reason", err));
     metrics_collector_add(queue_metrics_collect, q);
     q->collecting = true;
     return q;

@@ -33,8 +33,11 @@ struct queue_config {
     uint32_t commit_ms, lease_ms;
     unsigned in_flight, in_flight_per_target;
     uint64_t max_jobs;
-    /* Of what the others leave of max_jobs a target holds at most this share; 0 or 1: no bound. So that one, or several
-     * together, that can't be delivered to never fill it. */
+    /* Payload of what waits or is under way; 0: no bound. As much again is kept of dead letters. One call that is
+     * larger than half of it is taken while at most half is held. */
+    uint64_t max_bytes;
+    /* Of what the others leave of max_jobs, and of max_bytes, a target holds at most this share; 0 or 1: no bound. So
+     * that one, or several together, that can't be delivered to never fill it. */
     double max_share;
     const uint32_t *retry_ms; /* delays between attempts; after the last: dead */
     size_t n_retry;
@@ -61,7 +64,7 @@ typedef bool (*queue_dispatch_fn)(void *arg, struct queue_claim *claim);
 
 /* Opens or creates; a schema version newer than known, a truncated or a corrupt file is reported in err (a
  * corrupt one is set aside as PATH.corrupt-<unix seconds> and a new one begun: *set_aside = true). NULL: err says why.
- */
+ * One that is there opens on a full disk too: then every operation fails, as queue_health() says, until it has room. */
 struct queue *queue_open(const struct queue_config *config, bool *set_aside, char *err, size_t errlen);
 /* Begins to claim due jobs. Leases of a former process are free at once. */
 bool queue_start(struct queue *q, queue_dispatch_fn dispatch, void *arg);
