@@ -163,7 +163,7 @@ void loop_post_turn(struct loop *l, struct loop *from, struct loop_msg *msg)
 /* ---------------------------------------------------------------------- gathering */
 
 #define GATHER_STREAM_US 10
-#define GATHER_MAX_US 1500
+#define GATHER_MAX_US 2500
 
 unsigned loop_gather_us(size_t streams)
 {

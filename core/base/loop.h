@@ -54,7 +54,7 @@ void loop_free(struct loop **l);
 
 /* A turn for each message costs more than the message does: two changes of thread and half a dozen system calls. So a
  * thread that serves many streams begins a turn at the earliest this long after the one before, in µs, and takes what
- * has come meanwhile together: 10 µs for each stream, at most 1.5 ms. One that was idle for longer wakes at once. */
+ * has come meanwhile together: 10 µs for each stream, at most 2.5 ms. One that was idle for longer wakes at once. */
 unsigned loop_gather_us(size_t streams);
 /* Loop thread. The loop serves so many streams from now on. It waits for half as long again, and no longer than until
  * an outbox is flushed to it: what has gathered once does not wait twice, and is what it wakes for. */

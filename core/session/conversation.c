@@ -35,11 +35,11 @@ static void timer_arm(struct conversation *c, ev_timer *t, uint32_t ms)
     }
 }
 
-/* A little early, at moments that all conversations share, 20 in each interval: what they write then shares a commit,
+/* A little early, at moments that all conversations share, 8 in each interval: what they write then shares a commit,
  * and so a sync of the disk. */
 static void store_flush_arm(struct conversation *c)
 {
-    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 20;
+    uint32_t flush = c->ss->env.conf->store.flush_ms, step = flush / 8;
     timer_arm(c, &c->store_flush, step > 0 ? flush - (uint32_t)(loop_now_ms(c->ss->env.loop) % step) : flush);
 }
 
@@ -334,6 +334,7 @@ static void conversation_store_put(struct conversation *c)
                                             .speaker = speaker[n],
                                             .person_id = s->person_id,
                                             .stt_provider = s->provider,
+                                            .session = s->session[0] ? s->session : NULL,
                                             .speaker_id = s->speaker_id,
                                             .is_user = s->is_user,
                                             .start = s->start,
@@ -411,6 +412,7 @@ static bool segments_load(struct conversation *c, const struct store_conversatio
         }
         snprintf(s->id, sizeof s->id, "%s", in->id);
         s->person_id = in->person_id ? strdup(in->person_id) : NULL;
+        snprintf(s->session, sizeof s->session, "%s", in->session ? in->session : "");
         s->unseen = 0;
         conversation_charge(c, s);
     }

@@ -303,8 +303,12 @@ static void attempt_read(struct attempt *t, const struct store_sample *a)
         from += (to - from - max) / 2;
         to = from + max;
     }
-    const struct omid_audio_range range = {
-        .size = sizeof range, .uid = a->uid, .conversation_id = a->conversation_id, .from_ms = from, .to_ms = to};
+    const struct omid_audio_range range = {.size = sizeof range,
+                                           .uid = a->uid,
+                                           .conversation_id = a->conversation_id,
+                                           .from_ms = from,
+                                           .to_ms = to,
+                                           .session_id = a->session[0] ? a->session : NULL};
     const struct host_question q = {.kind = HOST_ASK_AUDIO_READ, .range = &range};
     int rc = host_ask(ss->env.host, ss->env.reactor, &q, READ_TIMEOUT_MS, on_read, t, &t->ask);
     if (rc == OMID_ENOTSUP)

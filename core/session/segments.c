@@ -310,6 +310,8 @@ static enum combined combine(struct segment *a, struct segment *b)
         a->end = b->end;
     if (a->heard_by != b->heard_by)
         a->heard_by = 0;
+    if (strcmp(a->session, b->session) != 0)
+        a->session[0] = 0;
     /* The speaker was named between the two: a's words are the same person's. */
     if (!a->person_id && !a->is_user) {
         a->person_id = b->person_id;

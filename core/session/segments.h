@@ -27,6 +27,7 @@ struct segment {
     double start, end; /* seconds from the conversation's start */
     char provider[32];
     uint64_t heard_by; /* number of the session whose audio it is of; 0: of several, or of one before a restart */
+    char session[37];  /* and its id; "": of several, or not known */
     unsigned unseen;   /* enum segment_seen */
 };
 

@@ -264,8 +264,10 @@ void session_conversation_request(struct session *s)
 
 void session_take_segments(struct session *s, struct segment_list *batch)
 {
-    for (size_t i = 0; i < batch->n; i++)
+    for (size_t i = 0; i < batch->n; i++) {
         batch->item[i]->heard_by = s->number;
+        memcpy(batch->item[i]->session, s->id, sizeof s->id);
+    }
     speakers_segments(s, batch);
     if (s->conversation)
         conversation_add(s->conversation, s, batch);

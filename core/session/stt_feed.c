@@ -84,6 +84,7 @@ struct stt_feed {
     uint64_t final_pos;     /* position up to which results are final */
     uint64_t stream_base;   /* position of the stream's second 0 */
     bool catching_up;       /* audio has waited for this stream: it goes at the catch-up rate */
+    uint64_t due;           /* position up to which the stream is owed audio that makes no whole chunk, too */
     bool refused;           /* stt_feed_audio() said no: room() is owed */
 
     ev_timer timer; /* WAITING: open again; LIVE: the catch-up's next piece */
@@ -451,6 +452,9 @@ static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
 {
     if (allowed < least)
         return true;
+    /* What is refused now is tried again as it is, however little of it is left. */
+    if (f->sent + allowed > f->due)
+        f->due = f->sent + allowed;
     while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
         size_t n;
         const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
@@ -493,7 +497,7 @@ static void feed_pump(struct stt_feed *f)
             feed_finalize(f);
     }
     if (open && !f->reopen)
-        feed_send(f, allowed, !later && (f->closing || feed_quiet(f)) ? 1 : chunk);
+        feed_send(f, allowed, !later && (f->closing || feed_quiet(f) || f->sent < f->due) ? 1 : chunk);
     if (f->reopen)
         return;
     feed_trim(f);
@@ -599,6 +603,8 @@ void session_stt_ready(struct omid_stt *stt)
     feed_set_state(f, FEED_LIVE);
     f->live_since_ms = clock_mono_ms();
     f->catching_up = f->ring.end > f->sent;
+    /* A former stream had it already: its end is not to wait for a client that may say no more. */
+    f->due = f->ring.end;
     f->events->ready(f->arg, stt_feed_provider(f));
     feed_soon(f); /* pump, out of the provider's callback */
 }
@@ -640,8 +646,11 @@ void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *resu
         }
         f->events->segments(f->arg, stt_feed_provider(f), moved, n);
     }
-    if ((uint64_t)known > f->final_pos) {
-        f->final_pos = (uint64_t)known;
+    /* The nearest sample: 1.001 s at 16 kHz come out a little below the 16016th, and the next stream would begin with
+     * one that is final. */
+    uint64_t pos = (uint64_t)(known + 0.5);
+    if (pos > f->final_pos) {
+        f->final_pos = pos;
         f->losses = 0;
     }
     feed_trim(f);

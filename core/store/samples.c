@@ -31,6 +31,7 @@ static bool segment_find(struct db *db, sqlite3_stmt *st, struct store_sample *a
         a->heard = true;
         a->start = sqlite3_column_double(st, 0);
         a->end = sqlite3_column_double(st, 1);
+        snprintf(a->session, sizeof(a->session), "%s", db_col_str(st, 2) != NULL ? db_col_str(st, 2) : "");
         sqlite3_reset(st);
     }
     return r >= 0;

@@ -158,7 +158,10 @@ static const char v12[] =
     " END;"
     "ALTER TABLE conversation ADD COLUMN revision INTEGER NOT NULL DEFAULT 0;";
 
-const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12};
+/* Version 13: whose audio a segment was heard in; NULL: of several sessions, or not known. */
+static const char v13[] = "ALTER TABLE segment ADD COLUMN session TEXT;";
+
+const char *const store_migrations[] = {v1, v2, v3, v4, v5, v6, v7, v8, v9, v10, v11, v12, v13};
 const size_t store_n_migrations = ARRAY_LEN(store_migrations);
 
 #define CONV_COLUMNS                                                                                          \
@@ -245,12 +248,14 @@ const char *const store_statements[SS_STATEMENTS] = {
     [SS_HEARD_OF] = "SELECT text, speaker_id, stt_provider, start, \"end\" FROM heard WHERE recording = ?1 ORDER BY n",
     [SS_SEG_PUT] =
         "INSERT INTO segment(conversation, id, text, speaker, speaker_id, is_user, person_id, stt_provider, start,"
-        " \"end\") VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10) ON CONFLICT(conversation, id) DO UPDATE SET"
+        " \"end\", session) VALUES(?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11) ON CONFLICT(conversation, id) DO "
+        "UPDATE SET"
         " text = excluded.text, speaker = excluded.speaker, speaker_id = excluded.speaker_id,"
         " is_user = excluded.is_user, person_id = excluded.person_id, stt_provider = excluded.stt_provider,"
-        " start = excluded.start, \"end\" = excluded.\"end\"",
+        " start = excluded.start, \"end\" = excluded.\"end\", session = excluded.session",
     [SS_SEG_DELETE] = "DELETE FROM segment WHERE conversation = ?1 AND id = ?2",
-    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name"
+    [SS_SEG_OF] = "SELECT g.id, text, speaker, speaker_id, is_user, person_id, stt_provider, start, \"end\", p.name,"
+                  " session"
                   " FROM segment AS g JOIN conversation AS c ON c.n = g.conversation LEFT JOIN person AS p"
                   " ON p.uid = c.uid AND p.id = g.person_id WHERE g.conversation = ?1 ORDER BY start, g.n",
     [SS_PHOTO_PUT] =
@@ -384,9 +389,10 @@ const char *const store_statements[SS_STATEMENTS] = {
         " (SELECT ifnull(person_id, 'user') FROM speaker AS k WHERE k.conversation = a.conversation AND k.speaker_id ="
         " a.speaker_id) FROM speaker_sample AS a JOIN conversation AS c ON c.n = a.conversation WHERE a.status = 0 AND"
         " a.created <= ?1 AND a.due <= ?2 AND a.attempts <= ?3 ORDER BY a.due, a.n LIMIT ?4",
-    [SS_SAMPLE_SEGMENT] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
-                          " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
-    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\" FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
+    [SS_SAMPLE_SEGMENT] =
+        "SELECT start, \"end\", session FROM segment WHERE conversation = ?1 AND id IN (SELECT value FROM"
+        " json_each(?2)) ORDER BY \"end\" - start DESC LIMIT 1",
+    [SS_SAMPLE_SPEAKER] = "SELECT start, \"end\", session FROM segment WHERE conversation = ?1 AND speaker_id = ?2"
                           " ORDER BY \"end\" - start DESC LIMIT 1",
     [SS_SAMPLE_TAKEN] = "UPDATE speaker_sample SET status = 1, error = NULL WHERE id = ?1 AND status = 0"
                         " RETURNING uid, person_id",

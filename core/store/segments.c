@@ -15,6 +15,7 @@ static void segment_free(struct store_segment *g)
     free((char *)g->person_id);
     free((char *)g->person_name);
     free((char *)g->stt_provider);
+    free((char *)g->session);
 }
 
 void store_conversation_free(struct store_conversation **cp)
@@ -50,6 +51,7 @@ static bool segment_read(sqlite3_stmt *st, struct store_segment *g)
         .start = sqlite3_column_double(st, 7),
         .end = sqlite3_column_double(st, 8),
         .person_name = db_col_dup(st, 9),
+        .session = db_col_dup(st, 10),
     };
     return g->id != NULL && g->text != NULL && g->speaker != NULL;
 }
@@ -106,6 +108,7 @@ bool store_segment_put(struct store *s, int64_t row, const struct store_segment 
     db_bind_str(st, 8, g->stt_provider);
     sqlite3_bind_double(st, 9, g->start);
     sqlite3_bind_double(st, 10, g->end);
+    db_bind_str(st, 11, g->session);
     return db_run(s->db, st);
 }
 
@@ -183,7 +186,8 @@ static const char *put_text(char **at, const char *s)
 static bool segment_ok(const struct store_segment *g)
 {
     return g->id != NULL && g->text != NULL && g->speaker != NULL && store_text_ok(g->id) && store_text_ok(g->text) &&
-           store_text_ok(g->speaker) && store_text_ok(g->person_id) && store_text_ok(g->stt_provider);
+           store_text_ok(g->speaker) && store_text_ok(g->person_id) && store_text_ok(g->stt_provider) &&
+           store_text_ok(g->session);
 }
 
 static bool photo_ok(const struct store_photo *p)
@@ -206,7 +210,8 @@ static size_t update_size(const struct store_update *u)
         const struct store_segment *g = &u->segment[i];
         if (!segment_ok(g))
             return 0;
-        len += len_of(g->id) + len_of(g->text) + len_of(g->speaker) + len_of(g->person_id) + len_of(g->stt_provider);
+        len += len_of(g->id) + len_of(g->text) + len_of(g->speaker) + len_of(g->person_id) + len_of(g->stt_provider) +
+               len_of(g->session);
     }
     for (size_t i = 0; i < u->n_deleted; i++) {
         if (u->deleted[i] == NULL || !store_text_ok(u->deleted[i]))
@@ -282,6 +287,7 @@ int store_segments_put(struct store *s, const struct store_update *u, struct loo
         p->segment[i].speaker = put_text(&at, g->speaker);
         p->segment[i].person_id = put_text(&at, g->person_id);
         p->segment[i].stt_provider = put_text(&at, g->stt_provider);
+        p->segment[i].session = put_text(&at, g->session);
     }
     for (size_t i = 0; i < u->n_deleted; i++)
         p->deleted[i] = put_text(&at, u->deleted[i]);

@@ -36,6 +36,7 @@ const char *store_status_name(enum store_status st); /* "in_progress", ... */
 struct store_segment {
     const char *id, *text, *speaker, *person_id, *stt_provider; /* person_id may be NULL */
     const char *person_name;                                    /* read alone: as the user calls them now; or NULL */
+    const char *session;                                        /* whose audio it was heard in; NULL: not known */
     int speaker_id;
     bool is_user;
     double start, end;

@@ -292,6 +292,7 @@ int store_transcript_merge(struct store *s, const struct store_transcript *t, st
         g->speaker = keep(&at, g->speaker);
         g->person_id = keep(&at, g->person_id);
         g->stt_provider = keep(&at, g->stt_provider);
+        g->session = NULL; /* a recording is of none */
     }
     m->t.segment = m->segment;
     return store_call_post(s, &m->call, loop, arg, sizeof(*m) + len);

@@ -80,6 +80,7 @@ struct store_sample {
     bool superseded;    /* this speaker was named otherwise since */
     bool heard;         /* there is a segment: the longest of the sample's, or else of the speaker's */
     double start, end;  /* its seconds of the conversation */
+    char session[65];   /* whose audio it was heard in; "": not known */
     int64_t started_ms; /* the conversation's zero, Unix ms */
 };
 struct store_samples_query {

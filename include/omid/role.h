@@ -173,6 +173,7 @@ struct omid_audio_range {
     uint32_t size;
     const char *uid, *conversation_id;
     int64_t from_ms, to_ms; /* Unix ms */
+    const char *session_id; /* the audio of this session alone, where sessions are told apart; NULL: all, mixed */
 };
 /* The role `audio_store`: recordings of conversations. */
 struct omid_audio_store_role {

@@ -1,6 +1,6 @@
 /*
  * What is stored of a conversation: <data_dir>/index/UID/CONV, a line for each batch. A line that a crash has cut is
- * not one, and what it stood for is stored again.
+ * not one, and what it stood for is stored again. The line of a session's audio has one word more, and is version 2.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -24,12 +24,17 @@ void index_path(const struct shared *sh, char out[PATH_SIZE], const char *uid, c
 static bool line_parse(char *line, struct piece *p)
 {
     unsigned rate, crc;
-    int at = 0;
+    int at = 0, session = 0;
+    char version;
     *p = (struct piece){0};
-    if (sscanf(line, "1 %" SCNd64 " %u %" SCNu64 " %x %" SCNu64 " %c %n", &p->start_ms, &rate, &p->samples, &crc,
-               &p->bytes, &p->where, &at) != 6 ||
-        at == 0 || line[at] == '\0' || rate < 8000 || rate > 48000 || p->samples == 0 ||
-        (p->where != 'd' && p->where != 'b'))
+    if (sscanf(line, "%c %" SCNd64 " %u %" SCNu64 " %x %" SCNu64 " %c %n", &version, &p->start_ms, &rate, &p->samples,
+               &crc, &p->bytes, &p->where, &at) != 7 ||
+        at == 0 || (version != '1' && version != '2'))
+        return false;
+    if (version == '2' && (sscanf(line + at, "%64s %n", p->session, &session) != 1 || !conv_ok(p->session)))
+        return false;
+    at += session;
+    if (line[at] == '\0' || rate < 8000 || rate > 48000 || p->samples == 0 || (p->where != 'd' && p->where != 'b'))
         return false;
     p->rate = rate;
     p->crc = crc;
@@ -107,8 +112,10 @@ static int index_lock(const struct shared *sh)
 
 static int line_print(char *out, size_t size, const struct piece *p)
 {
-    return snprintf(out, size, "1 %" PRId64 " %u %" PRIu64 " %08x %" PRIu64 " %c %s\n", p->start_ms, (unsigned)p->rate,
-                    p->samples, (unsigned)p->crc, p->bytes, p->where, p->name);
+    bool none = p->session[0] == '\0';
+    return snprintf(out, size, "%c %" PRId64 " %u %" PRIu64 " %08x %" PRIu64 " %c %s%s%s\n", none ? '1' : '2',
+                    p->start_ms, (unsigned)p->rate, p->samples, (unsigned)p->crc, p->bytes, p->where, p->session,
+                    none ? "" : " ", p->name);
 }
 
 bool index_add(const struct shared *sh, const char *uid, const char *conv, const struct piece *p)

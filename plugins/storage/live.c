@@ -17,6 +17,7 @@
 
 struct batch {
     char uid[UID_NAME_MAX], conv[CONV_MAX + 1], name[NAME_SIZE]; /* conv "": not known yet, stays in memory */
+    char session[CONV_MAX + 1];
     int64_t start_ms;
     uint32_t rate;
     uint64_t samples; /* taken */
@@ -117,6 +118,8 @@ static struct batch *batch_new(const struct omid_event *ev)
         return NULL;
     }
     snprintf(b->conv, sizeof(b->conv), "%s", ev->conversation_id);
+    if (conv_ok(ev->session_id))
+        snprintf(b->session, sizeof(b->session), "%s", ev->session_id);
     b->start_ms = ev->time_ms;
     b->rate = ev->sample_rate;
     b->fd = -1;
@@ -132,7 +135,7 @@ static bool begin_file(const struct shared *sh, struct batch *b)
     b->fd = open_made(path, O_WRONLY | O_CREAT | O_EXCL);
     if (b->fd < 0)
         return false;
-    int n = spool_header(head, b->start_ms, b->rate, b->uid, b->conv);
+    int n = spool_header(head, b->start_ms, b->rate, b->uid, b->conv, b->session);
     if (flock(b->fd, LOCK_EX | LOCK_NB) == 0 && write_whole(b->fd, head, (size_t)n)) {
         b->len = n;
         return true;

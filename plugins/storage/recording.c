@@ -22,7 +22,8 @@ static bool add(struct recording *rec, const struct piece *p)
 static bool is_stored(const struct recording *rec, size_t stored, const struct piece *p)
 {
     for (size_t i = 0; i < stored; i++) {
-        if (rec->piece[i].start_ms == p->start_ms && rec->piece[i].samples == p->samples)
+        if (rec->piece[i].start_ms == p->start_ms && rec->piece[i].samples == p->samples &&
+            strcmp(rec->piece[i].session, p->session) == 0)
             return true;
     }
     return false;
@@ -44,6 +45,7 @@ static bool spool_piece(const char *path, const struct recording *rec, struct pi
                         .samples = ((uint64_t)st.st_size - s.header) / 2,
                         .bytes = (uint64_t)st.st_size,
                         .where = 's'};
+    memcpy(p->session, s.session, sizeof(p->session));
     return true;
 }
 
@@ -114,6 +116,22 @@ static void lay_out(struct recording *rec)
     snprintf(rec->etag, sizeof(rec->etag), "%016" PRIx64 "-%zx", sum, rec->n);
 }
 
+/* What another session has heard is left out, and, unless there is nothing of this one, what nobody knows of. */
+static void keep_session(struct recording *rec)
+{
+    bool any = false;
+    size_t kept = 0;
+    for (size_t i = 0; i < rec->n; i++)
+        any = any || strcmp(rec->piece[i].session, rec->session) == 0;
+    for (size_t i = 0; i < rec->n; i++) {
+        if (strcmp(rec->piece[i].session, any ? rec->session : "") == 0)
+            rec->piece[kept++] = rec->piece[i];
+        else
+            free(rec->piece[i].name);
+    }
+    rec->n = kept;
+}
+
 bool recording_load(const struct shared *sh, struct recording *rec)
 {
     rec->bytes = rec->samples = 0;
@@ -121,6 +139,8 @@ bool recording_load(const struct shared *sh, struct recording *rec)
         return true; /* what is left of it is on its way out */
     if (!index_load(sh, rec->uid, rec->conv, &rec->piece, &rec->n) || !spool_load(sh, rec))
         return false;
+    if (rec->session[0] != '\0')
+        keep_session(rec);
     if (rec->n == 0)
         return true;
     qsort(rec->piece, rec->n, sizeof(*rec->piece), by_start);

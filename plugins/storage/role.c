@@ -42,7 +42,7 @@ static bool write_file(struct shared *sh, struct writing *w, unsigned i)
     name_of(w, i, name, &start_ms);
     spool_path(sh, path, name);
     size_t from = (size_t)i * w->per_file, n = w->samples - from < w->per_file ? w->samples - from : w->per_file;
-    int len = spool_header(head, start_ms, w->rate, w->uid, w->conv);
+    int len = spool_header(head, start_ms, w->rate, w->uid, w->conv, "");
     size_t size = (size_t)len + n * sizeof(*w->pcm);
     char *data = malloc(size);
     if (data == NULL)
@@ -263,6 +263,8 @@ static int role_read(void *state, const struct omid_audio_range *range, struct o
         return OMID_EINVAL;
     }
     snprintf(r->rec.conv, sizeof(r->rec.conv), "%s", range->conversation_id);
+    if (conv_ok(range->session_id))
+        snprintf(r->rec.session, sizeof(r->rec.session), "%s", range->session_id);
     r->in = in;
     r->ask = ask;
     r->from_ms = range->from_ms;

@@ -1,6 +1,7 @@
 /*
  * The spool: <data_dir>/spool. CONV.START.SERIAL.run while it grows, locked by who writes it; .pcm when it is whole and
- * a job will take it, or has. A line, then samples, s16le.
+ * a job will take it, or has. A line, then samples, s16le. The line of a session's audio has one word more, and is
+ * version 2.
  */
 #include <dirent.h>
 #include <errno.h>
@@ -13,9 +14,12 @@
 
 #include "storage.h"
 
-int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const char *uid, const char *conv)
+int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const char *uid, const char *conv,
+                 const char *session)
 {
-    return snprintf(out, HEADER_MAX, "omid-spool 1 %" PRId64 " %u %s %s\n", start_ms, (unsigned)rate, uid, conv);
+    bool none = session[0] == '\0';
+    return snprintf(out, HEADER_MAX, "omid-spool %c %" PRId64 " %u %s %s%s%s\n", none ? '1' : '2', start_ms,
+                    (unsigned)rate, uid, conv, none ? "" : " ", session);
 }
 
 bool spool_parse(struct spooled *s, const char *data, size_t len)
@@ -23,13 +27,16 @@ bool spool_parse(struct spooled *s, const char *data, size_t len)
     char line[HEADER_MAX];
     const char *end = memchr(data, '\n', len < HEADER_MAX ? len : HEADER_MAX);
     int used = 0;
+    char version;
     if (end == NULL)
         return false;
     s->header = (size_t)(end - data) + 1;
     memcpy(line, data, s->header - 1);
     line[s->header - 1] = '\0';
-    return sscanf(line, "omid-spool 1 %" SCNd64 " %" SCNu32 " %255s %64s%n", &s->start_ms, &s->rate, s->uid, s->conv,
-                  &used) == 4 &&
+    s->session[0] = '\0';
+    int words = sscanf(line, "omid-spool %c %" SCNd64 " %" SCNu32 " %255s %64s%n %64s%n", &version, &s->start_ms,
+                       &s->rate, s->uid, s->conv, &used, s->session, &used);
+    return ((version == '1' && words == 5) || (version == '2' && words == 6 && conv_ok(s->session))) &&
            (size_t)used == s->header - 1 && s->rate >= 8000 && s->rate <= 48000 && conv_ok(s->conv) &&
            strchr(s->uid, '/') == NULL && s->uid[0] != '.';
 }

@@ -18,7 +18,7 @@
 #include <sys/types.h>
 
 #define UID_NAME_MAX 256   /* bytes of a uid as a name */
-#define CONV_MAX 64        /* characters of a conversation's id */
+#define CONV_MAX 64        /* characters of a conversation's id, or of a session's */
 #define NAME_SIZE 192      /* of a spool file's name */
 #define PATH_SIZE 4608     /* of a path */
 #define KEY_SIZE 1024      /* of an object's key */
@@ -107,10 +107,11 @@ struct piece {
     int64_t start_ms;
     uint32_t rate, crc;
     uint64_t samples;
-    uint64_t bytes; /* of the file */
-    char where;     /* 'd' directory, 'b' bucket, 's' spool */
-    char *name;     /* path, key, or path */
-    uint64_t at;    /* its place in a recording, in samples at RATE; recording_load() */
+    uint64_t bytes;             /* of the file */
+    char where;                 /* 'd' directory, 'b' bucket, 's' spool */
+    char session[CONV_MAX + 1]; /* whose audio it is; "": of none, as recordings made elsewhere, or not known */
+    char *name;                 /* path, key, or path */
+    uint64_t at;                /* its place in a recording, in samples at RATE; recording_load() */
 };
 
 /* ---- config.c ---- */
@@ -126,7 +127,7 @@ static inline void count_add(struct shared *sh, enum count c, uint64_t n)
 }
 
 /* ---- names.c: any thread ---- */
-bool conv_ok(const char *id);
+bool conv_ok(const char *id); /* also of a session */
 /* false: there is none, or it is not usable. */
 bool uid_name(char out[UID_NAME_MAX], const char *uid);
 uint32_t crc32_add(uint32_t crc, const void *data, size_t len);
@@ -146,10 +147,12 @@ bool replace_file(const char *path, const void *data, size_t len);
 struct spooled { /* what the first line says */
     int64_t start_ms;
     uint32_t rate;
-    char uid[UID_NAME_MAX], conv[CONV_MAX + 1];
+    char uid[UID_NAME_MAX], conv[CONV_MAX + 1], session[CONV_MAX + 1];
     size_t header; /* its length */
 };
-int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const char *uid, const char *conv);
+/* session: "" of none. */
+int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const char *uid, const char *conv,
+                 const char *session);
 bool spool_parse(struct spooled *s, const char *data, size_t len);
 void spool_path(const struct shared *sh, char out[PATH_SIZE], const char *name);
 /* Executor. Begins again with what a former process left: names of files to be enqueued, NULL-terminated. */
@@ -237,6 +240,7 @@ uint32_t job_wait_s(struct instance *in, int64_t created_ms, uint32_t at_least_s
 /* ---- recording.c ---- */
 struct recording {
     char uid[UID_NAME_MAX], conv[CONV_MAX + 1]; /* the caller's to set */
+    char session[CONV_MAX + 1];                 /* so: its audio alone; "": all of it */
     size_t n;
     bool all_ogg; /* stored as such, all of it */
     uint64_t bytes;

@@ -178,6 +178,7 @@ static void prepare_run(struct shared *sh, void *arg)
         memcpy(pcm, data + u->s.header, bytes);
     free(data);
     u->piece = (struct piece){.start_ms = u->s.start_ms, .rate = u->s.rate, .samples = bytes / 2};
+    memcpy(u->piece.session, u->s.session, sizeof(u->piece.session));
     bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
     if (pcm == NULL) {
         snprintf(u->error, sizeof(u->error), "no memory");

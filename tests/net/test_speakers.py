@@ -632,6 +632,37 @@ def test_sample_from_stored_audio(start_daemon, embedder, talker):
         assert t.suggested(number + 1)["person_name"] == ("Ben", "Cid")[number]
 
 
+def test_sample_from_stored_audio_is_of_the_session_that_heard_it(start_daemon, embedder, talker):
+    """Two sessions of one user speak at the same time into one conversation, and the daemon has crashed meanwhile: once
+    while their audio is spooled, once more when it is stored."""
+    settings = with_speakers(embedder, {"sample_age": "1h", "sample_attempts": 100})
+    settings["plugin storage"] = {"append": "100ms"}
+    daemon = start_daemon(settings)
+    desk, phone_ = talker(daemon, "ann", source="desk"), talker(daemon, "ann", source="phone")
+    desk.words = 100
+    near, far = desk.utter(BEN, 6.0, speaker=1), phone_.utter(CID, 6.0, speaker=2)
+    phone_.assign(near, "p-ben", "Ben")
+    desk.assign(far, "p-cid", "Cid")
+    until(lambda: len(waiting(daemon)) == 2, what="both samples wait")
+    spool = daemon.dir / "state" / "plugins" / "storage" / "spool"
+    until(lambda: sum(f.stat().st_size for f in spool.glob("*")) >= 2 * 2 * RATE * 16, what="the audio is on disk")
+    daemon.kill()
+    index = lambda: [line.split() for f in (spool.parent / "index").glob("*/*") for line in f.read_text().splitlines()]
+    daemon.rewrite(settings)
+    daemon.start()
+    until(lambda: len(index()) >= 2 and not list(spool.glob("*")), what="it is stored")
+    assert len({line[-2] for line in index()}) == 2, "each session's is told apart"
+    assert len(waiting(daemon)) == 2
+    daemon.kill()
+    settings["speakers"]["sample_age"] = "0s"
+    daemon.rewrite(settings)
+    daemon.start()
+    until(lambda: sorted(voices(daemon, "ann")) == [("p-ben", 0), ("p-cid", 0)], what=lambda: "the voices; %s" % (
+        waiting(daemon),))
+    heard = [a.vector for a in embedder.asked]
+    assert len(heard) == 2 and all(embedding([v] * RATE) in heard for v in (BEN, CID)), "not a mix of both"
+
+
 def test_peers_that_are_not_there(start_daemon, embedder, talker, authority):
     """Nobody listens; then it does, over TLS, with a certificate that is not trusted, and then is."""
     secure = Embedder(authority.server_context())
@@ -768,7 +799,8 @@ def test_recordings_that_are_none(start_daemon, embedder):
             continue
         assert status == wanted and (why is None or why in said["error"]), (kind, status, said, why)
     assert not embedder.asked and daemon.healthz() == 200
-    for answer, wanted in ((500, 503), (b"<html>", 503), (b"[0,0]", 503), (422, 400), (429, 503)):
+    for answer, wanted in ((500, 503), (b"<html>", 503), (b"[0,0]", 503), (b"[1, NaN, 2]", 503), (b"[1e99, 1]", 503),
+                           (b"[" + b"1," * 999999 + b"1]", 503), (422, 400), (429, 503)):
         embedder.on(answer)
         status, said = upload(daemon, wav(words))
         assert status == wanted and "voice" in said["error"], said

@@ -211,7 +211,8 @@ def test_kill_loses_at_most_what_was_not_appended(start_daemon, phone):
     index = next(folder(d, "index").glob("*/*"))
     line, sound = index.read_text(), file.read_bytes()
     start = file.stem
-    head = b"omid-spool 1 %s 8000 a.b%%40c%%3Ad %s\n" % (start.encode(), c.encode())
+    session = line.split()[-2]
+    head = b"omid-spool 2 %s 8000 a.b%%40c%%3Ad %s %s\n" % (start.encode(), c.encode(), session.encode())
     for left in ("whole", "stored", "indexed"):
         d.kill()
         (folder(d, "spool") / ("%s.%s.%s.pcm" % (c, start, left))).write_bytes(head + sound[44:])
@@ -369,6 +370,57 @@ def test_full_disk(start_daemon, phone):
         assert kept + lost == 12 * 32000
     finally:
         subprocess.run(["umount", "-l", str(small)])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: a file system of its own")
+def test_directory_without_room(start_daemon, phone):
+    """The spool has room, and where recordings are kept there is none: they wait, and nothing half stays there."""
+    d = start_daemon({"plugin storage": FAST})
+    until(lambda: folder(d, "").exists(), what="the plugin's folder")
+    small = folder(d, "audio")
+    small.mkdir(exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48k,mode=700", "tmpfs", str(small)], check=True)
+    try:
+        c = record(d, phone, 3)
+        until(lambda: count(d, "store_failures", reason="disk") >= 2, what="attempts in vain")
+        assert d.logged("No space left") and spool(d)
+        assert wav(audio(d, c)[1]) == ramp(3, 16000), "it can be heard all the same"
+        assert not [f for f in small.glob("*/*/*") if f.suffix != ".wav"]
+        subprocess.run(["mount", "-o", "remount,size=4m", str(small)], check=True)
+        settled(d, 3)
+        assert stored(d) == 3 and wav(audio(d, c)[1]) == ramp(3, 16000)
+        assert len(list(small.glob("*/*/*"))) == 3 and count(d, "dropped_bytes") == 0
+    finally:
+        subprocess.run(["umount", "-l", str(small)])
+
+
+def test_bucket_that_vanishes(start_daemon, phone):
+    """With what it holds: who listens is told, what is deleted is deleted when it is back, and the next is stored."""
+    s3 = S3()
+    try:
+        d = start_daemon({"plugin storage": bucket(s3, breaker={"failures": 1000})})
+        c = record(d, phone, 1.5)
+        settled(d, 2)
+        s3.there = False
+        before = count(d, "reads", outcome="failed")
+        try:
+            status, body, _ = audio(d, c)
+            assert status >= 500 or len(body) < 1.5 * 32000, status
+        except (http.client.HTTPException, ConnectionError):
+            pass  # it was cut: not to be taken for the whole
+        assert count(d, "reads", outcome="failed") > before
+        assert rest(d, "DELETE", "/v1/conversations/" + c)[0] == 204
+        failed = count(d, "store_failures", reason="status")
+        until(lambda: count(d, "store_failures", reason="status") > failed, what="the deletion to be tried")
+        assert s3.objects and d.logged("NoSuchBucket")
+        until(lambda: audio(d, c)[0] == 404, what="the conversation not to be told any more")
+        s3.there = True
+        until(lambda: not s3.objects, what="what it held to be deleted")
+        c = record(d, phone, 1, uid="bob")
+        until(lambda: s3.objects and not spool(d), what="the next to be stored")
+        assert wav(audio(d, c, uid="bob")[1]) == ramp(1, 16000)
+    finally:
+        s3.stop()
 
 
 def test_keep(start_daemon, phone):

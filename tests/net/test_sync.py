@@ -229,11 +229,14 @@ def test_kinds(start_daemon, settings, receiver, speech, encoder, tmp_path):
             "slow_%d.wav" % (NOON + 4000): wav(speech, rate=8000), "fast_%d.wav" % (NOON + 5000): wav(speech, rate=192000),
             "float_%d.wav" % (NOON + 6000): wav(floats, bits=32, kind=3),
             "liar_%d.wav" % (NOON + 7000): wav(speech, length=len(speech) * 9),
+            "modest_%d.wav" % (NOON + 8500): wav(speech, length=len(speech) // 2),
+            "odd_%d.wav" % (NOON + 8700): wav(struct.pack("<4f", float("nan"), float("inf"), -1e38, 0.1) * 4000, bits=32,
+                                              kind=3),
             "one_%d.wav" % (NOON + 8000): wav(b"\1\0")}
     done = finished(d, upload(d, [(n, c, None) for n, c in fine.items()]))
     by_name = {f["name"].split("_")[0]: f for f in done["files"]}
     assert all(f["status"] == "done" for f in by_name.values()), done
-    expected = {"slow": 2 * seconds, "fast": seconds / 12, "one": 0}
+    expected = {"slow": 2 * seconds, "fast": seconds / 12, "one": 0, "modest": seconds / 2, "odd": 1}
     for name, f in by_name.items():
         assert abs(f["seconds"] - expected.get(name, seconds)) < 0.1, f
     bad = {"empty.wav": wav(b""), "adpcm.wav": wav(speech, kind=17), "cut.ogg": b"OggS" + bytes(100),

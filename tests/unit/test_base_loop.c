@@ -438,7 +438,7 @@ static void test_gather(void)
     CU_ASSERT_EQUAL(loop_gather_us(0), 0);
     CU_ASSERT_EQUAL(loop_gather_us(7), 70);
     CU_ASSERT_EQUAL(loop_gather_us(100), 1000);
-    CU_ASSERT_EQUAL(loop_gather_us(1000000), 1500);
+    CU_ASSERT_EQUAL(loop_gather_us(1000000), 2500);
     atomic_store(&received, 0);
     CU_ASSERT_TRUE_FATAL(loop_start(l));
     loop_post(l, &first);

@@ -373,11 +373,13 @@ static void test_schema_11(void)
     fixture_fresh();
     int64_t n = recording("f1");
     fixture_close();
-    CU_ASSERT_FATAL(unit_sql(path, "DROP TRIGGER heard_over; DROP TRIGGER heard_otherwise; DROP TABLE heard;"
-                                   "ALTER TABLE conversation DROP COLUMN revision;"
-                                   "ALTER TABLE recording DROP COLUMN heard; PRAGMA user_version=11"));
+    CU_ASSERT_FATAL(unit_sql(
+        path,
+        "DROP TRIGGER heard_over; DROP TRIGGER heard_otherwise; DROP TABLE heard;"
+        "ALTER TABLE conversation DROP COLUMN revision;"
+        "ALTER TABLE recording DROP COLUMN heard; ALTER TABLE segment DROP COLUMN session; PRAGMA user_version=11"));
     CU_ASSERT_FATAL(fixture_open() && !aside);
-    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 12);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 13);
     CU_ASSERT(due(T0, 0) == 1 && a.row[0] == n);
     CU_ASSERT(heard_until(n, &w) == 0 && w.n == 0);
     CU_ASSERT_EQUAL(heard(n, 7, 1, word), OMID_OK);

@@ -46,18 +46,22 @@ static void test_names(void)
     CU_ASSERT_STRING_EQUAL(sum, "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     char head[HEADER_MAX];
     struct spooled s;
-    int n = spool_header(head, -5, 16000, "a%40b", CONV);
+    int n = spool_header(head, -5, 16000, "a%40b", CONV, "s-1");
     CU_ASSERT_TRUE(spool_parse(&s, head, (size_t)n));
+    CU_ASSERT_STRING_EQUAL(s.session, "s-1");
+    CU_ASSERT_STRING_EQUAL(s.conv, CONV);
+    n = spool_header(head, -5, 16000, "a%40b", CONV, "");
+    CU_ASSERT_TRUE(spool_parse(&s, head, (size_t)n));
+    CU_ASSERT_STRING_EQUAL(s.session, "");
     CU_ASSERT_EQUAL(s.start_ms, -5);
     CU_ASSERT_EQUAL(s.header, (size_t)n);
     CU_ASSERT_STRING_EQUAL(s.uid, "a%40b");
-    static const char *const heads[] = {"omid-spool 1 0 16000 ../x " CONV "\n",
-                                        "omid-spool 1 0 16000 a b/c\n",
-                                        "omid-spool 1 0 7000 a " CONV "\n",
-                                        "omid-spool 1 0 16000 a " CONV " more\n",
-                                        "omid-spool 1 0 16000 a " CONV,
-                                        "omid-spool 2 0 16000 a " CONV "\n",
-                                        "\n"};
+    static const char *const heads[] = {
+        "omid-spool 1 0 16000 ../x " CONV "\n",   "omid-spool 1 0 16000 a b/c\n",
+        "omid-spool 1 0 7000 a " CONV "\n",       "omid-spool 1 0 16000 a " CONV " more\n",
+        "omid-spool 1 0 16000 a " CONV,           "omid-spool 2 0 16000 a " CONV "\n",
+        "omid-spool 2 0 16000 a " CONV " ../x\n", "omid-spool 2 0 16000 a " CONV " s more\n",
+        "omid-spool 3 0 16000 a " CONV "\n",      "\n"};
     for (size_t i = 0; i < LEN(heads); i++)
         CU_ASSERT_FALSE(spool_parse(&s, heads[i], strlen(heads[i])));
 }
@@ -183,6 +187,56 @@ static void test_index(void)
 }
 
 /* -------------------------------------------------------------------- on a mock host */
+
+static size_t of_session(const struct shared *sh, const char *session, int64_t *first_ms)
+{
+    struct recording rec = {.uid = "ann", .conv = CONV};
+    snprintf(rec.session, sizeof(rec.session), "%s", session);
+    CU_ASSERT_TRUE(recording_load(sh, &rec));
+    size_t n = rec.n;
+    *first_ms = n > 0 ? rec.start_ms : -1;
+    recording_free(&rec);
+    return n;
+}
+
+/* Whose audio it is goes with it into the spool and the index, and what one session has heard can be asked for alone.
+ */
+static void test_sessions_apart(void)
+{
+    struct mock *m = mock_new(&omid_plugin);
+    struct shared sh = alone(m);
+    struct piece p = {.start_ms = 1000,
+                      .rate = 16000,
+                      .samples = 16000,
+                      .bytes = 32044,
+                      .where = 'b',
+                      .name = (char *)(uintptr_t) "a b"};
+    int64_t at;
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p)); /* of before sessions were told apart */
+    CU_ASSERT_EQUAL(of_session(&sh, "s-1", &at), 1);
+    strcpy(p.session, "s-1");
+    p.start_ms = 2000;
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p));
+    strcpy(p.session, "s-2");
+    p.start_ms = 3000;
+    CU_ASSERT_TRUE(index_add(&sh, "ann", CONV, &p));
+    char path[PATH_SIZE], head[HEADER_MAX + 8] = "";
+    int len = spool_header(head, 4000, 16000, "ann", CONV, "s-2");
+    spool_path(&sh, path, CONV ".4000.x.pcm");
+    CU_ASSERT_TRUE(replace_file(path, head, (size_t)len + 8));
+    CU_ASSERT_EQUAL(of_session(&sh, "", &at), 4);
+    CU_ASSERT(of_session(&sh, "s-1", &at) == 1 && at == 2000);
+    CU_ASSERT(of_session(&sh, "s-2", &at) == 2 && at == 3000);
+    CU_ASSERT(of_session(&sh, "s-3", &at) == 1 && at == 1000); /* at most what may be its */
+    index_path(&sh, path, "ann", CONV);
+    FILE *f = fopen(path, "a");
+    fputs("2 5000 16000 16000 00000009 99 b ../x a\n2 6000 16000 16000 00000009 99 b s-1\n"
+          "3 7000 16000 16000 00000009 99 b s-1 a\n",
+          f);
+    fclose(f);
+    CU_ASSERT_EQUAL(of_session(&sh, "", &at), 4);
+    mock_free(&m);
+}
 
 static void test_configuration(void)
 {
@@ -633,6 +687,7 @@ int main(void)
         {"names that lead nowhere, sums, heads", test_names},
         {"codecs", test_codecs},
         {"the index", test_index},
+        {"sessions apart", test_sessions_apart},
         {"configuration", test_configuration},
         {"a batch to the bucket, and away", test_batch_to_bucket},
         {"a conversation that is known after its audio", test_conversation_known_late},

@@ -527,7 +527,7 @@ static void test_newer_and_broken(void)
     CU_ASSERT_PTR_NULL(store_open(&c, &aside, err, sizeof(err)));
     CU_ASSERT(strstr(err, "version is 99") != NULL);
     CU_ASSERT(!aside);
-    CU_ASSERT(unit_sql(path, "PRAGMA user_version=12"));
+    CU_ASSERT(unit_sql(path, "PRAGMA user_version=13"));
     CU_ASSERT_FATAL(fixture_open());
     struct store_conversation *v = get(id);
     CU_ASSERT_PTR_NOT_NULL(v);

@@ -172,7 +172,7 @@ static void test_schema_1(void)
         .conversation_id = "c0000000-0000-4000-8000-000000000002", .photo = &p, .n_photos = 1, .finished_ms = 9};
     CU_ASSERT_EQUAL(put(&u), OMID_OK);
     fixture_close();
-    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 12);
+    CU_ASSERT_EQUAL(unit_sql_int(path, "PRAGMA user_version"), 13);
     CU_ASSERT_FATAL(fixture_open() && !aside); /* once more, now as a file of the present schema */
     fixture_close();
 }

@@ -378,7 +378,7 @@ static void test_schema_9(void)
     struct store *st = store_open(&c, &aside, err, sizeof err);
     CU_ASSERT_PTR_NOT_NULL_FATAL(st);
     store_free(&st);
-    CU_ASSERT_EQUAL(unit_sql_int(old, "PRAGMA user_version"), 12);
+    CU_ASSERT_EQUAL(unit_sql_int(old, "PRAGMA user_version"), 13);
     CU_ASSERT_EQUAL(unit_sql_int(old, "SELECT since FROM day_plan WHERE uid = 'ann' AND next = 5"), now);
     int64_t since = unit_sql_int(old, "SELECT since FROM day_plan WHERE uid = 'bob'");
     CU_ASSERT(since >= now - DAY - 1000 && since <= clock_wall_ms() - DAY);

@@ -359,6 +359,129 @@ static void test_catch_up_end(void)
     released_once();
 }
 
+/* Nor when that is all that is left to be said again after a loss. */
+static void test_little_is_replayed(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    conf.stt.catch_up = 4;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, RATE));
+    UNTIL(provider[0].live->n == RATE);
+    result(provider[0].live, "all but a little", 0, 0.99, 0.99);
+    stream_closed(provider[0].live, OMID_STT_LOST);
+    UNTIL(seen.ready == 2 && provider[0].live->n == RATE / 100);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, RATE - RATE / 100));
+    CU_ASSERT_TRUE(speak(f, RATE / 100)); /* what is new waits for a chunk */
+    turns(5);
+    CU_ASSERT_EQUAL(provider[0].live->n, RATE / 100);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* A provider that is full between the two pieces of the ring's end gets the second when it takes more. */
+static void test_full_at_the_ring_s_end(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    const size_t ring = 2048, rest = 100; /* the first capacity, in samples */
+    CU_ASSERT_TRUE(speak(f, ring - 500));
+    UNTIL(provider[0].live->n == ring - 500);
+    result(provider[0].live, NULL, 0, 0, (double)(ring - 500) / RATE);
+    provider[0].full_after = ring;
+    CU_ASSERT_TRUE(speak(f, 500 + rest));
+    UNTIL(provider[0].full_told);
+    CU_ASSERT_EQUAL(provider[0].live->n, ring);
+    provider[0].full_after = 0;
+    session_stt_writable(provider[0].live->stt);
+    UNTIL(provider[0].live->n == ring + rest);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, 0));
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* Times of providers are decimal fractions: every loss begins at the sample behind what is final, and seconds * rate is
+ * often a little less than the sample that is meant. */
+static void test_losses_are_seamless(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    stt_feed_start(f);
+    uint64_t final = 0;
+    double before = 0;
+    for (unsigned i = 1; i <= 25; i++) {
+        UNTIL(seen.ready == i && provider[0].live);
+        double at = (double)(999 + 2 * i) / 1000; /* of this stream */
+        CU_ASSERT_TRUE(speak(f, 2 * RATE));
+        turns(3);
+        result(provider[0].live, "word", 0, at, at);
+        CU_ASSERT_DOUBLE_EQUAL(seen.start, before, 1e-9);
+        final += (uint64_t)(999 + 2 * i) * (RATE / 1000);
+        before = (double) final / RATE;
+        CU_ASSERT_DOUBLE_EQUAL(seen.end, before, 1e-9);
+        stream_closed(provider[0].live, OMID_STT_LOST);
+        UNTIL(seen.ready == i + 1 && provider[0].live->n > 0);
+        CU_ASSERT_TRUE(holds_from(provider[0].live, final));
+    }
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* A second loss while the kept audio is on its way: nothing is left out, and nothing final is said again. */
+static void test_lost_while_replaying(void)
+{
+    for (unsigned told = 0; told < 2; told++) {
+        bool served;
+        providers_reset();
+        provider[0].script[1] = S_LOST_AT;
+        provider[0].lost_at = RATE;
+        struct stt_feed *f = feed_make(1, "en", "", &served);
+        conf.stt.catch_up = 8;
+        stt_feed_start(f);
+        UNTIL(seen.ready == 1);
+        CU_ASSERT_TRUE(speak(f, 3 * RATE));
+        UNTIL(provider[0].live->n == 3 * RATE);
+        result(provider[0].live, "first", 0, 0.5, 0.5);
+        stream_closed(provider[0].live, OMID_STT_LOST);
+        UNTIL(seen.ready == 2 && provider[0].live->n > 0);
+        if (told)
+            result(provider[0].live, "second", 0, 0.25, 0.25);
+        const size_t from = told ? RATE * 3 / 4 : RATE / 2;
+        UNTIL(seen.ready == 3 && provider[0].live->n == 3 * RATE - from);
+        CU_ASSERT_TRUE(holds_from(provider[0].live, from));
+        result(provider[0].live, "last", 0, 0.25, 0.25);
+        CU_ASSERT_DOUBLE_EQUAL(seen.start, (double)from / RATE, 1e-9);
+        stt_feed_free(&f);
+        released_once();
+    }
+}
+
+/* More than the replay may keep: the oldest is given up, the clock is right for the rest. */
+static void test_replay_overflows(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    conf.stt.replay_ms = 1000;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 3 * RATE));
+    UNTIL(provider[0].live->n == 3 * RATE);
+    stream_closed(provider[0].live, OMID_STT_LOST);
+    UNTIL(seen.ready == 2 && provider[0].live->n == RATE);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, 2 * RATE));
+    result(provider[0].live, "the rest", 0.25, 0.5, 0.5);
+    CU_ASSERT_DOUBLE_EQUAL(seen.start, 2.25, 1e-9);
+    stt_feed_free(&f);
+    released_once();
+}
+
 int main(void)
 {
     loop = loop_new("test");
@@ -380,6 +503,11 @@ int main(void)
         {"words are final", test_words_are_final},
         {"what waited is caught up with", test_catch_up},
         {"to its end", test_catch_up_end},
+        {"so little is said again", test_little_is_replayed},
+        {"full at the ring's end", test_full_at_the_ring_s_end},
+        {"losses are seamless", test_losses_are_seamless},
+        {"lost while replaying", test_lost_while_replaying},
+        {"more than the replay keeps", test_replay_overflows},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"stt feed", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
