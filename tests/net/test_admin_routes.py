@@ -50,4 +50,4 @@ def test_admin_routes(start_daemon):
     for line in ("Content-Length:5", "transfer-encoding:x", "no-colon", ":x", "A(B:c", "A"):
         status, body, _ = ask(d, "/mirror?" + line)
         assert (status, body) == (422, "refused"), line
-    assert d.metric("omid_auth_tokens_total", result="not_admin") == 3
+    d.metric_is("omid_auth_tokens_total", 3, result="not_admin")

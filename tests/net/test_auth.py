@@ -81,8 +81,8 @@ def test_a_conversation_with_an_id_token(start_daemon, issuer, phone):
     until(lambda: p.of_type("conversation_session") and again.of_type("conversation_session"), what="conversations")
     ids = {x.of_type("conversation_session")[0]["conversation_id"] for x in (p, again)}
     assert len(ids) == 1
-    assert daemon.metric("omid_auth_tokens_total", result="ok") == 1
-    assert daemon.metric("omid_auth_tokens_total", result="admin_key") == 1
+    daemon.metric_is("omid_auth_tokens_total", 1, result="ok")
+    daemon.metric_is("omid_auth_tokens_total", 1, result="admin_key")
 
 
 def bad_tokens(issuer):
@@ -152,7 +152,7 @@ def test_bad_tokens(start_daemon, issuer, web):
         before = daemon.metric("omid_auth_tokens_total", result=result)
         code, _, body = upgrade(daemon, bad)
         assert code == 403 and body["error"].startswith("invalid token"), (name, code, body)
-        assert daemon.metric("omid_auth_tokens_total", result=result) == before + 1, name
+        daemon.metric_is("omid_auth_tokens_total", before + 1, result=result)
         w = web(daemon)
         w.say({"type": "auth", "token": bad})
         w.ended(1008, "Invalid token")
@@ -188,8 +188,8 @@ def test_both_forms_or_either(start_daemon, issuer):
     off = start_daemon({})
     assert status(off, issuer.token("alice")) == 403
     assert status(off, off.admin_key + "alice") == 101
-    assert daemon.metric("omid_auth_tokens_total", result="malformed") == 1
-    assert off.metric("omid_auth_tokens_total", result="no_form") == 1
+    daemon.metric_is("omid_auth_tokens_total", 1, result="malformed")
+    off.metric_is("omid_auth_tokens_total", 1, result="no_form")
 
 
 def test_issuer_of_another_name(start_daemon, issuer):
@@ -214,8 +214,8 @@ def test_rotation(start_daemon, issuer):
     for n in range(5):  # and no second time within a minute
         assert status(daemon, issuer.token("eve", kid="x%d" % n)) == 403
     assert issuer.fetches == 2
-    assert daemon.metric("omid_auth_tokens_total", result="unknown_key") == 6
-    assert daemon.metric("omid_auth_key_fetches_total", result="ok") == 2
+    daemon.metric_is("omid_auth_tokens_total", 6, result="unknown_key")
+    daemon.metric_is("omid_auth_key_fetches_total", 2, result="ok")
 
 
 def test_unknown_keys_are_looked_for_again_later(start_daemon, issuer):
@@ -324,7 +324,7 @@ def test_an_issuer_that_stalls(start_daemon, issuer, web, answer):
     took = time.monotonic() - begin
     assert code == 503 and "retry-after" in headers and 0.9 < took < 15 * SLOW
     w.ended(1013)
-    assert daemon.metric("omid_auth_waiting") == 0
+    daemon.metric_is("omid_auth_waiting", 0)
     assert status(daemon, daemon.admin_key + "a") == 101
 
 
@@ -390,7 +390,7 @@ def test_too_many_wait(start_daemon, issuer):
         until(lambda: daemon.metric("omid_auth_waiting") == 1024, what="all to wait")
         code, _, body = upgrade(daemon, bearer)
         assert code == 503 and "too many" in body["error"]
-        assert daemon.metric("omid_auth_tokens_total", result="full") == 1
+        daemon.metric_is("omid_auth_tokens_total", 1, result="full")
         assert status(daemon, daemon.admin_key + "a") == 101
     finally:
         for c in waiting:
@@ -419,8 +419,8 @@ def test_keys_change_while_many_come(start_daemon, issuer):
     for t in threads:
         t.join()
     assert not wrong and issuer.fetches >= 3
-    assert daemon.metric("omid_auth_waiting") == 0
-    assert daemon.metric("omid_auth_tokens_total", result="ok") == 150
+    daemon.metric_is("omid_auth_waiting", 0)
+    daemon.metric_is("omid_auth_tokens_total", 150, result="ok")
 
 
 # ---------------------------------------------------------------------------- reload
@@ -441,7 +441,7 @@ def test_reload_to_another_project(start_daemon, issuer):
         daemon.rewrite({})
         daemon.process.send_signal(1)
         until(lambda: status(daemon, other.token("a", aud="p2", iss="https://p2")) == 403, what="none at all")
-        assert daemon.metric("omid_auth_keys") == 0
+        daemon.metric_is("omid_auth_keys", 0)
         daemon.rewrite(issuer.settings())
         daemon.process.send_signal(1)
         until(lambda: status(daemon, issuer.token("a")) == 101, what="the first again")

@@ -45,7 +45,7 @@ def test_a_page_from_elsewhere(start_daemon, browser):
     daemon = start_daemon({"ingress": {"origins": ["http://app.example.com"]}})
     got = browser.open(40, url="ws://%s/v4/web/listen?custom_stt=enabled" % daemon.address, token=daemon.admin_key + "alice")
     assert got["code"] == 1006 and not got["told"], got
-    assert daemon.metric("omid_ingress_upgrades_total", result="origin") == 1
+    daemon.metric_is("omid_ingress_upgrades_total", 1, result="origin")
 
 
 def test_a_page_with_a_bad_token(start_daemon, browser):

@@ -60,7 +60,7 @@ def test_speech(start_daemon, deepgram, phone, receiver, encoder, speech, codec)
     until(lambda: receiver.at("/audio"), what="the audio's webhook")
     for d in receiver.at("/audio"):
         assert d.query["sample_rate"] == ["16000"] and d.body in stream.pcm
-    assert daemon.metric("omid_listen_audio_bytes_total") == want
+    daemon.metric_is("omid_listen_audio_bytes_total", want)
     assert undecoded(daemon, codec, "malformed") == 0 == undecoded(daemon, codec, "too_long")
 
 

@@ -117,7 +117,7 @@ def test_asked_for(start_daemon, talker, receiver, model):  # noqa: F811
     model.script = lambda request: Answer(401)
     answer = admin.call("POST", WHERE, {"uid": other})
     assert answer["sent"] and answer["summary_json"]["source"] == "extractive" and answer["summary_json"]["overview"]
-    assert daemon.metric("omi_fallback_total", component="day_summary", reason="invalid") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="day_summary", reason="invalid")
     assert (outcome(daemon, "sent"), outcome(daemon, "already_sent"), outcome(daemon, "empty")) == (2, 1, 2)
     assert len(receiver.at("/day")) == 1 and KEY not in daemon.log()
 

@@ -285,11 +285,11 @@ def test_garbage_between_results(start_daemon, deepgram, phone):
     keeps_connection(daemon, p)
     assert numbers(p) == [1, 2, 3, 4, 5, 6]
     assert len(deepgram.streams) == 1
-    assert daemon.metric("omid_plugin_deepgram_messages_total", kind="malformed") >= 10
-    assert daemon.metric("omid_plugin_deepgram_messages_total", kind="too_big") == 1
-    assert daemon.metric("omid_plugin_deepgram_messages_total", kind="unknown") >= 2
-    assert daemon.metric("omid_plugin_deepgram_messages_total", kind="interim") == 1
-    assert daemon.metric("omid_plugin_deepgram_bad_values_total") >= 4
+    daemon.metric_reaches("omid_plugin_deepgram_messages_total", 10, kind="malformed")
+    daemon.metric_is("omid_plugin_deepgram_messages_total", 1, kind="too_big")
+    daemon.metric_reaches("omid_plugin_deepgram_messages_total", 2, kind="unknown")
+    daemon.metric_is("omid_plugin_deepgram_messages_total", 1, kind="interim")
+    daemon.metric_reaches("omid_plugin_deepgram_bad_values_total", 4)
 
 
 def test_message_without_measure(start_daemon, deepgram, phone):

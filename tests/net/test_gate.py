@@ -95,8 +95,8 @@ def test_active(start_daemon, deepgram, phone):
     withheld = daemon.metric("omid_gate_audio_bytes_total", mode="active", fate="withheld")
     sent = daemon.metric("omid_gate_audio_bytes_total", mode="active", fate="sent")
     assert sent == stream.audio and sent + withheld == 15 * 2 * RATE
-    assert daemon.metric("omid_gate_chunks_total", mode="active", verdict="speech") == 20
-    assert daemon.metric("omid_gate_chunks_total", mode="active", verdict="silence") == 130
+    daemon.metric_is("omid_gate_chunks_total", 20, mode="active", verdict="speech")
+    daemon.metric_is("omid_gate_chunks_total", 130, mode="active", verdict="silence")
 
 
 @loudness
@@ -114,8 +114,8 @@ def test_shadow(start_daemon, deepgram, phone):
     found = account(daemon)
     assert found["mode"] == "shadow" and found["bytes_sent"] == found["bytes_received"] == 10 * 2 * RATE
     assert (found["chunks_total"], found["chunks_speech"]) == (100, 10)
-    assert daemon.metric("omid_gate_audio_bytes_total", mode="shadow", fate="sent") == 5.3 * 2 * RATE
-    assert daemon.metric("omid_gate_audio_bytes_total", mode="shadow", fate="withheld") == (2.7 + 2.0 - 0.3) * 2 * RATE
+    daemon.metric_is("omid_gate_audio_bytes_total", 5.3 * 2 * RATE, mode="shadow", fate="sent")
+    daemon.metric_is("omid_gate_audio_bytes_total", (2.7 + 2.0 - 0.3) * 2 * RATE, mode="shadow", fate="withheld")
 
 
 @loudness
@@ -141,7 +141,7 @@ def test_failing_voice_activity(start_daemon, deepgram, phone):
     stream, = deepgram.streams
     hears(stream, 0.3 + 0.1 + 3.0)
     until(lambda: p.segments, what="a transcript")
-    assert daemon.metric("omi_fallback_total", component="vad_gate", from_mode="active", to_mode="off", reason="error") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="vad_gate", from_mode="active", to_mode="off", reason="error")
     assert daemon.logged("the gate fails")
     p.close()
     assert account(daemon)["bytes_sent"] == stream.audio
@@ -155,7 +155,7 @@ def test_voice_activity_that_refuses(start_daemon, deepgram, phone):
     p = phone(daemon, sample_rate=11025).wait_ready()
     p.speak(2.0, QUIET, speed=10)
     hears(deepgram.streams[0], 20 * 1102 / RATE)  # the last few samples wait for more
-    assert daemon.metric("omi_fallback_total", component="vad_gate", reason="open", to_mode="off") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="vad_gate", reason="open", to_mode="off")
 
 
 def test_no_voice_activity(start_daemon, deepgram, phone):
@@ -163,7 +163,7 @@ def test_no_voice_activity(start_daemon, deepgram, phone):
     p = phone(daemon).wait_ready()
     p.speak(2.0, QUIET, speed=10)
     hears(deepgram.streams[0], 2.0)
-    assert daemon.metric("omi_fallback_total", component="vad_gate", reason="no_plugin", to_mode="off") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="vad_gate", reason="no_plugin", to_mode="off")
 
 
 @loudness

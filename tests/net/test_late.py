@@ -48,7 +48,7 @@ def test_a_plugin_that_forgets_a_request(start_daemon):
     assert post(daemon, "/bad?forget") == (504, {"error": "the plugin did not answer in time"})
     assert time.monotonic() - began >= 0.5
     assert daemon.logged("a plugin left a request unanswered.*bad_route") and daemon.healthz() == 200
-    assert daemon.metric("omid_ingress_requests_total", **{"class": "5xx"}) == 1
+    daemon.metric_is("omid_ingress_requests_total", 1, **{"class": "5xx"})
 
 
 @needs_plugins
@@ -57,7 +57,7 @@ def test_a_reactor_that_is_held(start_daemon, reactors):
     daemon = start_daemon(merge({"ingress": {"answer_timeout": "300ms"}}, block("bad_hold")))
     status, body = daemon.get("/hold?%d" % int(3000 * SLOW))
     assert status == 504 and json.loads(body) == {"error": "no answer in time"}
-    assert daemon.metric("omid_ingress_answers_late_total") == 1
+    daemon.metric_is("omid_ingress_answers_late_total", 1)
     assert daemon.healthz() == 200  # ingress is not held
     until(lambda: daemon.logged("a callback held its loop|a callback holds its loop"), what="the watchdog")
     until(lambda: daemon.get("/hold?0")[0] == 200, 30, what="the reactor again")
@@ -89,7 +89,7 @@ def test_no_descriptor_for_a_client(start_daemon, deepgram, phone):
     for s in waiting:
         assert s.recv(100).startswith(b"HTTP/1.1 200")
         s.close()
-    assert daemon.metric("omid_ingress_refused_total", reason="descriptors") > 0
+    daemon.metric_reaches("omid_ingress_refused_total", 1, reason="descriptors")
     q = phone(daemon).wait_ready()
     q.close()
     p.close()

@@ -32,8 +32,8 @@ def test_sessions_of_one_user(start_daemon, phone, web):
     w = web(daemon, custom_stt="enabled").auth(daemon.admin_key + "alice")
     w.ended(1013)
     assert "too many" in w.close_reason and not w.messages
-    assert daemon.metric("omid_ingress_limited_total", limit="sessions_per_uid") == 2
-    assert daemon.metric("omid_ingress_greetings_total", result="limit") == 1
+    daemon.metric_is("omid_ingress_limited_total", 2, limit="sessions_per_uid")
+    daemon.metric_is("omid_ingress_greetings_total", 1, result="limit")
     phone(daemon, uid="bob", custom_stt="enabled").wait_ready()
     first.hang_up()
     until(lambda: daemon.sessions() == 2, what="a place")
@@ -51,8 +51,8 @@ def test_upgrades_of_one_user(start_daemon, web):
     w = web(daemon).auth(daemon.admin_key + "alice")
     w.ended(1013)
     assert status(daemon, daemon.admin_key + "bob") == 101
-    assert daemon.metric("omid_ingress_limited_total", limit="upgrades_per_uid") == 2
-    assert daemon.metric("omid_ingress_upgrades_total", result="limit") == 1
+    daemon.metric_is("omid_ingress_limited_total", 2, limit="upgrades_per_uid")
+    daemon.metric_is("omid_ingress_upgrades_total", 1, result="limit")
 
 
 def test_tokens_are_checked_first(start_daemon):
@@ -76,7 +76,7 @@ def test_upgrades_from_one_address(start_daemon):
     over(upgrade(daemon, path=WEB), "minute")
     assert upgrade(daemon, path="/v4/listen?channels=x")[0] == 400  # before all of it
     assert daemon.get("/healthz")[0] == 200
-    assert daemon.metric("omid_ingress_limited_total", limit="upgrades_per_address") == 2
+    daemon.metric_is("omid_ingress_limited_total", 2, limit="upgrades_per_address")
 
 
 def test_sessions_from_one_address(start_daemon, phone):
@@ -145,7 +145,7 @@ def test_unauthenticated_ones_are_bounded(start_daemon, web, phone):
     for w in some[1:]:
         w.ended(1008, "Auth timeout")
     until(lambda: daemon.metric("omid_ingress_unauthenticated") == 0, what="none")
-    assert daemon.metric("omid_ingress_limited_total", limit="unauthenticated") == 1
+    daemon.metric_is("omid_ingress_limited_total", 1, limit="unauthenticated")
     web(daemon, custom_stt="enabled").auth(daemon.admin_key + "alice").wait_ready()
 
 
@@ -358,7 +358,7 @@ def test_bodies_that_never_end(start_daemon, phone):
     peers = over_budget(daemon, phone, lambda i: head, bytes(1000000))
     late = most_of(daemon, head, bytes(200000))
     assert late.recv(4096).startswith(b"HTTP/1.1 503 ")
-    assert daemon.metric("omid_ingress_refused_total", reason="memory") == 1
+    daemon.metric_is("omid_ingress_refused_total", 1, reason="memory")
     assert daemon.healthz() == 200
     for s in peers + [late]:
         s.close()

@@ -139,7 +139,7 @@ def test_geocoded(start_daemon, partner, talker):  # noqa: F811
     daemon.start()
     assert ended(daemon, talker, "bob") == dict(FOUND, **near)
     assert len(partner.deliveries) == 1
-    assert daemon.metric("omid_plugin_geocoding_lookups_total", **{"from": "store"}) == 1
+    daemon.metric_is("omid_plugin_geocoding_lookups_total", 1, **{"from": "store"})
     assert sum(daemon.metric("omi_fallback_total", component="geocoding") for _ in [0]) == 0
     for text in (daemon.log(), daemon.get("/metrics")[1].decode(), json.dumps(daemon.status())):
         assert KEY not in text and "scenario%2B" not in text

@@ -201,8 +201,9 @@ def test_pages_and_bounds(rig):
     for i, one in enumerate(ids):
         admin.call("POST", WHERE, dict(HOOK, id=one, uid="u%d" % (i % 2), enabled=i % 10 != 0), 201)
     assert "no room" in admin.error("POST", WHERE, dict(HOOK, id="more"), 503)
-    assert daemon.metric("omid_registry_refused_total") == 1
-    assert daemon.metric("omid_registry_endpoints", kind="webhook") == 30 and daemon.metric("omid_registry_disabled") == 3
+    daemon.metric_is("omid_registry_refused_total", 1)
+    daemon.metric_is("omid_registry_endpoints", 30, kind="webhook")
+    daemon.metric_is("omid_registry_disabled", 3)
 
     def pages(query):
         out, after = [], ""
@@ -252,8 +253,8 @@ def test_disabled_for_failing(rig, reactors):
     assert since and seen(admin, "bob")
     until(lambda: report("a1", "bob", "failed", 0) is not None and _late(report, admin), 20, "the end of a1")
     assert admin.call("GET", "/v1/admin/apps/a1")["disabled_reason"].startswith("time: ")
-    assert daemon.metric("omid_registry_disabled_total") == 3
-    assert daemon.metric("omid_registry_disabled_total", reason="gone") == 1
+    daemon.metric_is("omid_registry_disabled_total", 3)
+    daemon.metric_is("omid_registry_disabled_total", 1, reason="gone")
     until(lambda: len(admin.call("GET", "/hooker/events")) == 3, what="the events")
     told = {e["event"]["id"]: e for e in admin.call("GET", "/hooker/events")}
     assert told["h1"]["name"] == "endpoint.disabled" and told["h1"]["uid"] == "ann" and told["a1"]["uid"] == "owner"

@@ -130,7 +130,7 @@ def test_without_a_plugin(start_daemon, talker):
     daemon = start_daemon(FAST)
     status, memory, _ = end(daemon, talker, "The local summary takes sentences.", "It is labelled so.")
     assert status == 201 and memory["structured"]["source"] == "extractive" and memory["structured"]["title"]
-    assert daemon.metric("omi_fallback_total", component="summary", reason="no_plugin", from_mode="none") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="summary", reason="no_plugin", from_mode="none")
 
 
 def test_a_long_conversation(start_daemon, talker, model):
@@ -160,8 +160,8 @@ def test_a_long_conversation(start_daemon, talker, model):
     last = model.deliveries[-1].json["messages"][1]["content"]
     assert [("Notes of number %d." % i) in last for i in (1, 2, 3)] == [True] * 3
     assert model.about("number 000") and model.about("number 059") and not model.about("number 030")
-    assert daemon.metric("omid_plugin_summary_parts_total", fate="sent") == 3
-    assert daemon.metric("omid_plugin_summary_parts_total", fate="left_out") >= 1
+    daemon.metric_is("omid_plugin_summary_parts_total", 3, fate="sent")
+    daemon.metric_reaches("omid_plugin_summary_parts_total", 1, fate="left_out")
     # A part that fails for good: the local one.
     model.script = lambda request: Answer(400) if "part 2" in request["messages"][0]["content"] else says("Notes.")
     t.send({"type": "suggested_transcript", "segments": [
@@ -230,7 +230,7 @@ def test_failures(start_daemon, talker, partner):
     assert not wrong, wrong
     reasons = [why for _, _, why in FAILURES.values()]
     for reason in set(reasons):
-        assert daemon.metric("omi_fallback_total", component="summary", reason=reason) == reasons.count(reason)
+        daemon.metric_is("omi_fallback_total", reasons.count(reason), component="summary", reason=reason)
     assert KEY not in daemon.log()
     assert daemon.logged("title: expected a string, found nothing")
     assert daemon.logged("it was cut off at 2000 tokens")
@@ -276,7 +276,7 @@ def test_repaired(start_daemon, talker, model):
         messages = second.json["messages"]
         assert [m["role"] for m in messages] == ["system", "user", "assistant", "user"] and told in messages[3]["content"]
         assert messages[:2] == first.json["messages"]
-    assert daemon.metric("omid_plugin_summary_summaries_total", outcome="repaired") == len(WRONG)
+    daemon.metric_is("omid_plugin_summary_summaries_total", len(WRONG), outcome="repaired")
 
 
 def test_tried_again(start_daemon, talker, model):
@@ -297,7 +297,7 @@ def test_tried_again(start_daemon, talker, model):
         assert status == 201 and memory["structured"]["source"] == "hosted" and seen[words] == 2
     first, second = model.about("case later")
     assert second.time - first.time >= 0.99
-    assert daemon.metric("omid_conversation_retries_total") == 1
+    daemon.metric_is("omid_conversation_retries_total", 1)
 
 
 # ---------------------------------------------------------------------------- the role
@@ -317,10 +317,10 @@ def test_what_the_role_can_answer(start_daemon, talker, receiver):
                           ("It is untitled here.", "extractive")):
         status, memory, _ = end(daemon, talker, words)
         assert (status, memory["status"], memory["structured"]["source"]) == (201, "completed", source), words
-    assert daemon.metric("omi_fallback_total", component="summary", reason="timeout") == 1
-    assert daemon.metric("omi_fallback_total", component="summary", reason="invalid") == 3
-    assert daemon.metric("omi_fallback_total", component="summary", reason="failed") == 1
-    assert daemon.metric("omid_conversations_skipped_total") == 1
+    daemon.metric_is("omi_fallback_total", 1, component="summary", reason="timeout")
+    daemon.metric_is("omi_fallback_total", 3, component="summary", reason="invalid")
+    daemon.metric_is("omi_fallback_total", 1, component="summary", reason="failed")
+    daemon.metric_is("omid_conversations_skipped_total", 1)
     until(lambda: len(receiver.at("/memory")) == 6, what="the deliveries")  # none of what was skipped
     assert rows(daemon, "SELECT count(*) FROM process") == [(0,)]
 
@@ -349,7 +349,7 @@ def test_given_up(start_daemon, talker, receiver):
     assert status == 200 and memory["status"] == "failed" and "enqueue deliveries" in memory["error"]
     assert memory["transcript_segments"][0]["text"] == "This one has none."
     assert rows(daemon, "SELECT status, error IS NOT NULL FROM conversation WHERE id = ?", memory["id"]) == [(3, 1)]
-    assert daemon.metric("omid_conversations_failed_total") == 1
+    daemon.metric_is("omid_conversations_failed_total", 1)
     assert daemon.logged("given up")
     # Its user asks for it again: while there is no room still, and then there is.
     uid, path = rows(daemon, "SELECT uid FROM conversation WHERE id = ?", memory["id"])[0][0], "/%s/reprocess" % memory["id"]

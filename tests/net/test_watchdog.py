@@ -71,7 +71,7 @@ def test_named_while_it_runs(start_daemon):
     assert re.search(r"plugin=\"?bad_hold.*callback=\"?request.*loop=\"?reactor_", line[0]), line
     hold.end()
     assert len(daemon.logged("a callback holds its loop.*bad_hold")) == 1  # once, however long it took
-    assert daemon.metric("omid_watchdog_slow_total", plugin="bad_hold") == 1
+    daemon.metric_is("omid_watchdog_slow_total", 1, plugin="bad_hold")
     # The answer is out before the callback has been counted.
     until(lambda: daemon.metric("omid_plugin_slow_callbacks_total", plugin="bad_hold") == 1, what="it to be counted")
 
@@ -96,7 +96,7 @@ def test_systemd_is_fed_while_the_loops_turn(start_daemon, tmp_path):
     assert daemon.logged("held past watchdog.fatal.*bad_hold")
     hold.end()
     until(systemd.fed, what="WATCHDOG=1 again")
-    assert daemon.metric("omid_watchdog_held_loops") == 0
+    daemon.metric_is("omid_watchdog_held_loops", 0)
     assert daemon.logged("a loop turns again")
 
 

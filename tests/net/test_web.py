@@ -33,18 +33,20 @@ def test_a_session(start_daemon, web):
     daemon = start_daemon({})
     w = web(daemon, custom_stt="enabled")
     holds(lambda: not w.raw, 0.3, "it is told something")  # not even a ping
-    assert daemon.metric("omid_ingress_unauthenticated") == 1 and not daemon.sessions()
+    daemon.metric_is("omid_ingress_unauthenticated", 1)
+    assert not daemon.sessions()
     w.auth(daemon.admin_key + "alice").say(suggested("Hello there."))
     until(lambda: "Hello there." in w.text(), what="the text")
     assert w.raw[0] == '{"type":"auth_response","success":true}' and w.raw[1] == "ping"
     assert w.statuses() == ["initiating", "in_progress_conversations_processing", "stt_initiating", "ready"]
-    assert daemon.metric("omid_ingress_unauthenticated") == 0 and daemon.sessions() == 1
+    daemon.metric_is("omid_ingress_unauthenticated", 0)
+    assert daemon.sessions() == 1
     # It is not asked again, and another token is one more message that says nothing.
     w.auth(daemon.admin_key + "bob").auth("nonsense").say(suggested("Still here.", 1.5))
     until(lambda: "Still here." in w.text(), what="the second text")
     w.close()
     nothing_left(daemon)
-    assert daemon.metric("omid_ingress_greetings_total", result="ok") == 1
+    daemon.metric_is("omid_ingress_greetings_total", 1, result="ok")
 
 
 def test_the_same_user_by_both_endpoints(start_daemon, web, phone):
@@ -84,8 +86,8 @@ def test_first_messages_that_do_not_do(start_daemon, web):
     w.auth(daemon.admin_key)
     w.ended(1008, "Invalid token")
     nothing_left(daemon)
-    assert daemon.metric("omid_ingress_greetings_total", result="bad_message") == sum(
-        len(BAD_FIRST[r]) for r in BAD_FIRST if r != "Invalid token") + 3  # a token of another type; the big one
+    bad = sum(len(BAD_FIRST[r]) for r in BAD_FIRST if r != "Invalid token") + 3  # a token of another type; the big one
+    daemon.metric_is("omid_ingress_greetings_total", bad, result="bad_message")
 
 
 def test_a_header_is_no_greeting(start_daemon, web):
@@ -100,7 +102,7 @@ def test_silence(start_daemon, web):
     w.ended(1008, "Auth timeout")
     assert not w.raw
     nothing_left(daemon)
-    assert daemon.metric("omid_ingress_greetings_total", result="timeout") == 1
+    daemon.metric_is("omid_ingress_greetings_total", 1, result="timeout")
 
 
 @pytest.mark.parametrize("what", ["pings", "fragments"])
@@ -173,7 +175,7 @@ def test_clients_vanish_before_they_say_anything(start_daemon, web):
     for n, w in enumerate(some):
         w.hang_up() if n % 2 else w.close()
     nothing_left(daemon)
-    assert daemon.metric("omid_ingress_greetings_total", result="left") == 20
+    daemon.metric_is("omid_ingress_greetings_total", 20, result="left")
 
 
 def test_the_daemon_ends_meanwhile(start_daemon, web):

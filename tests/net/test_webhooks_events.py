@@ -57,7 +57,7 @@ def test_who_gets_what(rig, receiver):
     large = ann.accepted("order.sent", {"order": {"sum": 100.0, "open": True}}, endpoints=3)
     ann.accepted("other", "just a string", endpoints=1)
     Poster(daemon, "eve").accepted("order.paid", {}, endpoints=0)
-    assert metric(daemon, "events", "unwanted") == 1
+    daemon.metric_is("omid_plugin_webhooks_events_total", 1, outcome="unwanted")
     until(lambda: len(receiver.deliveries) == 7, what=lambda: "7 deliveries: %r" % receiver.deliveries)
     assert [d.json for d in receiver.at("/paid")] == [{"order": {"sum": 3, "open": True}}]
     assert receiver.at("/paid")[0].query == {"k": ["v"]}  # no uid: it is the event's own affair
@@ -114,7 +114,7 @@ def test_idempotency_and_a_crash(rig, receiver):
     until(lambda: len(receiver.at("/all")) >= 2, 30, what=lambda: "the next attempt:\n" + daemon.log_tail())
     assert {d.body for d in receiver.at("/all")} == {b'{"n": 1}'}
     assert len({d.headers["webhook-id"] for d in receiver.at("/all")}) == 1
-    assert metric(daemon, "events", "repeated") == 1
+    daemon.metric_is("omid_plugin_webhooks_events_total", 1, outcome="repeated")
 
 
 def closed_port():
@@ -254,8 +254,8 @@ def test_an_endpoint_is_full(rig, receiver):
         Poster(daemon, "bob").accepted("a", {"n": n}, endpoints=1)
     for path in ("/good", "/bobs"):
         until(lambda: sorted(d.json["n"] for d in receiver.at(path)) == list(range(10)), what="all of " + path)
-    assert daemon.metric("omid_queue_over_share_total", outcome="dead") == 10
-    assert daemon.metric("omid_queue_over_share_total", outcome="refused") >= 2
+    daemon.metric_is("omid_queue_over_share_total", 10, outcome="dead")
+    daemon.metric_reaches("omid_queue_over_share_total", 2, outcome="refused")
     dead = admin.call("GET", "/v1/admin/dead?target=" + bad["id"])
     assert len(dead["dead"]) == 10 and "queue.max_share" in dead["dead"][0]["error"], dead
     until(lambda: receiver.at("/told"), what="word of it")
@@ -272,7 +272,7 @@ def test_the_queue_is_full(rig, receiver):
     until(lambda: ann.post("a", 1)[0] == 429, what="a full queue")
     status, answer, headers = ann.post("a", 1)
     assert status == 429 and int(headers["retry-after"]) >= 1 and "error" in answer
-    assert metric(daemon, "events", "full") >= 2
+    daemon.metric_reaches("omid_plugin_webhooks_events_total", 2, outcome="full")
     assert Poster(daemon, "bob").accepted("a", 1, endpoints=0)
 
 

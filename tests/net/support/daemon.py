@@ -223,6 +223,24 @@ class Daemon:
         found = [v for (n, pairs), v in self.metrics().items() if n == name and wanted <= set(pairs)]
         return sum(found) if found else None
 
+    def metric_is(self, name, value, /, **labels):
+        """Waits for metric() to be this value: a counter may come a moment after what it counts. What must not be
+        counted is asserted with metric(), after something that would have come later has been waited for."""
+        self._metric_until(lambda now: now == value, "to be %s" % value, name, labels)
+
+    def metric_reaches(self, name, least, /, **labels):
+        """Waits for metric() to be this value or more."""
+        self._metric_until(lambda now: now is not None and now >= least, "to reach %s" % least, name, labels)
+
+    def _metric_until(self, wanted, want, name, labels):
+        seen = []
+
+        def there():
+            seen[:] = [self.metric(name, **labels)]
+            return wanted(seen[0])
+
+        until(there, what=lambda: "%s%s %s: it is %s" % (name, labels or "", want, seen[0]))
+
     def sessions(self):
         return self.metric("backend_listen_active_ws_connections")
 
