@@ -39,6 +39,23 @@
       HELP("Share of slow ones among the attempts of the window that opens it, too."))
 /* clang-format on */
 
+/* What an app and a webhook have in common. */
+#define AS_IN_APP(said) "As in the app block."
+/* clang-format off */
+#define EVENT_ROWS(N, section, HELP) \
+    N(section, "events", LIST, NULL, 1, 64, NULL, RELOAD, \
+      HELP("Types of custom events it is told about: order.paid, order.*, or * for all.")) \
+    N(section, "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
+      HELP("JSON object of paths and wanted values that a custom event must have."))
+#define DELIVERY_ROWS(N, section, HELP) \
+    N(section, "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
+      "How much audio is sent at once, in whole seconds.") \
+    N(section, "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
+      HELP("Whether durable deliveries keep their order; one that fails then holds back those behind it.")) \
+    N(section, "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
+      HELP("Durable deliveries begun a minute; 0: no bound."))
+/* clang-format on */
+
 /* R(section, key, type, default, min, max, choices, flags, member of struct conf, help)
  * L(...) the same with a member of struct conf_lane, N(...) without one.
  * Timers and bounds: the numbers of the listen protocol and of the resilience rules. */
@@ -390,18 +407,10 @@
       "What is asked before it is enabled for a user whether it is set up for them.") \
     N("app", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
       "What it is told about: memory_creation, transcript_processed, audio_bytes.") \
-    N("app", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
-      "Types of custom events it is told about: order.paid, order.*, or * for all.") \
-    N("app", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
-      "JSON object of paths and wanted values that a custom event must have.") \
+    EVENT_ROWS(N, "app", OWN) \
     N("app", "capabilities", LIST, NULL, 1, 8, NULL, RELOAD, \
       "What its answers may do: proactive_notification.") \
-    N("app", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
-      "How much audio is sent at once, in whole seconds.") \
-    N("app", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
-      "Whether durable deliveries keep their order; one that fails then holds back those behind it.") \
-    N("app", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
-      "Durable deliveries begun a minute; 0: no bound.") \
+    DELIVERY_ROWS(N, "app", OWN) \
     N("app", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
       "Whether it is enabled as a whole. For which users it is says the admin API.") \
     N("app", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \
@@ -412,16 +421,8 @@
       "Where deliveries go, http or https.") \
     N("webhook", "triggers", LIST, NULL, 1, 8, NULL, RELOAD, \
       "What it is told about: realtime_transcript, audio_bytes, memory_created, day_summary.") \
-    N("webhook", "events", LIST, NULL, 1, 64, NULL, RELOAD, \
-      "As in the app block.") \
-    N("webhook", "filter", STRING, NULL, 2, 4096, NULL, RELOAD, \
-      "As in the app block.") \
-    N("webhook", "audio", DURATION, "5s", 1 SEC, 1 MIN, NULL, RELOAD, \
-      "How much audio is sent at once, in whole seconds.") \
-    N("webhook", "ordered", BOOL, "false", 0, 0, NULL, RELOAD, \
-      "As in the app block.") \
-    N("webhook", "rate_per_min", INT, "0", 0, 1000000, NULL, RELOAD, \
-      "As in the app block.") \
+    EVENT_ROWS(N, "webhook", AS_IN_APP) \
+    DELIVERY_ROWS(N, "webhook", AS_IN_APP) \
     N("webhook", "enabled", BOOL, "true", 0, 0, NULL, RELOAD, \
       "Whether it is enabled.") \
     N("webhook", "secret", SECRET, NULL, 6, 96, NULL, RELOAD, \

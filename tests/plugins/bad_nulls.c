@@ -5,23 +5,6 @@
 
 #include "plain.h"
 
-static void nothing(void *arg)
-{
-    (void)arg;
-}
-
-static void never(void *arg, bool ran)
-{
-    (void)arg;
-    (void)ran;
-}
-
-static void on_answer(void *arg, const struct omid_http_response *res)
-{
-    (void)arg;
-    (void)res;
-}
-
 static int item_start(void *arg, unsigned index, omid_gather_token token)
 {
     (void)arg;
@@ -45,21 +28,21 @@ static void try_requests(const struct omid_host *h, struct omid_instance *inst)
     struct omid_http *http = NULL;
     struct omid_http_request req = {.size = sizeof(req), .method = "GET", .url = "http://127.0.0.1/"};
     const char *const split[] = {"X: a\r\nY: b", NULL};
-    refused("http", h->http_start(inst, NULL, on_answer, NULL, NULL));
+    refused("http", h->http_start(inst, NULL, plain_answered, NULL, NULL));
     refused("http cb", h->http_start(inst, &req, NULL, NULL, NULL));
     req.size = 1;
-    refused("http size", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http size", h->http_start(inst, &req, plain_answered, NULL, NULL));
     req = (struct omid_http_request){.size = sizeof(req), .method = "GET"};
-    refused("http url", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http url", h->http_start(inst, &req, plain_answered, NULL, NULL));
     req = (struct omid_http_request){.size = sizeof(req), .url = "http://127.0.0.1/"};
-    refused("http method", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http method", h->http_start(inst, &req, plain_answered, NULL, NULL));
     req = (struct omid_http_request){.size = sizeof(req), .url = "http://127.0.0.1/", .method = "PUT", .body_len = 9};
-    refused("http body", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http body", h->http_start(inst, &req, plain_answered, NULL, NULL));
     req = (struct omid_http_request){.size = sizeof(req), .url = "http://127.0.0.1/", .method = "GET / X"};
-    refused("http words", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http words", h->http_start(inst, &req, plain_answered, NULL, NULL));
     req =
         (struct omid_http_request){.size = sizeof(req), .url = "http://127.0.0.1/", .method = "GET", .headers = split};
-    refused("http header", h->http_start(inst, &req, on_answer, NULL, NULL));
+    refused("http header", h->http_start(inst, &req, plain_answered, NULL, NULL));
     h->http_cancel(NULL);
     h->http_cancel(&http);
 }
@@ -82,15 +65,15 @@ static void try_sockets(const struct omid_host *h, struct omid_instance *inst)
 
 static void try_work(const struct omid_host *h, struct omid_instance *inst)
 {
-    struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "nothing", NULL, never, NULL};
+    struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "nothing", NULL, plain_done, NULL};
     struct omid_timer *none = NULL;
     refused("work", h->exec_submit(inst, NULL));
     refused("work run", h->exec_submit(inst, &work));
-    work = (struct omid_work){sizeof(work), OMID_POOL_BLOCKING, "nothing", nothing, NULL, NULL};
+    work = (struct omid_work){sizeof(work), OMID_POOL_BLOCKING, "nothing", plain_nothing, NULL, NULL};
     refused("work done", h->exec_submit(inst, &work));
-    work = (struct omid_work){sizeof(work), OMID_POOL_BLOCKING, NULL, nothing, never, NULL};
+    work = (struct omid_work){sizeof(work), OMID_POOL_BLOCKING, NULL, plain_nothing, plain_done, NULL};
     refused("work label", h->exec_submit(inst, &work));
-    work = (struct omid_work){sizeof(work), (enum omid_pool)77, "nothing", nothing, never, NULL};
+    work = (struct omid_work){sizeof(work), (enum omid_pool)77, "nothing", plain_nothing, plain_done, NULL};
     refused("work pool", h->exec_submit(inst, &work));
     refused("timer", h->timer_start(inst, 1, 0, NULL, NULL) == NULL ? -1 : 0);
     h->timer_stop(NULL);

@@ -11,34 +11,17 @@ struct attempt {
     int refused;
 };
 
-static void nothing(void *arg)
-{
-    (void)arg;
-}
-
-static void never(void *arg, bool ran)
-{
-    (void)arg;
-    (void)ran;
-}
-
-static void on_answer(void *arg, const struct omid_http_response *res)
-{
-    (void)arg;
-    (void)res;
-}
-
 static void work_run(void *arg)
 {
     struct attempt *a = arg;
     struct plain *p = a->plain;
     const struct omid_event ev = {.size = sizeof(ev), .type = OMID_EVENT_CUSTOM, .uid = "u", .name = "wrong"};
     a->refused += p->host->publish(p->inst, &ev) == OMID_ETHREAD;
-    a->refused += p->host->timer_start(p->inst, 1, 0, nothing, NULL) == NULL;
-    const struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "inner", nothing, never, NULL};
+    a->refused += p->host->timer_start(p->inst, 1, 0, plain_nothing, NULL) == NULL;
+    const struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "inner", plain_nothing, plain_done, NULL};
     a->refused += p->host->exec_submit(p->inst, &work) == OMID_ETHREAD;
     const struct omid_http_request req = {.size = sizeof(req), .method = "GET", .url = "http://127.0.0.1/"};
-    a->refused += p->host->http_start(p->inst, &req, on_answer, NULL, NULL) == OMID_ETHREAD;
+    a->refused += p->host->http_start(p->inst, &req, plain_answered, NULL, NULL) == OMID_ETHREAD;
     struct omid_timer *t = a->timer;
     p->host->timer_stop(&t);
     a->refused += t != NULL; /* not taken: the handle is still ours */
@@ -72,7 +55,7 @@ static int event(void *state, const struct omid_event *ev)
     if (a == NULL)
         return OMID_ERR;
     a->plain = p;
-    a->timer = p->host->timer_start(p->inst, 3600000, 0, nothing, NULL);
+    a->timer = p->host->timer_start(p->inst, 3600000, 0, plain_nothing, NULL);
     const struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "wrong thread", work_run, work_done, a};
     int rc = p->host->exec_submit(p->inst, &work);
     if (rc != OMID_OK) {

@@ -9,17 +9,11 @@ static void work_run(void *arg)
     sleep(1);
 }
 
-static void work_done(void *arg, bool ran)
-{
-    (void)arg;
-    (void)ran;
-}
-
 static int event(void *state, const struct omid_event *ev)
 {
     (void)ev;
     struct plain *p = state;
-    const struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "sleeps", work_run, work_done, NULL};
+    const struct omid_work work = {sizeof(work), OMID_POOL_BLOCKING, "sleeps", work_run, plain_done, NULL};
     return p->host->exec_submit(p->inst, &work);
 }
 

@@ -27,6 +27,24 @@ static inline void plain_stop(void *state)
     free(state);
 }
 
+/* Callbacks that have nothing to do. */
+static inline void plain_nothing(void *arg)
+{
+    (void)arg;
+}
+
+static inline void plain_done(void *arg, bool ran)
+{
+    (void)arg;
+    (void)ran;
+}
+
+static inline void plain_answered(void *arg, const struct omid_http_response *res)
+{
+    (void)arg;
+    (void)res;
+}
+
 #define PLAIN .version = "1.0", .summary = "A plugin for tests", .start = plain_start, .stop = plain_stop
 
 #endif
