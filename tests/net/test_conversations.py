@@ -409,16 +409,22 @@ def test_rest_delete_what_is_ending(start_daemon, talker):
     assert status_of(daemon, c) is None and not t.of_type("memory_created")
 
 
-def test_rest_delete_while_a_session_is_given_it(start_daemon, talker):
-    """The store has answered the session first: what it was given is taken away again, and does not come back."""
-    daemon = start_daemon()
+def left_behind(daemon, talker, said):
+    """A conversation that goes on when its session has ended: on disk, and to be had by the next one."""
     t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
     c = t.conversation()
-    t.say("To be forgotten.")
-    t.heard("be forgotten.")
+    t.say(said)
+    t.heard(said)
     until(lambda: stored_text(daemon, c), what="on disk")
     t.close()
     until(lambda: daemon.sessions() == 0, what="the end of the session")
+    return c
+
+
+def test_rest_delete_while_a_session_is_given_it(start_daemon, talker):
+    """The store has answered the session first: what it was given is taken away again, and does not come back."""
+    daemon = start_daemon()
+    c = left_behind(daemon, talker, "To be forgotten.")
     with ThreadPoolExecutor(1) as pool:
         with store_held(daemon):
             again = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
@@ -435,13 +441,7 @@ def test_rest_delete_while_a_session_is_given_it(start_daemon, talker):
 def test_rest_process_while_a_session_is_given_it(start_daemon, talker):
     """It is processed, as was asked, and the session begins the next one: none is both."""
     daemon = start_daemon()
-    t = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
-    c = t.conversation()
-    t.say("Said before.")
-    t.heard("Said before.")
-    until(lambda: stored_text(daemon, c), what="on disk")
-    t.close()
-    until(lambda: daemon.sessions() == 0, what="the end of the session")
+    c = left_behind(daemon, talker, "Said before.")
     with ThreadPoolExecutor(1) as pool:
         with store_held(daemon):
             again = talker(daemon, uid="ann", conversation_timeout=LONG).wait_ready()
