@@ -195,6 +195,7 @@ static bool start_disk(struct daemon *d)
                               .in_flight = c->queue.in_flight,
                               .in_flight_per_target = c->queue.in_flight_per_target,
                               .max_jobs = c->queue.max_jobs,
+                              .max_bytes = c->queue.max_bytes,
                               .max_share = c->queue.max_share,
                               .over_share = daemon_tell_full,
                               .over_share_arg = d,

@@ -156,7 +156,7 @@ struct conf {
         uint32_t commit_ms;
         uint32_t lease_ms;
         unsigned in_flight, in_flight_per_target;
-        uint64_t max_jobs;
+        uint64_t max_jobs, max_bytes;
         double max_share;        /* 0.5 = 50 %, of one target */
         struct conf_list retry;  /* durations */
         uint32_t *retry_ms;      /* the same, parsed: retry.n of them */

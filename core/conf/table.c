@@ -353,8 +353,10 @@
       "Attempts under way at once for one target, at most in_flight.") \
     R("queue", "max_jobs", INT, "1000000", 1, 1e9, NULL, 0, queue.max_jobs, \
       "Jobs that wait or are under way; beyond it new ones are refused.") \
+    R("queue", "max_bytes", SIZE, "4GiB", 1 MIB, 1024 GIB, NULL, 0, queue.max_bytes, \
+      "Payload of the jobs that wait or are under way; beyond it new ones are refused. Dead letters keep as much again.") \
     R("queue", "max_share", FLOAT, "0.5", 0.001, 1, NULL, 0, queue.max_share, \
-      "Share of max_jobs, less what is there for others, that is kept for one target at most; 1: no bound.") \
+      "Share of max_jobs and of max_bytes, less what is there for others, that is kept for one target at most; 1: no bound.") \
     R("queue", "retry", LIST, "5s,5min,30min,2h,5h,10h,10h", 1, 32, NULL, 0, queue.retry, \
       "Pauses between one attempt and the next, each 1s to 30d; a job that fails after the last is a dead letter.") \
     R("queue", "jitter", FLOAT, "0.2", 0, 0.5, NULL, 0, queue.jitter, \

@@ -1,7 +1,6 @@
 """Multi-channel sessions: a stream of speech-to-text for each channel, one conversation, mixed audio for consumers."""
 import json
 import re
-import sqlite3
 import struct
 
 import pytest
@@ -11,6 +10,7 @@ from support.codecs import Encoder, likeness
 from support.daemon import merge
 from support.deepgram import Mode
 from support.settings import with_deepgram
+from support.store import rows, status_of
 from support.wait import holds, until
 
 MIC, REMOTE = 1, 2
@@ -42,19 +42,6 @@ def talk(phone, frames):
 def both(a, b, ms, rate=16000):
     """So many ms in frames of 100, side by side."""
     return [(channel, value(v, 100, rate)) for _ in range(ms // 100) for channel, v in ((MIC, a), (REMOTE, b))]
-
-
-def rows(daemon, sql, *args):
-    db = sqlite3.connect("file:%s?mode=ro" % (daemon.dir / "state" / "store.db"), uri=True, timeout=5)
-    try:
-        return db.execute(sql, args).fetchall()
-    finally:
-        db.close()
-
-
-def status_of(daemon, conversation):
-    found = rows(daemon, "SELECT status FROM conversation WHERE id = ?", conversation)
-    return found[0][0] if found else None
 
 
 def conversation_of(phone):

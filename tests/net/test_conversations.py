@@ -11,9 +11,9 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from support.settings import with_deepgram
+from support.store import rows, status_of, store_held
 from support.wait import SLOW, holds, until
-from test_listen import Talker, rows, status_of, stored_text, talker  # noqa: F401
-from test_sessions import store_held
+from test_listen import Talker, stored_text, talker  # noqa: F401
 
 FLOOR = {"listen": {"conversation_timeout_floor": "2s", "ping": "200ms"}}
 LONG = 600

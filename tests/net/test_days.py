@@ -10,9 +10,9 @@ import pytest
 from support.admin import Admin
 from support.model import DAY, SUMMARY, says
 from support.receiver import Answer
+from support.store import queue_held, rows
 from support.wait import SLOW, until
-from test_listen import rows, talker  # noqa: F401
-from test_processing import queue_held
+from test_listen import talker  # noqa: F401
 from test_summary import FAST, KEY, model, post, settings, speak  # noqa: F401
 
 WHERE = "/v1/admin/day-summary"

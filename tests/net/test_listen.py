@@ -20,6 +20,7 @@ from support.daemon import merge, program
 from support.deepgram import Mode
 from support.phone import Phone
 from support.settings import with_deepgram
+from support.store import rows, status_of
 from support.wait import SLOW, holds, until
 
 SHORT = 2  # seconds; the least that the floor of conversation_timeout allows
@@ -121,21 +122,6 @@ def upgrade(daemon, query="", headers=None, path="/v4/listen"):
         return response.status, json.loads(response.read())
     finally:
         c.close()
-
-
-def rows(daemon, sql, *args):
-    """What is in the store's file."""
-    db = sqlite3.connect("file:%s?mode=ro" % (daemon.dir / "state" / "store.db"), uri=True, timeout=5)
-    try:
-        return db.execute(sql, args).fetchall()
-    finally:
-        db.close()
-
-
-def status_of(daemon, conversation):
-    """Its number in the file: 0 in progress, 1 processing, 2 completed; None when it is not there."""
-    found = rows(daemon, "SELECT status FROM conversation WHERE id = ?", conversation)
-    return found[0][0] if found else None
 
 
 def stored_text(daemon, conversation):

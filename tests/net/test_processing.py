@@ -9,10 +9,10 @@ import pytest
 from support.admin import Admin
 from support.model import SUMMARY, Model, says
 from support.receiver import Answer, Receiver
+from support.store import queue_held, rows, status_of, store_held
 from support.wait import SLOW, holds, until
-from test_listen import rows, status_of, stored_text, talker  # noqa: F401
+from test_listen import stored_text, talker  # noqa: F401
 from test_places import BERLIN, FOUND, GOOD, PATH, patch
-from test_sessions import store_held
 
 BREAKER = {"failures": 1000, "min_attempts": 1000000}
 HANG = Answer(hang=True)
@@ -31,17 +31,6 @@ def places():
     peer.on(PATH, Answer(body=GOOD))
     yield peer
     peer.stop()
-
-
-@contextmanager
-def queue_held(daemon):
-    db = sqlite3.connect(daemon.dir / "state" / "queue.db", timeout=30 * SLOW, isolation_level=None)
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield
-        db.execute("ROLLBACK")
-    finally:
-        db.close()
 
 
 def settings(model, places, receiver, **processing):

@@ -8,8 +8,8 @@ from collections import Counter
 
 from support.aio import background
 from support.phone import Phone
+from support.store import rows
 from support.wait import SLOW, until
-from test_listen import rows
 
 SECONDS = 6
 WORKERS = 6

@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 from support.admin import Admin
 from support.daemon import merge, program
+from support.store import queue_held, rows
 from support.wait import until
-from test_listen import rows
-from test_processing import queue_held
 
 HOOKER = Path(os.environ.get("OMID_BUILD_TREE") or ".") / "tests/plugins/.libs/hooker.so"
 BASE = {"plugin hooker": {"path": HOOKER}, "registry": {"flush": "50ms", "setup_check": "300ms", "test": "300ms"}}

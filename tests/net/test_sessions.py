@@ -5,16 +5,15 @@ vanish at the worst moment; and what an operator sees of it: omictl sessions, se
 import json
 import re
 import signal
-import sqlite3
 import subprocess
 import time
-from contextlib import contextmanager
 
 import pytest
 
 from support.daemon import merge, program
 from support.deepgram import Mode
 from support.settings import with_deepgram
+from support.store import store_held
 from support.wait import SLOW, holds, until
 
 UID = "one-and-the-same"  # and so on one and the same reactor
@@ -241,18 +240,6 @@ def test_those_that_leave_are_bounded_too(start_daemon, deepgram, phone):
 
 
 # ------------------------------------------------------------------------------ the worst moments
-
-
-@contextmanager
-def store_held(daemon):
-    """Nobody writes into the store meanwhile: its answers do not come."""
-    db = sqlite3.connect(daemon.dir / "state" / "store.db", timeout=30 * SLOW, isolation_level=None)
-    try:
-        db.execute("BEGIN IMMEDIATE")
-        yield
-        db.execute("ROLLBACK")
-    finally:
-        db.close()
 
 
 def starting(daemon, deepgram, phone):

@@ -4,7 +4,6 @@ import itertools
 import json
 import shutil
 import signal
-import sqlite3
 import struct
 import subprocess
 import wave
@@ -15,6 +14,7 @@ from support.daemon import merge
 from support.embedder import Embedder, angle, apart, constant, distance, embedding
 from support.phone import Phone
 from support.receiver import Answer
+from support.store import rows
 from support.wait import SLOW, holds, until
 
 RATE = 16000
@@ -109,14 +109,6 @@ QUICK = {"sample_age": "0s", "sample_check": "50ms", "sample_retry": "50ms", "sa
 def with_speakers(peer, speakers=None, **plugin):
     return {"listen": {"ping": "200ms"}, "speakers": dict(QUICK, **(speakers or {})),
             "plugin diarizer": merge({"url": peer.url + "/base", "breaker": {"failures": 1000, "error_rate": 1}}, plugin)}
-
-
-def rows(daemon, sql, *args):
-    db = sqlite3.connect("file:%s?mode=ro" % (daemon.dir / "state" / "store.db"), uri=True, timeout=5)
-    try:
-        return db.execute(sql, args).fetchall()
-    finally:
-        db.close()
 
 
 def voices(daemon, uid):

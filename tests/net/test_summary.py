@@ -18,8 +18,9 @@ import pytest
 from support.daemon import program
 from support.model import SUMMARY, Model, completion, says
 from support.receiver import Answer
+from support.store import rows, status_of
 from support.wait import SLOW, until
-from test_listen import rows, status_of, talker  # noqa: F401
+from test_listen import talker  # noqa: F401
 
 KEY = "sk-scenario-key-that-nobody-may-see"
 LONG = 600

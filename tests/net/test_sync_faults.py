@@ -17,8 +17,8 @@ import pytest
 from support.daemon import ADMIN_KEY, Daemon, merge, program
 from support.disk import FullDisk, LyingDisk
 from support.receiver import Answer, Receiver
+from support.store import rows
 from support.wait import SLOW, until
-from test_listen import rows
 from test_storage import audio, count, folder, ramp, spool
 from test_storage import wav as samples
 from test_sync import NOON, ask, completed, conversations, finished, form, left, settings, tone, transcript, upload, wav

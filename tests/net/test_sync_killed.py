@@ -12,9 +12,8 @@ from support.daemon import merge
 from support.model import SUMMARY, Model, says
 from support.receiver import Answer
 from support.s3 import S3
+from support.store import rows, store_held
 from support.wait import until
-from test_listen import rows
-from test_sessions import store_held
 from test_storage import audio, bucket, folder, ramp, spool
 from test_storage import wav as samples
 from test_sync import NOON, ask, completed, conversations, finished, left, settings, transcript, upload, wav  # noqa: F401

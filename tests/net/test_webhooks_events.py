@@ -274,3 +274,30 @@ def test_the_queue_is_full(rig, receiver):
     assert status == 429 and int(headers["retry-after"]) >= 1 and "error" in answer
     assert metric(daemon, "events", "full") >= 2
     assert Poster(daemon, "bob").accepted("a", 1, endpoints=0)
+
+
+def test_the_queue_is_full_of_bytes(rig, receiver):
+    """Large events for an endpoint that fails: they end at its share of the bytes, and others' go on."""
+    receiver.on("/bad", Answer(500))
+    daemon, admin = rig({"queue": {"max_bytes": "1MiB", "retry": ["1h"]}, "registry": {"webhook_failures": 100000}})
+    hook(admin, receiver.url("/bad"))
+    hook(admin, receiver.url("/bobs"), uid="bob")
+    ann, bob, large = Poster(daemon, "ann"), Poster(daemon, "bob"), "x" * 100000
+    taken = 0
+    while ann.post("a", large)[0] == 202:
+        taken += 1
+    assert taken == 5
+    status, answer, headers = ann.post("a", large)
+    assert status == 429 and int(headers["retry-after"]) >= 1 and "error" in answer
+    for n in range(10):
+        bob.accepted("a", large, endpoints=1)
+        until(lambda: len(receiver.at("/bobs")) > n, what="bob's")
+    assert 500000 <= daemon.metric("omid_queue_payload_bytes") < daemon.metric("omid_queue_max_bytes") == 1 << 20
+    # And when it is all of it.
+    daemon.stop()
+    receiver.on("/bobs", Answer(500))
+    daemon.start()
+    bob = Poster(daemon, "bob")
+    while bob.post("a", large)[0] == 202:
+        taken += 1
+    assert taken <= 10 and daemon.metric("omid_queue_payload_bytes") <= 1 << 20

@@ -168,25 +168,6 @@ static void test_some_failures(void)
     }
 }
 
-/* One at a time while its name can't be looked up; then as if nothing had been. */
-static void test_unresolved(void)
-{
-    struct limit l;
-
-    limit_init(&l);
-    run(&l, POOL, 4, 4, LIMIT_SUCCESS);
-    CU_ASSERT_EQUAL(limit_now(&l, POOL, LEFT), 8);
-    for (unsigned i = 0; i < 3; i++) {
-        limit_unresolved(&l);
-        CU_ASSERT_EQUAL(limit_now(&l, POOL, LEFT), 1);
-    }
-    run(&l, POOL, 1, 1, LIMIT_SUCCESS);
-    CU_ASSERT_EQUAL(limit_now(&l, POOL, LEFT), 8);
-    limit_unresolved(&l);
-    run(&l, POOL, 1, 1, LIMIT_FAILURE); /* found, and there is nobody: the breaker's matter */
-    CU_ASSERT_EQUAL(limit_now(&l, POOL, LEFT), LEFT);
-}
-
 static void test_ramp(void)
 {
     static const unsigned widths[] = {1, 2, 4, 8, 16, 32, 64};
@@ -274,7 +255,6 @@ int main(void)
         {"a loss cuts once, then one more a round", test_loss},
         {"never below one", test_floor},
         {"other failures do not cut, and of most of a round do not grow", test_failures},
-        {"a name that can't be looked up", test_unresolved},
         {"grows while some fail", test_some_failures},
         {"ramp after a recovery", test_ramp},
         {"a dead target's attempts until its breaker opens", test_dead},

@@ -153,11 +153,71 @@ static void test_one_slot(void)
     peer_stop(&p);
 }
 
+static bool is_inflight(void *arg)
+{
+    return rig_metric("omid_lane_inflight", NULL, NULL) == *(const double *)arg;
+}
+
+/* Nor do many paths of such a name: each is a target of its own, but what hangs is the name. Neither the slots of the
+ * lane nor the places of its queue are all theirs. */
+static void test_many_paths(void)
+{
+    enum { MANY = 24, SLOTS = 16, QUEUE = 40, SHARE = 4 };
+    struct rig r;
+    struct peer p;
+    struct call calls[MANY], c;
+    struct conf_lane conf = rig_conf();
+    char url[256], named[MANY][64];
+    unsigned full = 0, ok = 0;
+
+    watched = &r;
+    atomic_store(&answers, false);
+    atomic_store(&known, false);
+    conf.connect_timeout_ms = 600;
+    conf.pool = conf.semaphore = SLOTS;
+    conf.queue = QUEUE;
+    peer_start(&p, serve);
+    rig_start(&r, &conf);
+    for (unsigned i = 0; i < MANY; i++) {
+        snprintf(named[i], sizeof named[i], "http://one-name.invalid:%u/%u", p.port, i);
+        call_init(&calls[i], &r, named[i]);
+    }
+    calls_start(calls, MANY);
+    CU_ASSERT_TRUE(rig_until(has_counts, &(struct counts){SHARE, QUEUE / 4}));
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&p, "http", "/", url)), OMID_HTTP_OK);
+    call_free(&c);
+    /* Once it is known to fail, there is one at a time. */
+    CU_ASSERT_TRUE(rig_until(is_inflight, &(double){1}));
+    CU_ASSERT_EQUAL(call_once(&c, &r, url), OMID_HTTP_OK);
+    call_free(&c);
+    /* One that gives up on the way holds up nobody. */
+    call_cancel(&calls[SHARE + 1]);
+    atomic_store(&known, true);
+    atomic_store(&answers, true);
+    for (unsigned i = 0; i < MANY; i++) {
+        if (i == SHARE + 1)
+            continue;
+        CU_ASSERT_TRUE(call_wait(&calls[i]));
+        full += calls[i].res.error == OMID_HTTP_FULL;
+        ok += calls[i].res.error == OMID_HTTP_OK;
+    }
+    CU_ASSERT_EQUAL(full, MANY - SHARE - QUEUE / 4);
+    CU_ASSERT_TRUE(ok > 0);
+    CU_ASSERT_TRUE(rig_until(has_counts, &(struct counts){0, 0}));
+    for (unsigned i = 0; i < MANY; i++)
+        call_free(&calls[i]);
+    rig_stop(&r);
+    CU_ASSERT_TRUE(rig_until(all_answered, NULL));
+    CU_ASSERT_FALSE(atomic_load(&on_a_loop));
+    peer_stop(&p);
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
         {"a resolver that hangs", test_hanging_resolver},
         {"a name that hangs holds one slot", test_one_slot},
+        {"many paths of a name that hangs", test_many_paths},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"names", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -214,6 +214,98 @@ static unsigned fill(const char *target)
     return n;
 }
 
+/* 100 bytes; what became of it. */
+static int enqueue_100(const char *target)
+{
+    char payload[101];
+    memset(payload, 'x', 100);
+    payload[100] = '\0';
+    return enqueue("web", target, NULL, payload, 0, NULL);
+}
+
+static void test_max_bytes(void)
+{
+    static char large[601];
+    fresh();
+    cf.max_bytes = 1000;
+    cf.in_flight = cf.in_flight_per_target = 8;
+    CU_ASSERT_FATAL(opened());
+    CU_ASSERT_FATAL(queue_start(q, handle, NULL));
+    handler_set(true, 0, false);
+    for (int i = 0; i < 10; i++)
+        CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_100("t"), OMID_EFULL);
+    CU_ASSERT_EQUAL(queue_retry_after_s(q), 60); /* nothing has left so far */
+    CU_ASSERT_EQUAL(counts().bytes, 1000);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, "", 0, NULL), OMID_OK);
+    /* What is done, or a dead letter, makes room. */
+    CU_ASSERT(WAIT_FOR(seen_count() == 8));
+    finish_nth(0, OMID_JOB_DONE, 0, NULL);
+    CU_ASSERT(WAIT_FOR(counts().done == 1));
+    CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_100("t"), OMID_EFULL);
+    finish_nth(1, OMID_JOB_DEAD, 0, "no");
+    CU_ASSERT(WAIT_FOR(counts().dead == 1));
+    CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
+    /* Behind a restart too. */
+    closed();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(counts().bytes, 1000);
+    CU_ASSERT_EQUAL(enqueue_100("t"), OMID_EFULL);
+    uint64_t id = (uint64_t)unit_sql_int(path, "SELECT min(id) FROM job WHERE died IS NOT NULL");
+    struct answer a = {0};
+    CU_ASSERT_EQUAL(queue_dead_replay(q, id, lp, on_fence, &a), OMID_OK);
+    CU_ASSERT(WAIT_FOR(a.n == 1));
+    CU_ASSERT_EQUAL(a.result, OMID_EFULL);
+    handler_set(false, OMID_JOB_DONE, false);
+    closed();
+    /* One that is larger than half of it has not to wait until nothing is left; nor is it taken beside more. */
+    fresh();
+    cf.max_bytes = 1000;
+    driven();
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(started());
+    memset(large, 'y', sizeof(large) - 1);
+    for (int i = 0; i < 5; i++)
+        CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, large, 0, NULL), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", NULL, large, 0, NULL), OMID_EFULL);
+    closed();
+}
+
+/* One target's jobs are large, and fail: the others' find room. Dead letters keep as much, the oldest go. */
+static void test_shares_of_bytes(void)
+{
+    fresh();
+    driven();
+    cf.max_bytes = 1000;
+    cf.max_share = 0.5;
+    handler_set(false, OMID_JOB_RETRY, false);
+    CU_ASSERT_FATAL(started());
+    for (int i = 0; i < 5; i++)
+        CU_ASSERT_EQUAL(enqueue_100("full"), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_100("full"), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue_100("other"), OMID_OK);
+    closed();
+    CU_ASSERT_FATAL(started());
+    CU_ASSERT_EQUAL(enqueue_100("full"), OMID_EFULL);
+    CU_ASSERT_EQUAL(enqueue_100("other"), OMID_OK);
+    closed();
+    fresh();
+    driven();
+    cf.max_bytes = 1000;
+    handler_set(false, OMID_JOB_DEAD, false);
+    CU_ASSERT_FATAL(started());
+    for (int i = 0; i < 15; i++) {
+        CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
+        CU_ASSERT(WAIT_FOR(counts().leased + counts().ready == 0));
+    }
+    advance(60000);
+    CU_ASSERT(WAIT_FOR(counts().dead == 10));
+    closed();
+    CU_ASSERT_EQUAL(unit_sql_int(path, "SELECT count(*) FROM job"), 10);
+}
+
 /* Whoever fails, and however many they are: there is room for the next. */
 static void test_shares(void)
 {
@@ -1081,6 +1173,8 @@ int main(void)
         {"bad arguments", test_bad_arguments},
         {"names", test_names},
         {"bound on jobs", test_max_jobs},
+        {"bound on bytes", test_max_bytes},
+        {"shares of bytes", test_shares_of_bytes},
         {"payloads under way", test_payloads_out},
         {"payloads of many", test_payloads_of_many},
         {"shares", test_shares},

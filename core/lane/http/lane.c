@@ -176,9 +176,41 @@ static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_st
 
 /* ------------------------------------------------------------------ the queue */
 
-static bool target_may_start(const struct target *t)
+static bool target_may_start(const struct lane *l, const struct target *t)
 {
-    return t->inflight < target_limit(t);
+    return t->inflight < target_limit(t) && hostname_room(l, t->host) > 0;
+}
+
+/* After its room has changed, or how many of its targets are in the ring. */
+static void hostname_settle(struct lane *l, struct hostname *n)
+{
+    while (n && n->ringed < hostname_room(l, n) && !list_empty(&n->held)) {
+        struct target *t = list_entry(n->held.next, struct target, ring);
+        list_remove(&t->ring);
+        t->held = false;
+        list_append(&l->ring, &t->ring);
+        n->ringed++;
+    }
+}
+
+static void ring_join(struct lane *l, struct target *t)
+{
+    struct hostname *n = t->host;
+
+    t->held = n && n->ringed >= hostname_room(l, n);
+    list_append(t->held ? &n->held : &l->ring, &t->ring);
+    if (n && !t->held)
+        n->ringed++;
+}
+
+static void ring_leave(struct target *t)
+{
+    if (list_empty(&t->ring))
+        return;
+    list_remove(&t->ring);
+    if (t->host && !t->held)
+        t->host->ringed--;
+    t->held = false;
 }
 
 /* After each change of what it has waiting, in flight, or for a limit: the ring holds those alone that a free slot
@@ -192,9 +224,10 @@ static void target_settle(struct lane *l, struct target *t)
     atomic_store_explicit(&t->seen.inflight, t->inflight, memory_order_relaxed);
     atomic_store_explicit(&t->seen.waiting, t->waiting, memory_order_relaxed);
     if (!wanted)
-        list_remove(&t->ring);
+        ring_leave(t);
     else if (list_empty(&t->ring))
-        list_append(&l->ring, &t->ring);
+        ring_join(l, t);
+    hostname_settle(l, t->host);
 }
 
 /* The timer ends with the first in the queue, or before: in a busy lane each request is the first for a moment, and to
@@ -226,6 +259,8 @@ static void waiter_unlink(struct lane *l, struct waiter *w)
     list_remove(&w->in_target);
     list_remove(&w->in_lane);
     t->waiting--;
+    if (t->host)
+        t->host->waiting--;
     lane_set_waiting(l, l->waiting - 1);
     target_settle(l, t);
     if (first)
@@ -256,6 +291,8 @@ static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
     else
         list_append(&l->queue, &w->in_lane);
     t->waiting++;
+    if (t->host)
+        t->host->waiting++;
     target_settle(l, t);
     lane_set_waiting(l, l->waiting + 1);
     if (l->queue.next == &w->in_lane)
@@ -300,6 +337,8 @@ static void slot_give(struct lane *l, struct waiter *w)
         w->admitted = true;
     }
     t->inflight++;
+    if (t->host)
+        t->host->inflight++;
     limit_began(&t->limit, t->inflight);
     target_settle(l, t);
     lane_set_inflight(l, l->inflight + 1);
@@ -310,14 +349,20 @@ static void slot_give(struct lane *l, struct waiter *w)
  * NULL: none may start. */
 static struct waiter *lane_pick(struct lane *l)
 {
-    if (list_empty(&l->ring))
-        return NULL;
-    struct target *t = list_entry(l->ring.next, struct target, ring);
-    struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
-    list_remove(&t->ring);
-    list_append(&l->ring, &t->ring);
-    waiter_unlink(l, w);
-    return w;
+    while (!list_empty(&l->ring)) {
+        struct target *t = list_entry(l->ring.next, struct target, ring);
+        struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
+        if (hostname_room(l, t->host) == 0) { /* others of its name had their turn since */
+            ring_leave(t);
+            ring_join(l, t);
+            continue;
+        }
+        list_remove(&t->ring);
+        list_append(&l->ring, &t->ring);
+        waiter_unlink(l, w);
+        return w;
+    }
+    return NULL;
 }
 
 static void lane_pump(struct lane *l)
@@ -345,9 +390,9 @@ void lane_slot_ask(struct lane *l, struct waiter *w)
     } else if (!w->admitted && !breaker_ready(&t->breaker, lane_now(l))) {
         lane_rejected(l, REJECT_BREAKER);
         w->refuse(w, OMID_HTTP_BREAKER);
-    } else if (l->inflight < l->conf.semaphore && target_may_start(t) && t->waiting == 0) {
+    } else if (l->inflight < l->conf.semaphore && target_may_start(l, t) && t->waiting == 0) {
         slot_give(l, w);
-    } else if (l->waiting >= l->conf.queue || t->waiting >= share) {
+    } else if (l->waiting >= l->conf.queue || t->waiting >= share || !hostname_may_wait(t->host, share)) {
         lane_rejected(l, REJECT_FULL);
         w->refuse(w, OMID_HTTP_FULL);
     } else {
@@ -374,6 +419,8 @@ void lane_slot_free(struct lane *l, struct waiter *w)
 {
     omid_assert(w->target->inflight > 0 && l->inflight > 0);
     w->target->inflight--;
+    if (w->target->host)
+        w->target->host->inflight--;
     target_settle(l, w->target);
     lane_set_inflight(l, l->inflight - 1);
     lane_pump(l);
@@ -390,6 +437,8 @@ static void target_learn(struct lane *l, struct target *t, enum breaker_outcome 
     };
     unsigned left = t->inflight > 0 ? t->inflight - 1 : 0;
 
+    if (t->host && outcome != BREAKER_NEUTRAL)
+        t->host->state = HOSTNAME_KNOWN;
     if (outcome != BREAKER_NEUTRAL)
         limit_ended(&t->limit, t->rules->semaphore, left, outcomes[outcome]);
     if (from == BREAKER_HALF_OPEN && t->breaker.state == BREAKER_CLOSED)
@@ -431,6 +480,12 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
     }
 }
 
+void lane_unresolved(struct waiter *w)
+{
+    if (w->target->host)
+        w->target->host->state = HOSTNAME_FAILED;
+}
+
 void target_reset(struct lane *l, const char *key)
 {
     struct target *t = map_get(l->targets, key);
@@ -469,6 +524,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     curlev_free(&l->curl);
     map_free(&l->targets);
     map_free(&l->latest);
+    map_free(&l->hostnames);
     free(l->spare);
     l->magic = OMID_MAGIC_DEAD;
     free(l);
@@ -503,13 +559,15 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
     l->name = name_intern(name);
     l->targets = map_new();
     l->latest = map_new();
+    l->hostnames = map_new();
     l->max_spare = 4096; /* as many as a semaphore can have */
     l->spare = calloc(l->max_spare, sizeof *l->spare);
     board_init(l);
-    if (!l->name || !l->targets || !l->latest || !l->spare || !lane_apply(l, config)) {
+    if (!l->name || !l->targets || !l->latest || !l->hostnames || !l->spare || !lane_apply(l, config)) {
         board_free(l);
         map_free(&l->targets);
         map_free(&l->latest);
+        map_free(&l->hostnames);
         free(l->spare);
         free(l);
         return NULL;

@@ -5,6 +5,7 @@
  *   lanes.c    the thread, its start and stop, the per-loop WebSocket contexts
  *   lane.c     one lane: semaphore, wait queue, who is next
  *   target.c   targets of a lane, their cap and expiry
+ *   hostname.c the names of their hosts: what is known of looking them up
  *   rules.c    which settings count for which target
  *   board.c    what others may see of them
  *   request.c  requests; easy.c: their curl handles; redirect.c: from one hop to the next; draft.c: from the caller
@@ -31,6 +32,7 @@
 #define LANES_MAGIC UINT32_C(0x6c616e73)
 #define LANE_MAGIC UINT32_C(0x6c616e65)
 #define TARGET_MAGIC UINT32_C(0x74617267)
+#define HOSTNAME_MAGIC UINT32_C(0x686f7374)
 
 #define TARGETS_MAX 100000u            /* per lane; the idlest goes first */
 #define TARGET_IDLE_MS (3600u * 1000u) /* forgotten after this */
@@ -66,11 +68,32 @@ struct lane_wsloop {
     bool ending;
 };
 
+/*
+ * A name that could not be looked up is no fault of the target's that anybody could know of: the system's resolver says
+ * alike of a name that is unknown and of a resolver that is down, and curl passes on neither. So that no breaker opens
+ * for it, and the limits stay. But a lookup may hang for the connect timeout, and each that does holds a slot of the
+ * lane, whatever path it is for. So the name has a bound over all its targets: a quarter of the semaphore, or as many
+ * as a target starts with if that is more, until an attempt has come beyond the lookup; after a lookup that failed one
+ * attempt at a time, until then. Nor may they fill the queue: they have one target's share of it. Lane thread.
+ */
+enum hostname_state { HOSTNAME_NEW, HOSTNAME_KNOWN, HOSTNAME_FAILED };
+struct hostname {
+    uint32_t magic;
+    enum hostname_state state;
+    unsigned refs; /* targets */
+    unsigned inflight, waiting;
+    unsigned ringed;  /* of its targets in lane.ring */
+    struct list held; /* of its targets that would be there if it had room. Not empty: ringed >= its room */
+    char text[];
+};
+
 struct target {
     uint32_t magic;
-    struct list ring;    /* in lane.ring while it has waiters that its limit lets start */
-    struct list idle;    /* in lane.idle while refs is 0 */
-    struct list waiters; /* of struct waiter, oldest first */
+    struct list ring;      /* in lane.ring, or host->held, while it has waiters that its limit lets start */
+    bool held;             /* the latter */
+    struct hostname *host; /* NULL: an address, which nobody has to look up */
+    struct list idle;      /* in lane.idle while refs is 0 */
+    struct list waiters;   /* of struct waiter, oldest first */
     unsigned refs, waiting, inflight;
     uint64_t idle_since;
     const struct conf_lane *rules; /* that count for it: rules.c */
@@ -134,7 +157,7 @@ struct lane {
     struct list queue; /* of struct waiter, by deadline */
     struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
-    struct map *targets, *latest;
+    struct map *targets, *latest, *hostnames;
     ev_timer expiry;          /* of the first in the queue, or sooner */
     uint64_t expiry_ms;       /* while it is active */
     struct list running;      /* of struct lane_http */
@@ -179,6 +202,18 @@ void lane_rejected(struct lane *l, enum lane_reject why);
 const char *lane_reject_name(enum lane_reject why);
 void lane_streams_add(struct lane *l, int n);
 void lane_open_breakers_add(struct lane *l, int n);
+
+/* The name of its host could not be looked up; while it holds its slot. */
+void lane_unresolved(struct waiter *w);
+
+/* ---- hostname.c: lane thread ---- */
+/* With a reference; *out is NULL for an address. false: no memory. */
+bool hostname_get(struct lane *l, const char *key, struct hostname **out);
+void hostname_put(struct lane *l, struct hostname **n);
+/* How many more of its attempts may begin. n may be NULL. */
+unsigned hostname_room(const struct lane *l, const struct hostname *n);
+/* May one more wait, if a target may have `share` places of the queue? n may be NULL. */
+bool hostname_may_wait(const struct hostname *n, unsigned share);
 
 /* ---- target.c: lane thread ---- */
 /* Found or made, with a reference. NULL: no memory. */

@@ -32,8 +32,6 @@ unsigned limit_now(const struct limit *l, unsigned most, unsigned left)
 {
     omid_assert(most > 0 && left > 0);
     unsigned width = at_most(limit_width(l), most);
-    if (l->unresolved)
-        return 1;
     return l->failing || !l->proven ? at_most(width, left) : width;
 }
 
@@ -71,7 +69,6 @@ void limit_ended(struct limit *l, unsigned most, unsigned inflight, enum limit_o
     omid_assert(most > 0);
     l->limit = at_most(l->limit, most); /* the pool may have shrunk */
     l->failing = outcome != LIMIT_SUCCESS;
-    l->unresolved = false;
     l->proven |= outcome == LIMIT_SUCCESS;
     l->failed += outcome != LIMIT_SUCCESS;
     if (outcome == LIMIT_LOSS && !l->cut) {
@@ -83,11 +80,6 @@ void limit_ended(struct limit *l, unsigned most, unsigned inflight, enum limit_o
     if (!l->cut && l->failed * 2 < l->round && l->used * 2 >= limit_width(l))
         limit_grow(l, most);
     limit_begin_round(l, at_most(limit_width(l), most), inflight);
-}
-
-void limit_unresolved(struct limit *l)
-{
-    l->unresolved = true;
 }
 
 void limit_recovered(struct limit *l, unsigned inflight)

@@ -12,11 +12,6 @@
  *
  * Where nothing has succeeded yet, or the last attempt has failed, no more may be in flight than could still be needed
  * to open the breaker: a dead target costs as many attempts as its breaker counts, not as many as its limit.
- *
- * A name that could not be looked up is no fault of the target's that anybody could know of: the system's resolver says
- * alike of a name that is unknown and of a resolver that is down, and curl passes on neither. So that no breaker opens
- * for it, and the limit stays. But a lookup may hang for the connect timeout, and each that does holds a slot of the
- * lane: after one that failed there is one attempt at a time, until one has come beyond it.
  */
 #ifndef OMID_LANE_HTTP_LIMIT_H
 #define OMID_LANE_HTTP_LIMIT_H
@@ -41,7 +36,6 @@ struct limit {
     bool lost;            /* ever: doubling is over */
     bool proven;          /* something has succeeded */
     bool failing;         /* the last attempt failed */
-    bool unresolved;      /* its name could not be looked up */
 };
 
 void limit_init(struct limit *l);
@@ -50,10 +44,9 @@ void limit_init(struct limit *l);
 unsigned limit_now(const struct limit *l, unsigned most, unsigned left);
 /* An attempt has begun; inflight counts it. */
 void limit_began(struct limit *l, unsigned inflight);
-/* An attempt has ended; inflight is what is left. Cancelled ones are not told. */
+/* An attempt has ended; inflight is what is left. Cancelled ones are not told, nor those whose host could not be looked
+ * up. */
 void limit_ended(struct limit *l, unsigned most, unsigned inflight, enum limit_outcome outcome);
-/* An attempt has ended before it had an address; limit_ended() is not told. */
-void limit_unresolved(struct limit *l);
 /* The breaker has closed again. */
 void limit_recovered(struct limit *l, unsigned inflight);
 

@@ -352,7 +352,7 @@ void requests_done(void *arg, CURL *curl, CURLcode rc)
     enum omid_http_error refused = error;
     enum hop hop = error == OMID_HTTP_OK ? redirect_take(r, (int)status, key, sizeof key, &refused) : HOP_NONE;
     if (error == OMID_HTTP_RESOLVE)
-        limit_unresolved(&r->w.target->limit);
+        lane_unresolved(&r->w);
     if (hop != HOP_TAKEN) {
         request_end(r, request_verdict(error, (int)status));
         request_answer(r, refused, NULL);

@@ -60,6 +60,7 @@ struct lane_ws {
 
     /* written before its message is posted, read by its receiver */
     enum ws_verdict verdict;      /* `done` */
+    bool unresolved;              /* `done` */
     enum omid_http_error refused; /* `grant`; OMID_HTTP_OK: the slot is there */
     uint32_t connect_ms;          /* `grant`: the target's */
     struct conf_outside *outside; /* `grant`: the target's, a reference */
@@ -198,6 +199,8 @@ static void on_done(struct loop *loop, struct loop_msg *msg)
 
     (void)loop;
     CHECK_MAGIC(ws, LANE_WS_MAGIC);
+    if (ws->unresolved && ws->has_slot)
+        lane_unresolved(&ws->w);
     if (verdict != VERDICT_RETRY && ws->w.admitted)
         lane_verdict(ws->lane, &ws->w, outcomes[verdict], 0);
     if (verdict != VERDICT_RETRY && verdict != VERDICT_OPEN)
@@ -291,6 +294,7 @@ static void ws_attempt_over(struct lane_ws *ws, const struct wsconn_end *end)
 
     ws->http_status = end->why == WSCONN_REJECTED ? end->http_status : 0;
     ws->own_fault = end->own_fault;
+    ws->unresolved = end->unresolved;
     if (ws->http_status)
         snprintf(text, sizeof text, "the peer answered the upgrade with HTTP %d", ws->http_status);
     else
@@ -400,6 +404,7 @@ static void on_grant(struct loop *loop, struct loop_msg *msg)
     } else {
         ws_set_state(ws, WS_CONNECTING);
         ws->attempt++;
+        ws->unresolved = false;
         ws->params.connect_ms = ws->connect_ms;
         ws->params.outside = ws->outside;
         ws->conn = wsconn_new(ws->wsloop->ws, &ws->params, &conn_events, ws, &why);

@@ -52,7 +52,7 @@ struct wsconn {
     char key[25];
     uint32_t connect_ms;
     size_t send_buffer;
-    bool only_public, blocked, own_fault;
+    bool only_public, blocked, own_fault, unresolved;
 
     CURL *easy;
     int fd;
@@ -153,8 +153,12 @@ static void conn_end(struct wsconn *c, enum wsconn_why why, uint16_t code, int s
             *t = '?';
     }
     conn_teardown(c);
-    c->end = (struct wsconn_end){
-        .why = why, .own_fault = c->own_fault, .code = code, .http_status = status, .text = c->text};
+    c->end = (struct wsconn_end){.why = why,
+                                 .own_fault = c->own_fault,
+                                 .unresolved = c->unresolved,
+                                 .code = code,
+                                 .http_status = status,
+                                 .text = c->text};
     c->events->ended(c->arg, &c->end);
 }
 
@@ -555,8 +559,8 @@ static void conn_on_connected(void *arg, CURL *easy, CURLcode rc)
     } else if (rc != CURLE_OK) {
         long connect_code = 0; /* 407: our own credentials for the proxy */
         curl_easy_getinfo(easy, CURLINFO_HTTP_CONNECTCODE, &connect_code);
-        c->own_fault |=
-            conn_unresolved(c, rc) || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT || connect_code == 407;
+        c->unresolved = conn_unresolved(c, rc);
+        c->own_fault |= c->unresolved || rc == CURLE_OUT_OF_MEMORY || rc == CURLE_FAILED_INIT || connect_code == 407;
         conn_lost(c, c->blocked        ? "the address is not allowed for this URL"
                      : c->curl_text[0] ? c->curl_text
                                        : curl_easy_strerror(rc));

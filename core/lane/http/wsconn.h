@@ -37,6 +37,7 @@ enum wsconn_why {
 };
 struct wsconn_end {
     enum wsconn_why why;
+    bool unresolved; /* WSCONN_FAILED: its name could not be looked up; own_fault too */
     bool own_fault;  /* WSCONN_FAILED: our resolver or descriptors, not the peer */
     uint16_t code;   /* the peer's Close code (1005: none in it), ours for a protocol error, 1006 without any */
     int http_status; /* WSCONN_REJECTED */

@@ -202,11 +202,12 @@ static int64_t names_look_up(struct queue *q, struct enqueue_op *e)
     return n;
 }
 
-/* Those whose target holds its share are marked as over; how many are not, -1: failed. *keep: those that are over are
- * not to be refused. */
-static int64_t shares_take(struct queue *q, struct enqueue_op *e, bool *keep)
+/* Those whose target holds its share are marked as over; how many are not, of how many *bytes; -1: failed. *keep: those
+ * that are over are not to be refused. */
+static int64_t shares_take(struct queue *q, struct enqueue_op *e, uint64_t *bytes, bool *keep)
 {
     int64_t n = 0;
+    *bytes = 0;
     *keep = false;
     for (size_t i = 0; i < e->n; i++) {
         struct enqueue_job *j = &e->job[i];
@@ -218,8 +219,9 @@ static int64_t shares_take(struct queue *q, struct enqueue_op *e, bool *keep)
                 return -1;
             j->target->pins++;
         }
-        j->over = !queue_share_take(q, j->target, (uint64_t)n);
+        j->over = !queue_share_take(q, j->target, j->payload_len, (uint64_t)n, *bytes);
         n += !j->over;
+        *bytes += j->over ? 0 : j->payload_len;
         *keep = *keep || !j->over || j->dead_if_full;
     }
     return n;
@@ -230,7 +232,7 @@ static void shares_give_back(struct enqueue_op *e)
 {
     for (size_t i = 0; i < e->n; i++) {
         if (!e->job[i].duplicate && !e->job[i].over)
-            queue_share_give_back(e->job[i].target);
+            queue_share_give_back(e->job[i].target, e->job[i].payload_len);
     }
 }
 
@@ -249,9 +251,11 @@ static bool job_write(struct queue *q, struct enqueue_op *e, struct enqueue_job 
         return false;
     if (j->over) {
         q->txn_dead++;
+        q->txn_dead_bytes += j->payload_len;
         return job_bury(q, e, j);
     }
     q->txn_jobs++;
+    q->txn_bytes += j->payload_len;
     return true;
 }
 
@@ -259,16 +263,19 @@ static bool job_write(struct queue *q, struct enqueue_op *e, struct enqueue_job 
 static int room_find(struct queue *q, struct enqueue_op *e)
 {
     bool keep;
+    uint64_t bytes = 0;
     int64_t n = names_look_up(q, e);
     if (n == 0)
         return OMID_OK;
-    n = n < 0 ? -1 : shares_take(q, e, &keep);
+    n = n < 0 ? -1 : shares_take(q, e, &bytes, &keep);
     if (n < 0)
         return OMID_ERR;
-    uint64_t held = atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs;
     e->over = !keep;
-    if (keep && (n == 0 || held + (uint64_t)n <= q->c.max_jobs))
+    bool of_jobs;
+    if (keep && (n == 0 || queue_room(q, (uint64_t)n, bytes, &of_jobs)))
         return OMID_OK;
+    if (keep)
+        atomic_store(&q->bytes_refused, of_jobs);
     shares_give_back(e);
     return OMID_EFULL;
 }
@@ -313,11 +320,13 @@ static void job_written(struct queue *q, struct enqueue_op *e, struct enqueue_jo
     q->reserved_id = e->reserved;
     if (j->over) {
         atomic_fetch_add(&q->dead, 1);
+        atomic_fetch_add(&q->dead_bytes, j->payload_len);
         return;
     }
     queue_target_ready(t, j->ordered, j->not_before);
     atomic_fetch_add(&q->waiting, 1);
     atomic_fetch_add(&q->bytes, j->payload_len);
+    t->bytes += j->payload_len;
     atomic_fetch_add(&q->enqueued, 1);
     if (j->asked > e->now)
         atomic_fetch_add(&q->delayed, 1);

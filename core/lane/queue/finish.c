@@ -209,7 +209,9 @@ static void finish_done(void *ctx, struct db_op *op, int result)
     }
     if (gone || c->dead) {
         atomic_fetch_sub(&q->bytes, c->view.payload_len);
+        t->bytes -= c->view.payload_len;
         if (c->dead) {
+            atomic_fetch_add(&q->dead_bytes, c->view.payload_len);
             atomic_fetch_add(&q->dead, 1);
             log_warning("queue", "job dead", LS("type", c->view.type), LU("id", c->view.id),
                         LI("attempts", c->view.attempt), LS("error", end_error(c)));

@@ -96,6 +96,35 @@ static bool load_targets(struct queue *q)
     return true;
 }
 
+/* What each target's jobs hold, and dead letters: one walk over the rows in their order on disk. */
+static bool load_bytes(struct queue *q)
+{
+    static const char sql[] =
+        "SELECT t.owner, t.name, j.live, j.dead FROM (SELECT target, total(iif(died IS NULL, bytes, 0)) AS live,"
+        " total(iif(died IS NULL, 0, bytes)) AS dead FROM (SELECT target, died, CASE typeof(payload) WHEN 'integer' "
+        "THEN"
+        " payload ELSE length(payload) END AS bytes FROM job NOT INDEXED) GROUP BY target) j"
+        " LEFT JOIN target t ON t.id = j.target";
+    uint64_t live = 0, dead = 0;
+    sqlite3_stmt *st = NULL;
+    int r;
+    if (!db_prepare(q->db, sql, &st))
+        return false;
+    while ((r = db_step(q->db, st)) > 0) {
+        const char *owner = db_col_str(st, 0), *name = db_col_str(st, 1);
+        struct queue_target *t = owner && name ? queue_target_find(q, owner, name) : NULL;
+        uint64_t bytes = (uint64_t)sqlite3_column_int64(st, 2);
+        if (t != NULL)
+            t->bytes = bytes;
+        live += bytes;
+        dead += (uint64_t)sqlite3_column_int64(st, 3);
+    }
+    sqlite3_finalize(st);
+    atomic_store(&q->bytes, live);
+    atomic_store(&q->dead_bytes, dead);
+    return r == 0;
+}
+
 static bool load_counts(struct queue *q)
 {
     struct {
@@ -104,9 +133,6 @@ static bool load_counts(struct queue *q)
     } counts[] = {
         {"SELECT count(*) FROM job WHERE died IS NULL AND (attempt > 0 OR wall = 1)", &q->delayed},
         {"SELECT count(*) FROM job WHERE died IS NOT NULL", &q->dead},
-        {"SELECT total(CASE typeof(payload) WHEN 'integer' THEN payload ELSE length(payload) END) FROM job WHERE died "
-         "IS NULL",
-         &q->bytes},
         {"SELECT count(*) FROM name WHERE expires IS NOT NULL", &q->names},
         {"SELECT count(*) FROM receipt", &q->receipts},
     };
@@ -134,7 +160,7 @@ bool queue_load(struct queue *q)
         db_rollback(q->db);
         return false;
     }
-    if (!db_commit(q->db) || !load_targets(q) || !load_counts(q) || !queue_sweeps_load(q))
+    if (!db_commit(q->db) || !load_targets(q) || !load_bytes(q) || !load_counts(q) || !queue_sweeps_load(q))
         return false;
     log_info("queue", "open", LS("file", q->path), LU("jobs", atomic_load(&q->waiting)),
              LU("dead", atomic_load(&q->dead)), LU("ms", clock_mono_ms() - began));

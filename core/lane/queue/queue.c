@@ -46,7 +46,7 @@ static void txn_begin(void *ctx)
     q->txn_next_id = q->next_id;
     q->txn_reserved_id = q->reserved_id;
     q->txn++;
-    q->txn_jobs = q->txn_dead = 0;
+    q->txn_jobs = q->txn_bytes = q->txn_dead = q->txn_dead_bytes = 0;
     q->txn_shift = q->shift;
 }
 

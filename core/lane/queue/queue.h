@@ -33,8 +33,11 @@ struct queue_config {
     uint32_t commit_ms, lease_ms;
     unsigned in_flight, in_flight_per_target;
     uint64_t max_jobs;
-    /* Of what the others leave of max_jobs a target holds at most this share; 0 or 1: no bound. So that one, or several
-     * together, that can't be delivered to never fill it. */
+    /* Payload of what waits or is under way; 0: no bound. As much again is kept of dead letters. One call that is
+     * larger than half of it is taken while at most half is held. */
+    uint64_t max_bytes;
+    /* Of what the others leave of max_jobs, and of max_bytes, a target holds at most this share; 0 or 1: no bound. So
+     * that one, or several together, that can't be delivered to never fill it. */
     double max_share;
     const uint32_t *retry_ms; /* delays between attempts; after the last: dead */
     size_t n_retry;

@@ -73,6 +73,7 @@ struct queue_target {
     unsigned pins;  /* operations under way that point here: no change of state, no freeing */
     uint64_t ready; /* rows ready on disk that are not leased; ordered ones are counted apart */
     uint64_t ordered;
+    uint64_t bytes;     /* payload of all of them, leased ones too */
     bool ordered_out;   /* one of the ordered is leased: the next ones wait for its end */
     unsigned leased;    /* length of claims */
     struct list claims; /* struct queue_claim.of_target */
@@ -80,13 +81,13 @@ struct queue_target {
     int64_t head_due;   /* the same of the first of the ordered */
     int64_t hold_until; /* monotonic ms: told to wait; 0: no */
     struct queue_rate rate;
-    uint64_t txn, txn_jobs; /* that the transaction of this number adds to it */
-    uint64_t share_refused; /* since it was last told */
-    int64_t share_told_at;  /* monotonic ms; 0: never */
-    int64_t wake_at;        /* heap's key, monotonic ms */
-    bool on_disk;           /* its row is committed */
-    char *key;              /* in q->targets: owner, newline, target */
-    const char *name;       /* within key */
+    uint64_t txn, txn_jobs, txn_bytes; /* that the transaction of this number adds to it */
+    uint64_t share_refused;            /* since it was last told */
+    int64_t share_told_at;             /* monotonic ms; 0: never */
+    int64_t wake_at;                   /* heap's key, monotonic ms */
+    bool on_disk;                      /* its row is committed */
+    char *key;                         /* in q->targets: owner, newline, target */
+    const char *name;                  /* within key */
 };
 
 /* Who decides how the attempt ends. */
@@ -176,18 +177,19 @@ struct queue {
     /* What the transaction under way adds to; void when it does not commit. */
     int64_t txn_next_id, txn_reserved_id;
     uint64_t txn; /* its number */
-    uint64_t txn_jobs, txn_dead;
+    uint64_t txn_jobs, txn_bytes, txn_dead, txn_dead_bytes;
     int64_t txn_shift; /* what the rows' delays have yet to be moved by */
 
     /* Read by any thread. */
-    atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, names, receipts; /* waiting: delayed too */
-    atomic_size_t out_bytes;                                                     /* payloads of claims that exist */
-    atomic_uint finishes;                                                        /* not yet written */
+    atomic_uint_fast64_t waiting, delayed, leased, dead, bytes, dead_bytes, names, receipts; /* waiting: delayed too */
+    atomic_size_t out_bytes; /* payloads of claims that exist */
+    atomic_uint finishes;    /* not yet written */
     atomic_uint_fast64_t enqueued, duplicates, repeated, refused, failed, late, expired, released, evicted_names,
         evicted_receipts, evicted_dead;
     atomic_uint_fast64_t outcome[4];
     atomic_uint_fast64_t replayed, dropped;
     atomic_uint_fast64_t over_share[3]; /* by enum over_share */
+    atomic_bool bytes_refused;          /* the last time that the queue was full, it was for want of bytes */
     atomic_bool share_refused;          /* that was why the last call was refused */
 
     /* Threads that had an enqueue not stored since their last fence. */
@@ -260,9 +262,12 @@ int64_t queue_mono(const struct queue *q);
 
 /* share.c: how much of the queue one target may hold. Within a transaction. */
 enum over_share { OVER_REFUSED, OVER_DEAD, OVER_DROPPED };
-/* One more for it, and `more` others before in the same call. false: it holds its share. */
-bool queue_share_take(struct queue *q, struct queue_target *t, uint64_t more);
-void queue_share_give_back(struct queue_target *t);
+/* One more for it, of so many bytes, and `more` others before in the same call, of more_bytes. false: it holds its
+ * share. */
+bool queue_share_take(struct queue *q, struct queue_target *t, size_t bytes, uint64_t more, uint64_t more_bytes);
+void queue_share_give_back(struct queue_target *t, size_t bytes);
+/* Is there room for n more, of so many bytes, in all? of_jobs, may be NULL: of their number alone. */
+bool queue_room(const struct queue *q, uint64_t n, uint64_t bytes, bool *of_jobs);
 /* Is there room among the dead letters for what is over? */
 bool queue_share_dead_room(const struct queue *q);
 /* After the commit: counted, and told now and then. */

@@ -40,14 +40,14 @@ bool queue_dead_matches(const struct queue_dead *d, const struct queue_filter *f
 
 int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queue_revival *r)
 {
-    if (atomic_load(&q->waiting) + atomic_load(&q->leased) + q->txn_jobs >= q->c.max_jobs)
+    if (!queue_room(q, 1, d->payload_len, NULL))
         return OMID_EFULL;
     *r = (struct queue_revival){
         .id = (int64_t)d->id, .now = queue_row_now(q), .payload_len = d->payload_len, .ordered = d->ordered};
     struct queue_target *t = queue_target_get(q, d->owner, d->target);
     if (t == NULL)
         return OMID_ERR;
-    if (!queue_share_take(q, t, 0))
+    if (!queue_share_take(q, t, d->payload_len, 0, 0))
         return OMID_EFULL;
     sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_REVIVE);
     sqlite3_bind_int64(st, 1, r->id);
@@ -61,6 +61,7 @@ int queue_revival_bring(struct queue *q, const struct queue_dead *d, struct queu
     }
     r->target = t;
     q->txn_jobs++;
+    q->txn_bytes += d->payload_len;
     return OMID_OK;
 }
 
@@ -71,7 +72,8 @@ bool queue_dead_remove(struct queue *q, int64_t id, const char *owner, const cha
 
 bool queue_revival_drop(struct queue *q, const struct queue_dead *d, struct queue_revival *r)
 {
-    *r = (struct queue_revival){.id = (int64_t)d->id, .named = d->name[0] != '\0' && q->c.name_keep_ms > 0};
+    *r = (struct queue_revival){
+        .id = (int64_t)d->id, .payload_len = d->payload_len, .named = d->name[0] != '\0' && q->c.name_keep_ms > 0};
     return queue_dead_remove(q, r->id, d->owner, d->name);
 }
 
@@ -80,6 +82,7 @@ void queue_revival_end(struct queue *q, struct queue_revival *r, bool committed)
     struct queue_target *t = r->target;
     if (committed) {
         atomic_fetch_sub(&q->dead, 1);
+        atomic_fetch_sub(&q->dead_bytes, r->payload_len);
         atomic_fetch_add(t != NULL ? &q->replayed : &q->dropped, 1);
         if (r->named)
             atomic_fetch_add(&q->names, 1);
@@ -88,6 +91,7 @@ void queue_revival_end(struct queue *q, struct queue_revival *r, bool committed)
             queue_target_ready(t, r->ordered, r->now);
             atomic_fetch_add(&q->waiting, 1);
             atomic_fetch_add(&q->bytes, r->payload_len);
+            t->bytes += r->payload_len;
         }
     }
     if (t != NULL) {

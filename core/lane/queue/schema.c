@@ -61,11 +61,13 @@ const char *const queue_statements[QS_STATEMENTS] = {
     [QS_JOB_HEAD] = "SELECT id, not_before FROM job WHERE state = 2 AND target = ?1 ORDER BY id LIMIT 1",
     [QS_JOB_GET] = "SELECT attempt, lost, created, wall, type, name, payload FROM job WHERE id = ?1",
     [QS_JOBS_SHIFT] = "UPDATE job SET not_before = not_before + ?1 WHERE died IS NULL AND wall = 0 AND not_before > ?2",
-    [QS_DEAD_OLDEST] = "SELECT j.id, t.owner, j.name, j.died FROM job j JOIN target t ON t.id = j.target"
-                       " WHERE j.died IS NOT NULL ORDER BY j.died LIMIT ?1",
-#define DEAD_ROW                                                                                         \
-    "SELECT j.id, j.died, j.state, j.attempt, j.created, t.owner, j.type, j.name, t.name, j.last_error," \
-    " CASE typeof(j.payload) WHEN 'integer' THEN j.payload ELSE length(j.payload) END"
+#define PAYLOAD_BYTES "CASE typeof(j.payload) WHEN 'integer' THEN j.payload ELSE length(j.payload) END"
+    [QS_DEAD_OLDEST] =
+        "SELECT j.id, t.owner, j.name, j.died, " PAYLOAD_BYTES " FROM job j JOIN target t ON t.id = j.target"
+        " WHERE j.died IS NOT NULL ORDER BY j.died LIMIT ?1",
+#define DEAD_ROW                                                                            \
+    "SELECT j.id, j.died, j.state, j.attempt, j.created, t.owner, j.type, j.name, t.name, " \
+    "j.last_error, " PAYLOAD_BYTES
     /* From the oldest, and from the newest: by dead_jobs. */
     [QS_DEAD_UP] = DEAD_ROW " FROM job j CROSS JOIN target t ON t.id = j.target"
                             " WHERE j.died IS NOT NULL AND (j.died, j.id) > (?1, ?2) ORDER BY j.died, j.id LIMIT ?3",

@@ -20,17 +20,31 @@ void queue_counts(struct queue *q, struct queue_counts *out)
 #define SHARE_RETRY_S 60 /* a target that holds its share is one that keeps failing, or is far behind */
 #define ROOM_WANTED 100  /* jobs: who comes back finds more than one place */
 
+#define BYTES_WANTED 16 /* one part in so many of max_bytes, likewise */
+
+/* Until so many jobs have left; rate: of 1000 s. */
+static uint32_t seconds(uint64_t jobs, uint64_t rate)
+{
+    uint64_t s = rate > 0 ? jobs * 1000 / rate : 60;
+    return s < 1 ? 1 : s > 300 ? 300 : (uint32_t)s;
+}
+
 uint32_t queue_retry_after_s(struct queue *q)
 {
     CHECK_MAGIC(q, QUEUE_MAGIC);
     if (atomic_load(&q->share_refused))
         return SHARE_RETRY_S;
     uint64_t held = atomic_load(&q->waiting) + atomic_load(&q->leased), rate = atomic_load(&q->rate);
+    if (atomic_load(&q->bytes_refused)) {
+        uint64_t bytes = atomic_load(&q->bytes), some = q->c.max_bytes / BYTES_WANTED,
+                 each = held > 0 ? bytes / held : 0;
+        if (bytes + some > q->c.max_bytes)
+            return seconds(each > 0 ? (bytes + some - q->c.max_bytes) / each + 1 : 1, rate);
+    }
     uint64_t wanted = q->c.max_jobs < ROOM_WANTED ? q->c.max_jobs : ROOM_WANTED;
     if (held + wanted <= q->c.max_jobs)
         return 1; /* it was the way to the disk that was full */
-    uint64_t s = rate > 0 ? (held + wanted - q->c.max_jobs) * 1000 / rate : 60;
-    return s < 1 ? 1 : s > 300 ? 300 : (uint32_t)s;
+    return seconds(held + wanted - q->c.max_jobs, rate);
 }
 
 void queue_health(struct queue *q, char *err, size_t errlen)
@@ -55,7 +69,9 @@ void queue_status(struct queue *q, struct json_w *w)
     json_w_kint(w, "dead", (int64_t)n.dead);
     json_w_kint(w, "done", (int64_t)n.done);
     json_w_kint(w, "bytes", (int64_t)n.bytes);
+    json_w_kint(w, "dead_bytes", (int64_t)atomic_load(&q->dead_bytes));
     json_w_kint(w, "max_jobs", (int64_t)q->c.max_jobs);
+    json_w_kint(w, "max_bytes", (int64_t)q->c.max_bytes);
     json_w_kint(w, "names", (int64_t)atomic_load(&q->names));
     json_w_kint(w, "receipts", (int64_t)atomic_load(&q->receipts));
     json_w_kint(w, "enqueued", (int64_t)atomic_load(&q->enqueued));
@@ -109,6 +125,10 @@ void queue_metrics_collect(void *arg, struct buf *out)
     sample(out, jobs, "state", "dead", n.dead);
     family(out, "omid_queue_payload_bytes", "gauge", "Payload of the jobs that wait or are leased.");
     sample(out, "omid_queue_payload_bytes", NULL, NULL, n.bytes);
+    family(out, "omid_queue_dead_bytes", "gauge", "Payload of the dead letters.");
+    sample(out, "omid_queue_dead_bytes", NULL, NULL, atomic_load(&q->dead_bytes));
+    family(out, "omid_queue_max_bytes", "gauge", "The bound on each of both: queue.max_bytes.");
+    sample(out, "omid_queue_max_bytes", NULL, NULL, q->c.max_bytes);
     family(out, "omid_queue_names", "gauge", "Names of finished jobs kept against repetition.");
     sample(out, "omid_queue_names", NULL, NULL, atomic_load(&q->names));
     family(out, "omid_queue_receipts", "gauge", "Receipts kept against repetition.");

@@ -56,6 +56,7 @@ void queue_clock_check(struct queue *q)
 
 struct upkeep_op {
     struct db_op op;
+    uint64_t dead_bytes;
     int64_t shift, dead_removed, names_kept, names_purged, names_evicted, receipts_purged, receipts_evicted;
     bool more, targets;
 };
@@ -110,17 +111,21 @@ static bool purge_names(struct queue *q, struct upkeep_op *u)
 static bool evict_dead(struct queue *q, struct upkeep_op *u)
 {
     uint64_t dead = atomic_load(&q->dead), over = dead > q->c.dead && q->c.dead > 0 ? dead - q->c.dead : 0;
+    uint64_t bytes = atomic_load(&q->dead_bytes), max = q->c.max_bytes;
+    uint64_t over_bytes = max > 0 && bytes > max ? bytes - max : 0;
     int64_t old = q->c.dead_keep_ms > 0 ? queue_wall(q) - q->c.dead_keep_ms : INT64_MIN;
     int r;
     sqlite3_stmt *st = db_stmt(q->db, QS_DEAD_OLDEST);
     sqlite3_bind_int64(st, 1, DEAD_ROWS);
     while ((r = db_step(q->db, st)) > 0) {
         const char *name = db_col_str(st, 2);
-        if ((uint64_t)u->dead_removed >= over && sqlite3_column_int64(st, 3) > old)
+        uint64_t size = (uint64_t)sqlite3_column_int64(st, 4);
+        if ((uint64_t)u->dead_removed >= over && u->dead_bytes >= over_bytes && sqlite3_column_int64(st, 3) > old)
             break;
         if (!queue_dead_remove(q, sqlite3_column_int64(st, 0), db_col_str(st, 1), name))
             return false;
         u->dead_removed++;
+        u->dead_bytes += size;
         u->names_kept += name != NULL && q->c.name_keep_ms > 0;
     }
     u->more = u->more || u->dead_removed == DEAD_ROWS;
@@ -158,6 +163,7 @@ static int upkeep_run(void *ctx, struct db_op *op)
     u->more = false;
     u->dead_removed = u->names_kept = u->names_purged = u->names_evicted = 0;
     u->receipts_purged = u->receipts_evicted = 0;
+    u->dead_bytes = 0;
     u->targets = q->targets_freed >= TARGETS_FREED_MAX;
     if (!shift_delays(q, u) || !purge_names(q, u) || !queue_attempts_purge(q, PURGE_ROWS, &u->more) ||
         !evict_dead(q, u) || !give_back_pages(q, u))
@@ -176,6 +182,7 @@ static void upkeep_done(void *ctx, struct db_op *op, int result)
         q->retry_at = queue_mono(q) + QUEUE_DISK_RETRY_MS;
     } else {
         atomic_fetch_sub(&q->dead, (uint64_t)u->dead_removed);
+        atomic_fetch_sub(&q->dead_bytes, u->dead_bytes);
         atomic_fetch_add(&q->evicted_dead, (uint64_t)u->dead_removed);
         atomic_fetch_add(&q->names, (uint64_t)u->names_kept);
         atomic_fetch_sub(&q->names, (uint64_t)(u->names_purged + u->names_evicted));
