@@ -237,6 +237,55 @@ def test_lost_in_mid_stream(start_daemon, deepgram, phone, loss):
     assert 2.9 <= ends <= 3.3, "the clock of the transcript goes on: %s" % ends
 
 
+ERROR = '{"type":"Error","description":"scripted","message":"scripted","variant":"NET"}'
+# What the attempts of a session meet in turn, after which everything is well.
+FAILOVERS = {
+    "reset": [Mode(drop_after=1.2)],
+    "reset-at-a-result": [Mode(drop_after=1.0)],
+    "close-1000": [Mode(close_after=(1.2, 1000))],
+    "close-1011": [Mode(close_after=(1.2, 1011))],
+    "error-and-close": [Mode(inject=[(1.2, ERROR)], close_after=(1.2, 1011))],
+    "error-alone": [Mode(inject=[(1.2, ERROR)])],
+    "reset-in-the-replay": [Mode(drop_after=1.2), Mode(drop_after=0.3)],
+    "reset-late-in-the-replay": [Mode(drop_after=1.2), Mode(drop_after=0.7)],
+    "close-in-the-replay": [Mode(close_after=(1.2, 1011)), Mode(close_after=(0.7, 1011))],
+    "500-429-after-it": [Mode(drop_after=1.2), Mode(status=500), Mode(status=429)],
+    "hang-after-it": [Mode(drop_after=1.2), Mode(hang=True)],
+    "401-after-it": [Mode(drop_after=1.2), Mode(status=401)],
+    "500-for-good-after-it": [Mode(drop_after=1.2), *[Mode(status=500)] * 3],
+    "never-a-result": [Mode(drop_after=0.3)] * 3,
+}
+
+
+@pytest.mark.parametrize("fault", FAILOVERS)
+def test_nothing_is_lost_nor_doubled(start_daemon, deepgram, phone, fault):
+    """However a stream ends, and whatever the next ones meet: each half second is heard once, at its time."""
+    modes = FAILOVERS[fault]
+    deepgram.script(*modes)
+    daemon = start_daemon(with_deepgram(deepgram, models=("dg-nova-3", "dg-nova-2"), connect_timeout="500ms"))
+    p = phone(daemon, sample_rate=16000)
+    for i in range(10):
+        p.speak(0.5, 1000 + i, speed=10)
+
+    def said():
+        return sorted(p.segments.values(), key=lambda s: s["start"])
+
+    def values():
+        return [int(v) for s in said() for v in re.findall(r"v(\d+)", s["text"])]
+
+    until(lambda: len(values()) >= 10, 40, what=lambda: "all of it: %s\n%s" % (said(), daemon.log_tail(30)))
+    p.close()
+    leaves_nothing(daemon, deepgram)
+    assert values() == [1000 + i for i in range(10)], said()
+    assert said()[0]["start"] < 0.01 and abs(said()[-1]["end"] - 5.0) < 0.01, said()
+    # The providers' results lie end to end, and so do the segments.
+    assert all(abs(a["end"] - b["start"]) < 0.01 for a, b in zip(said(), said()[1:])), said()
+    last = "dg-nova-2" if fault in ("401-after-it", "500-for-good-after-it", "never-a-result") else "dg-nova-3"
+    assert said()[-1]["stt_provider"] == last
+    assert len(deepgram.attempts) == len(modes) + (fault != "error-alone")
+    assert "stt_failed" not in p.statuses()
+
+
 def test_lost_for_good(start_daemon, deepgram, phone):
     deepgram.script(Mode(drop_after=0.6))
     deepgram.default = Mode(status=500)

@@ -795,6 +795,43 @@ def test_a_client_that_never_reads(start_daemon, talker):
     speaking.heard("Go on.")
 
 
+def test_a_client_that_sends_and_never_reads(start_daemon, talker):
+    """Alive, with a window of zero: neither silence nor the kernel's limit ends it, but that nothing gets through."""
+    settings = {"listen": {"down_buffer": "64KiB", "down_stall": "10min"}, "ingress": {"ping_interval": "200ms"}}
+    daemon = start_daemon(settings)
+    deaf = talker(daemon, uid="one", kind=DeafTalker).wait_ready()
+    speaking = talker(daemon, uid="one").wait_ready()
+    # Connected before: the kernel's own limit for what is not acknowledged stays longer than this.
+    daemon.rewrite(merge(settings, {"ingress": {"receive_timeout": "2s"}}))
+    done = subprocess.run([program("omictl"), "--socket", daemon.control, "reload"], capture_output=True, text=True,
+                          timeout=60 * SLOW)
+    assert done.returncode == 0, done
+    deaf.stop_reading()
+    said = most = 0
+    while not daemon.metric("omid_listen_coalesced_total"):
+        flood(speaking, 4, 8000, said)
+        said += 4
+        speaking.heard("Sentence %d." % (said - 1))
+        deaf.send({"type": "keepalive"})
+        assert said < 800
+
+    def over():
+        nonlocal most
+        if daemon.sessions() == 1:
+            return True
+        deaf.send({"type": "keepalive"})
+        most = max(most, daemon.status()["memory"]["used"])
+        return False
+
+    until(over, 12, what=lambda: "the deaf one's end\n" + daemon.log_tail(20))
+    assert daemon.metric("omid_ingress_stalls_total") == 1
+    assert daemon.metric("async_supervisor_exit_total", reason="disconnect") == 1
+    assert not daemon.logged("closing.*1013") and most < 32 << 20, most
+    assert not speaking.closed and daemon.healthz() == 200
+    speaking.say("Go on.", said + 10)
+    speaking.heard("Go on.")
+
+
 def test_a_client_that_reads_late(start_daemon, talker):
     """Updates are merged meanwhile; in the end it has them all, also those of a conversation that has ended."""
     daemon = start_daemon({"listen": {"down_buffer": "64KiB", "conversation_timeout_floor": "2s"}})

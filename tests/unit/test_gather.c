@@ -136,6 +136,21 @@ static void test_refused(void)
     over();
 }
 
+/* One instance has places for so many; one more is refused. */
+static void test_places(void)
+{
+    begin(1);
+    for (unsigned i = 0; i < INSTANCE_MAX_GATHERS; i++)
+        rig_event(&r, 0, "run 2 2 0 sn");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "errors"), 0);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), INSTANCE_MAX_GATHERS);
+    rig_event(&r, 0, "run 1 1 0 s"); /* a plugin that passes on OMID_EFULL has made no error */
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), INSTANCE_MAX_GATHERS);
+    CU_ASSERT_EQUAL(rig_seen_count("seen", NULL), 0);
+    rig_stop(&r);
+    rig_free(&r);
+}
+
 /* An item that hangs does not hold the stop longer than its time, nor than the drain. */
 static void test_stop(void)
 {
@@ -154,8 +169,9 @@ static void test_removed(void)
     begin(2);
     rig_event(&r, 0, "run 4 2 0 sh");
     CU_ASSERT_TRUE_FATAL(rig_reload(&r, ""));
-    CU_ASSERT_TRUE(rig_seen("seen", "s0 i0:0 s1 s2 s3 a1 i1:-7 i2:0 i3:0 f1 most=2 refused=0"));
+    /* The reaper has begun before the item's time is over: it waits. */
     CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_TRUE(rig_seen("seen", "s0 i0:0 s1 s2 s3 a1 i1:-7 i2:0 i3:0 f1 most=2 refused=0"));
     CU_ASSERT_TRUE_FATAL(rig_reload(&r, "plugin gathers { path = \"%s/gathers.so\" }\n"));
     rig_forget();
     rig_event(&r, 1, "run 5 3 0 tn");
@@ -180,6 +196,7 @@ int main(void)
         {"refused", test_refused},
         {"stop in the midst of it", test_stop},
         {"removed in the midst of it", test_removed},
+        {"places", test_places},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"gather", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -224,6 +224,20 @@ static void test_start_error(void)
     CU_ASSERT_FALSE(rig_start(&r));
     rig_stop(&r);
     rig_free(&r);
+
+    /* What starts after it makes up for nothing; and what failed before it, and is not required, hides nothing. */
+    CU_ASSERT_TRUE_FATAL(rig_configure(&r, 1,
+                                       "plugin bad_start { path = \"%s/bad_start.so\" required = true }\n"
+                                       "plugin good { path = \"%s/good.so\" required = true }\n"));
+    CU_ASSERT_FALSE(rig_start(&r));
+    rig_stop(&r);
+    rig_free(&r);
+    CU_ASSERT_TRUE_FATAL(rig_configure(&r, 1,
+                                       "plugin other { path = \"%s/bad_start.so\" }\n"
+                                       "plugin bad_start { path = \"%s/bad_start.so\" required = true }\n"));
+    CU_ASSERT_FALSE(rig_start(&r));
+    rig_stop(&r);
+    rig_free(&r);
 }
 
 static void test_event_error(void)
