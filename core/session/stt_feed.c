@@ -69,7 +69,7 @@ struct stt_feed {
     struct omid_stt stt;        /* the handle of the stream under way */
     void *stream;               /* NULL: none */
     struct host_attachment att; /* while there is a stream: it ends with its plugin's instance */
-    bool stream_full;           /* audio() answered EFULL */
+    bool stream_full;           /* audio() answered EFULL; `stall` runs */
     bool closing;               /* stt_feed_close() was called */
     unsigned losses;            /* in a row, see MAX_LOSSES */
     uint64_t live_since_ms;     /* monotonic; of this stream, LIVE */
@@ -88,6 +88,7 @@ struct stt_feed {
     bool refused;           /* stt_feed_audio() said no: room() is owed */
 
     ev_timer timer; /* WAITING: open again; LIVE: the catch-up's next piece */
+    ev_timer stall; /* the stream has taken nothing for too long */
     ev_timer soon;  /* what must not happen within a call of our owner or of a plugin */
     bool reopen;    /* for `soon`: the stream has ended, see end */
     enum omid_stt_reason end;
@@ -129,6 +130,16 @@ static void feed_soon(struct stt_feed *f)
     }
 }
 
+static void feed_set_full(struct stt_feed *f, bool full)
+{
+    f->stream_full = full;
+    ev_timer_stop(loop_ev(f->p.loop), &f->stall);
+    if (full) {
+        ev_timer_set(&f->stall, f->p.conf->stt.stall_ms / 1000., 0.);
+        ev_timer_start(loop_ev(f->p.loop), &f->stall);
+    }
+}
+
 static void feed_stream_release(struct stt_feed *f)
 {
     if (!f->stream)
@@ -141,7 +152,7 @@ static void feed_stream_release(struct stt_feed *f)
     stt_gate_stream_ends(&f->gate, feed_role(f), stream);
     feed_role(f)->release(stream);
     host_leave(&call, OMID_OK);
-    f->stream_full = false;
+    feed_set_full(f, false);
 }
 
 /* ------------------------------------------------------------ the list of providers */
@@ -360,6 +371,25 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
         feed_pump(f);
 }
 
+static void feed_lose(struct stt_feed *f, const char *text)
+{
+    snprintf(f->end_text, sizeof f->end_text, "%s", text);
+    f->end = OMID_STT_LOST;
+    f->reopen = true;
+    feed_soon(f);
+}
+
+/* A provider that holds its connection and reads no more: for the client it is as gone as one that hangs up. */
+static void on_stall(struct ev_loop *ev, ev_timer *w, int revents)
+{
+    (void)ev;
+    (void)revents;
+    struct stt_feed *f = w->data;
+    CHECK_MAGIC(f, FEED_MAGIC);
+    if (!f->reopen)
+        feed_lose(f, "the provider takes no more audio");
+}
+
 /* The plugin is about to stop, before the sessions have: it must not be left with a stream. */
 static void on_stopping(struct host_attachment *att)
 {
@@ -466,14 +496,11 @@ static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
         if (f->reopen)
             return false; /* the provider ended the stream within the call */
         if (rc == OMID_EFULL) {
-            f->stream_full = true;
+            feed_set_full(f, true);
             return false;
         }
         if (rc != OMID_OK) {
-            snprintf(f->end_text, sizeof f->end_text, "the provider refused audio");
-            f->end = OMID_STT_LOST;
-            f->reopen = true;
-            feed_soon(f);
+            feed_lose(f, "the provider refused audio");
             return false;
         }
         f->sent += n;
@@ -614,7 +641,7 @@ void session_stt_writable(struct omid_stt *stt)
     struct stt_feed *f = stt_feed_of(stt);
     if (!f->stream_full)
         return;
-    f->stream_full = false;
+    feed_set_full(f, false);
     feed_soon(f);
 }
 
@@ -686,8 +713,9 @@ struct stt_feed *stt_feed_new(const struct stt_feed_params *p, const struct stt_
     f->stt = (struct omid_stt){.magic = STT_MAGIC, .feed = f};
     f->att = (struct host_attachment){.stopping = on_stopping, .stopped = on_stopped};
     ev_init(&f->timer, on_timer);
+    ev_init(&f->stall, on_stall);
     ev_init(&f->soon, on_soon);
-    f->timer.data = f->soon.data = f;
+    f->timer.data = f->stall.data = f->soon.data = f;
     candidates_find(f);
     f->p.preferred = "";
     stt_gate_init(&f->gate, p->host, p->reactor, p->sample_rate, p->vad_gate, f->session_id);

@@ -332,8 +332,9 @@ static const struct stt_feed_events events = {on_ready, on_segments, on_room, on
 
 struct stt_feed *feed_make(unsigned providers, const char *language, const char *preferred, bool *served)
 {
-    conf = (struct conf){.stt = {.models = {.item = models, .n = 3}, .replay_ms = 30000, .catch_up = 1000.},
-                         .listen = {.audio_buffer = 10u << 20}};
+    conf = (struct conf){
+        .stt = {.models = {.item = models, .n = 3}, .replay_ms = 30000, .catch_up = 1000., .stall_ms = 600000},
+        .listen = {.audio_buffer = 10u << 20}};
     conf.stt.gate = gate_mode;
     conf.stt.gate_threshold = 0.65;
     conf.stt.gate_preroll_ms = 300;

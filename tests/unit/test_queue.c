@@ -249,6 +249,7 @@ static void test_max_bytes(void)
     CU_ASSERT_EQUAL(enqueue_100("t"), OMID_OK);
     /* Behind a restart too. */
     closed();
+    finish_late();
     CU_ASSERT_FATAL(started());
     CU_ASSERT_EQUAL(counts().bytes, 1000);
     CU_ASSERT_EQUAL(enqueue_100("t"), OMID_EFULL);
@@ -259,6 +260,7 @@ static void test_max_bytes(void)
     CU_ASSERT_EQUAL(a.result, OMID_EFULL);
     handler_set(false, OMID_JOB_DONE, false);
     closed();
+    finish_late();
     /* One that is larger than half of it has not to wait until nothing is left; nor is it taken beside more. */
     fresh();
     cf.max_bytes = 1000;

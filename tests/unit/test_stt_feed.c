@@ -216,6 +216,29 @@ static void test_full_provider_and_full_buffer(void)
     released_once();
 }
 
+/* One that takes nothing more is as gone as one that hangs up; one that is slow has its time anew with each bit. */
+static void test_stalled_provider(void)
+{
+    bool served;
+    providers_reset();
+    provider[0].full_after = RATE;
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    conf.stt.stall_ms = 1000;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 2 * RATE));
+    UNTIL(provider[0].full_told);
+    for (uint64_t end = clock_mono_ms() + 1300; clock_mono_ms() < end && provider[0].releases == 0; turns(1))
+        session_stt_writable(provider[0].live->stt);
+    CU_ASSERT_EQUAL(provider[0].releases, 0);
+    UNTIL(provider[0].releases == 1);
+    provider[0].full_after = 0;
+    UNTIL(seen.ready == 2 && provider[0].live && provider[0].live->n == 2 * RATE);
+    CU_ASSERT_TRUE(holds_from(provider[0].live, 0));
+    stt_feed_free(&f);
+    released_once();
+}
+
 /* The client leaves while the provider is still being reached: released at once, no further attempt. */
 static void test_left_while_opening(void)
 {
@@ -493,6 +516,7 @@ int main(void)
         {"lost in mid-stream: replay, continuous clock", test_lost_in_mid_stream},
         {"always lost: given up", test_always_lost},
         {"full provider, full buffer", test_full_provider_and_full_buffer},
+        {"stalled provider", test_stalled_provider},
         {"the client leaves while opening", test_left_while_opening},
         {"the client leaves before the start", test_left_before_start},
         {"language and preference", test_language_and_preference},
