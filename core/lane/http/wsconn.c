@@ -24,7 +24,8 @@
 #define READ_TURN (256u << 10) /* bytes read from one connection before others have their turn */
 #define TLS_CHUNK 16384u       /* a TLS record; a retry must offer the same bytes again */
 #define CLOSE_S 3.
-#define UNACKED_MS 15000u /* TCP_USER_TIMEOUT */
+#define UNACKED_MS 15000u         /* TCP_USER_TIMEOUT */
+#define KERNEL_BYTES (128 * 1024) /* SO_SNDBUF, of which the kernel makes twice as much */
 #define MAX_REQUEST TLS_CHUNK
 #define MAX_SEND (16u << 20)     /* bytes of one message */
 #define CONTROL_ROOM (64u << 10) /* Pongs may wait in this beyond the send buffer */
@@ -494,8 +495,12 @@ static curl_socket_t conn_on_socket(void *arg, curlsocktype purpose, struct curl
     /* A peer that has vanished says nothing, and takes nothing: without this the kernel tries for a quarter of an hour
      * while audio goes to nobody. Well within what stt.replay keeps. */
     unsigned unacked_ms = UNACKED_MS;
-    if (fd >= 0)
+    /* Nor is a peer that does not keep up to be hidden by the megabytes that the kernel would take for it. */
+    int kernel_bytes = KERNEL_BYTES;
+    if (fd >= 0) {
         setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &unacked_ms, sizeof unacked_ms);
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &kernel_bytes, sizeof kernel_bytes);
+    }
     return fd < 0 ? CURL_SOCKET_BAD : fd;
 }
 
