@@ -291,7 +291,7 @@ def test_deaf_provider(start_daemon, deepgram, phone):
     """It holds its connection and reads no more: no longer than stt.stall, and what it has not transcribed is said again."""
     deepgram.script(*[Mode(deaf_after=1.2)] * 3)
     # The peer's buffers take more than 30 s, faster than real time as it is here.
-    daemon = start_daemon(merge(with_deepgram(deepgram), {"stt": {"stall": "500ms", "catch_up": 100, "replay": "5min"}}))
+    daemon = start_daemon(merge(with_deepgram(deepgram), {"stt": {"stall": "1s", "catch_up": 100, "replay": "5min"}}))
     p = phone(daemon, sample_rate=16000)
     for i in range(120):
         p.speak(0.5, 1000 + i, speed=50)
@@ -301,7 +301,7 @@ def test_deaf_provider(start_daemon, deepgram, phone):
         return [int(v) for s in said for v in re.findall(r"v(\d+)", s["text"])]
 
     until(lambda: len(values()) >= 120, 30, what=lambda: "all of it: %s\n%s" % (values(), daemon.log_tail(30)))
-    assert len(daemon.logged("the provider takes no more audio")) == 3 and len(deepgram.attempts) == 4
+    assert len(daemon.logged("the provider takes no more audio")) >= 3 and len(deepgram.attempts) >= 4
     keeps_connection(daemon, p)
     p.close()
     until(lambda: daemon.sessions() == 0, what="the session's end")

@@ -236,7 +236,8 @@ def test_a_crowd_that_never_finishes(start_daemon, phone, kind):
             assert daemon.fds() <= limit + fds + 400
         assert until(lambda: soon(lambda: daemon.metric("omid_ingress_unauthenticated") <= 100))
         grown = memory(daemon) - before
-        assert grown < 30 * n + 20000, "%d KiB for %d connections" % (grown, n)
+        # A sanitizer keeps what was freed for a while, and surrounds what is not.
+        assert grown < 30 * n + (20000 if SLOW <= 4 else 60000), "%d KiB for %d connections" % (grown, n)
         # As the daemon sees it: of those that the kernel never handed over nobody knows.
         until(lambda: soon(lambda: daemon.metric("omid_ingress_connections") <= 2), 30, "the crowd's end")
         until(lambda: daemon.fds() <= fds + 8, 20, "descriptors")
