@@ -239,6 +239,46 @@ static void test_stalled_provider(void)
     released_once();
 }
 
+/* The client leaves while the provider takes nothing: what waits is given up with the stream, in bounded time. */
+static void test_left_while_stalled(void)
+{
+    bool served;
+    providers_reset();
+    provider[0].full_after = RATE;
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    conf.stt.stall_ms = 100;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 2 * RATE));
+    UNTIL(provider[0].full_told);
+    stt_feed_close(f);
+    UNTIL(seen.done == 1);
+    CU_ASSERT_EQUAL(provider[0].releases, 1);
+    CU_ASSERT_EQUAL(provider[0].opens + provider[1].opens, 1); /* nobody else is asked for one who has left */
+    CU_ASSERT_EQUAL(seen.failed, 0);
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* A stream that stalls may be freed as it is. */
+static void test_freed_while_stalled(void)
+{
+    bool served;
+    providers_reset();
+    provider[0].full_after = RATE;
+    struct stt_feed *f = feed_make(1, "en", "", &served);
+    conf.stt.stall_ms = 50;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 2 * RATE));
+    UNTIL(provider[0].full_told);
+    stt_feed_free(&f);
+    released_once();
+    for (uint64_t end = clock_mono_ms() + 100; clock_mono_ms() < end; turns(1)) /* no timer of its is left */
+        ;
+    CU_ASSERT_EQUAL(provider[0].opens, 1);
+}
+
 /* The client leaves while the provider is still being reached: released at once, no further attempt. */
 static void test_left_while_opening(void)
 {
@@ -517,6 +557,8 @@ int main(void)
         {"always lost: given up", test_always_lost},
         {"full provider, full buffer", test_full_provider_and_full_buffer},
         {"stalled provider", test_stalled_provider},
+        {"left while stalled", test_left_while_stalled},
+        {"freed while stalled", test_freed_while_stalled},
         {"the client leaves while opening", test_left_while_opening},
         {"the client leaves before the start", test_left_before_start},
         {"language and preference", test_language_and_preference},
