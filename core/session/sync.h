@@ -129,6 +129,8 @@ bool job_read(struct job *j, uint64_t at, size_t n);
 /* The present step has failed with j->result and j->err: another time, or for good. OMID_EFULL: for want of room here,
  * which is never for good. */
 void job_failed(struct job *j);
+/* The store does not take what was transcribed, as it is: an attempt that has failed. */
+void job_not_kept(struct job *j);
 void job_runs(struct job *j);       /* tells the store so */
 void job_audio_kept(struct job *j); /* by sync_audio.c: all of it */
 

@@ -94,6 +94,14 @@ void job_failed(struct job *j)
     job_settle(j, &st);
 }
 
+void job_not_kept(struct job *j)
+{
+    j->working = false;
+    j->result = OMID_EINVAL;
+    snprintf(j->err, sizeof(j->err), "its transcript can't be kept");
+    job_failed(j);
+}
+
 void job_runs(struct job *j)
 {
     const struct store_recording_state st = {.n = j->n, .status = RECORDING_RUNNING, .attempts = j->attempts};

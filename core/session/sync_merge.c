@@ -89,14 +89,10 @@ static void merge_put(struct job *j)
     }
     free(segment);
     free(names);
-    if (rc == OMID_EINVAL) {
-        j->working = false;
-        j->result = rc;
-        snprintf(j->err, sizeof(j->err), "its transcript can't be kept");
-        job_failed(j);
-    } else if (rc != OMID_OK) {
+    if (rc == OMID_EINVAL)
+        job_not_kept(j);
+    else if (rc != OMID_OK)
         on_merged(j, OMID_ERR, NULL, 0);
-    }
 }
 
 static int by_start(const void *pa, const void *pb)

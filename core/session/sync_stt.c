@@ -215,14 +215,10 @@ static void heard_put(struct job *j)
         rc = store_heard_put(j->sync->ss->env.store, &h, j->sync->ss->env.loop, on_heard, j);
     }
     free(segment);
-    if (rc == OMID_EINVAL) {
-        j->working = false;
-        j->result = rc;
-        snprintf(j->err, sizeof(j->err), "its transcript can't be kept");
-        job_failed(j);
-    } else if (rc != OMID_OK) {
+    if (rc == OMID_EINVAL)
+        job_not_kept(j);
+    else if (rc != OMID_OK)
         on_heard(j, OMID_ERR);
-    }
 }
 
 static bool heard_take(void *arg, const struct store_segment *g)
