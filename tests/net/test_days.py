@@ -192,11 +192,13 @@ def test_on_schedule(start_daemon, talker, receiver):  # noqa: F811
     said = receiver.at("/" + wants)[0].json["summary_json"]
     assert said["source"] == "extractive" and said["conversations"] == 1 and said["date"] == date
     assert receiver.at("/" + zone)[0].json["summary_json"]["date"] == kiritimati[1]
+    tomorrow = int((moment + timedelta(days=1)).timestamp()) * 1000
+    planned = "SELECT next FROM day_plan WHERE uid = ?"
+    until(lambda: rows(daemon, planned, wants) == [(tomorrow,)], what="its next time, which comes behind the delivery")
     # Planned years ahead: the clock must have been set back.
     change(daemon, ("UPDATE day_plan SET next = next + 1000 * 86400000 WHERE uid = ?", (wants,)))
     until(lambda: outcome(daemon, "already_sent") >= 1, what="a look at it")
-    tomorrow = int((moment + timedelta(days=1)).timestamp()) * 1000
-    until(lambda: rows(daemon, "SELECT next FROM day_plan WHERE uid = ?", wants) == [(tomorrow,)], what="its next time")
+    until(lambda: rows(daemon, planned, wants) == [(tomorrow,)], what="its next time again")
     daemon.stop()
     daemon.start()
     until(lambda: outcome(daemon, "already_sent") >= 1, what="the plans looked at after the start")
