@@ -5,7 +5,6 @@ import sqlite3
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-
 from support.admin import Admin
 from support.model import DAY, SUMMARY, says
 from support.receiver import Answer
