@@ -1,6 +1,6 @@
 /*
- * Reading a stranger's JSON into a tree of yajl's structs: bounded in size and depth, getters that know the type they want and say
- * what is wrong and where: "results[0].place_id: expected a string, found a number".
+ * Reading a stranger's JSON into a tree of yajl's structs: bounded in size and depth, getters that know the type they
+ * want and say what is wrong and where: "results[0].place_id: expected a string, found a number".
  */
 #ifndef OMID_PLUGINS_KIT_JSON_H
 #define OMID_PLUGINS_KIT_JSON_H
