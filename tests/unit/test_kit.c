@@ -1,4 +1,4 @@
-/* What the plugins share: text, JSON, multipart. */
+/* What the plugins share: text, JSON, multipart, URLs. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +6,7 @@
 #include "formats/multipart.h"
 #include "plugins/kit/json.h"
 #include "plugins/kit/multipart.h"
+#include "plugins/kit/outcome.h"
 #include "plugins/kit/text.h"
 #include "unit.h"
 
@@ -127,12 +128,34 @@ static void test_multipart(void)
     kit_multipart_free(&body);
 }
 
+static void test_urls(void)
+{
+    static const char *const good[] = {"http://h", "https://h:1/a/b/"};
+    static const char *const bad[] = {"",           "h",          "ftp://h",      "http://",        "http:///a",
+                                      "http://?a",  "http://h?a", "http://h/#a",  "http://u@h",     "http://u:p@h/",
+                                      "http://h a", "http://h\n", "http://h\x7f", "http://\xc3\xa9"};
+    static const struct {
+        const char *base, *path, *joined;
+    } table[] = {{"http://h", "/a", "http://h/a"}, {"http://h/b//", "/a", "http://h/b/a"}, {"", "/a", "/a"}};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        CU_ASSERT_PTR_NULL(kit_url_fault(good[i]));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        CU_ASSERT_PTR_NOT_NULL(kit_url_fault(bad[i]));
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        char *joined = kit_url_join(table[i].base, table[i].path);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(joined);
+        CU_ASSERT_STRING_EQUAL(joined, table[i].joined);
+        free(joined);
+    }
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {{"text", test_text},
                                   {"JSON that is none", test_json_bad},
                                   {"members of JSON", test_json_members},
                                   {"multipart", test_multipart},
+                                  {"URLs", test_urls},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"kit", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);
