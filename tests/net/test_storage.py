@@ -442,7 +442,7 @@ def test_keep_while_the_bucket_is_down(start_daemon, phone):
     no room for what the user deletes meanwhile: that is told until it has, whatever happens to the daemon."""
     s3 = S3()
     try:
-        d = start_daemon({"plugin storage": bucket(s3, keep="1s", keep_check="100ms", uploads=1),
+        d = start_daemon({"plugin storage": bucket(s3, keep="1s", keep_check="100ms", uploads=1, breaker={"failures": 1000}),
                           "queue": {"max_jobs": 100, "max_share": 0.015}, "store": {"sweep": "100ms"}})
         c = record(d, phone, 1)
         until(lambda: s3.puts(), what="it to be stored")
