@@ -1,22 +1,11 @@
-/* Health and readiness, and the table of what ingress answers by itself. */
-#include <stdio.h>
+/* The table of what ingress answers by itself, with health and metrics. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "admin/private.h"
 #include "base/clock.h"
-#include "base/log.h"
 #include "base/magic.h"
 #include "base/metrics.h"
-#include "lane/queue/queue.h"
-#include "store/store.h"
-
-const char *admin_phase_name(enum admin_phase phase)
-{
-    static const char *const names[] = {"starting", "ready", "draining"};
-    omid_assert((size_t)phase < ARRAY_LEN(names));
-    return names[phase];
-}
 
 /* Says that this process answers at all, and must stay quick whatever else happens: it looks at nothing. */
 static int healthz(void *arg, const char *path, struct buf *body, const char **content_type)
@@ -25,63 +14,6 @@ static int healthz(void *arg, const char *path, struct buf *body, const char **c
     (void)path;
     (void)content_type;
     return buf_puts(body, "{\"status\":\"ok\"}\n") ? 200 : 503;
-}
-
-void admin_remarks_write(struct admin *a, struct json_w *w)
-{
-    json_w_open(w, '[');
-    pthread_mutex_lock(&a->lock);
-    for (size_t i = 0; i < a->n_remarks; i++)
-        json_w_str(w, a->remark[i]);
-    pthread_mutex_unlock(&a->lock);
-    json_w_close(w, ']');
-}
-
-/* One reason why not; "" when there is none. */
-static bool add_reason(struct json_w *w, const char *what, const char *reason)
-{
-    char text[320];
-
-    if (reason[0] == '\0')
-        return false;
-    snprintf(text, sizeof(text), "%s%s%s", what, what[0] != '\0' ? ": " : "", reason);
-    json_w_str(w, text);
-    return true;
-}
-
-static int readyz(void *arg, const char *path, struct buf *body, const char **content_type)
-{
-    struct admin *a = arg;
-    struct json_w w;
-    char err[256];
-    bool ready = true;
-
-    (void)path;
-    (void)content_type;
-    CHECK_MAGIC(a, ADMIN_MAGIC);
-    enum admin_phase phase = atomic_load(&a->phase);
-    json_w_start(&w, body);
-    json_w_open(&w, '{');
-    json_w_key(&w, "reasons");
-    json_w_open(&w, '[');
-    if (phase != ADMIN_READY)
-        ready = !add_reason(&w, "", admin_phase_name(phase));
-    if (a->env.store != NULL) {
-        err[0] = '\0';
-        store_health(a->env.store, err, sizeof(err));
-        ready = !add_reason(&w, "store", err) && ready;
-    }
-    if (a->env.queue != NULL) {
-        err[0] = '\0';
-        queue_health(a->env.queue, err, sizeof(err));
-        ready = !add_reason(&w, "queue", err) && ready;
-    }
-    json_w_close(&w, ']');
-    json_w_key(&w, "remarks");
-    admin_remarks_write(a, &w);
-    json_w_kstr(&w, "status", ready ? "ready" : "unavailable");
-    json_w_close(&w, '}');
-    return json_w_end(&w) && buf_puts(body, "\n") && ready ? 200 : 503;
 }
 
 static int metrics(void *arg, const char *path, struct buf *body, const char **content_type)
@@ -119,7 +51,7 @@ struct admin *admin_new(const struct admin_env *env)
     pthread_mutex_init(&a->lock, NULL);
     const struct ingress_direct direct[] = {
         {.method = "GET", .path = "/healthz", .fn = healthz, .arg = a},
-        {.method = "GET", .path = "/readyz", .fn = readyz, .arg = a},
+        {.method = "GET", .path = "/readyz", .fn = admin_readyz, .arg = a},
         {.method = "GET", .path = "/metrics", .fn = metrics, .arg = a},
         {.method = "GET", .path = "/v1/admin/status", .control_only = true, .fn = admin_status, .arg = a},
         {.method = "GET", .path = "/v1/admin/plugins", .control_only = true, .fn = admin_plugins, .arg = a},
@@ -172,24 +104,4 @@ void admin_set_ingress(struct admin *a, struct ingress *in)
 {
     CHECK_MAGIC(a, ADMIN_MAGIC);
     atomic_store(&a->ingress, in);
-}
-
-void admin_set_phase(struct admin *a, enum admin_phase phase)
-{
-    CHECK_MAGIC(a, ADMIN_MAGIC);
-    enum admin_phase before = atomic_exchange(&a->phase, phase);
-    omid_assert(phase >= before);
-    if (phase != before)
-        log_notice("admin", "phase", LS("from", admin_phase_name(before)), LS("to", admin_phase_name(phase)));
-}
-
-void admin_remark(struct admin *a, const char *text)
-{
-    CHECK_MAGIC(a, ADMIN_MAGIC);
-    log_warning("admin", "remark", LS("text", text));
-    pthread_mutex_lock(&a->lock);
-    char *copy = a->n_remarks < ADMIN_REMARKS_MAX ? strdup(text) : NULL;
-    if (copy != NULL)
-        a->remark[a->n_remarks++] = copy;
-    pthread_mutex_unlock(&a->lock);
 }

@@ -31,8 +31,11 @@ struct admin {
     char *remark[ADMIN_REMARKS_MAX];
     size_t n_remarks;
 };
+
+/* readiness.c */
 const char *admin_phase_name(enum admin_phase phase);
 void admin_remarks_write(struct admin *a, struct json_w *w); /* an array */
+int admin_readyz(void *arg, const char *path, struct buf *body, const char **content_type);
 
 /* status.c */
 int admin_status(void *arg, const char *path, struct buf *body, const char **content_type);

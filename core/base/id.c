@@ -2,12 +2,10 @@
 
 #include <ctype.h>
 #include <errno.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/random.h>
 
 #include "base/magic.h"
-#include "base/map.h"
 
 #define POOL_LEN 512
 
@@ -79,11 +77,6 @@ bool id_is_uuid(const char *s)
             return false;
     }
     return s[36] == 0;
-}
-
-void id_uid_tag(const char *uid, char out[16])
-{
-    snprintf(out, 16, "u:%012llx", (unsigned long long)(map_hash(uid, strlen(uid)) & UINT64_C(0xffffffffffff)));
 }
 
 bool id_equal_ct(const void *a, const void *b, size_t len)

@@ -11,9 +11,6 @@ uint64_t id_random_u64(void);
 double id_random_unit(void); /* 0 <= x < 1 */
 void id_uuid4(char out[37]);
 bool id_is_uuid(const char *s); /* 8-4-4-4-12 hex */
-/* A short hash of a uid for logs ("u:1a2b3c4d5e6f"), the same for the life of the process: keyed, so that it can't be
- * reversed by guessing. */
-void id_uid_tag(const char *uid, char out[16]);
 /* Constant time in len; lengths are compared by the caller. */
 bool id_equal_ct(const void *a, const void *b, size_t len);
 

@@ -6,7 +6,7 @@
  * Lines go to stderr, syslog or journald, as text (key=value) or JSON. A line whose module and message
  * repeat within 10 s more than 10 times (from notice on: 200 times) is held back; the count is told when the 10 s are
  * over or at the next line. Never blocks longer than a write(2) to its target. Any thread. Secrets, tokens, uids (use
- * id_uid_tag) and URL queries are never logged.
+ * hash_uid_tag) and URL queries are never logged.
  */
 #ifndef OMID_BASE_LOG_H
 #define OMID_BASE_LOG_H

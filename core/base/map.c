@@ -1,10 +1,9 @@
 #include "base/map.h"
 
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/id.h"
+#include "base/hash.h"
 #include "base/magic.h"
 
 #define MAP_MAGIC UINT32_C(0x6d617000)
@@ -24,63 +23,6 @@ struct map {
 };
 static char tomb;
 #define TOMB (&tomb)
-
-/* ------------------------------------------------------------------- SipHash-1-3 */
-
-static uint64_t key[2];
-static pthread_once_t key_once = PTHREAD_ONCE_INIT;
-
-static void key_make(void)
-{
-    id_random(key, sizeof key);
-}
-
-#define ROTL(x, b) (((x) << (b)) | ((x) >> (64 - (b))))
-
-static inline void sip_round(uint64_t v[4])
-{
-    v[0] += v[1];
-    v[1] = ROTL(v[1], 13) ^ v[0];
-    v[0] = ROTL(v[0], 32);
-    v[2] += v[3];
-    v[3] = ROTL(v[3], 16) ^ v[2];
-    v[0] += v[3];
-    v[3] = ROTL(v[3], 21) ^ v[0];
-    v[2] += v[1];
-    v[1] = ROTL(v[1], 17) ^ v[2];
-    v[2] = ROTL(v[2], 32);
-}
-
-uint64_t map_siphash(const uint64_t secret[2], const void *data, size_t len)
-{
-    uint64_t v[4] = {secret[0] ^ UINT64_C(0x736f6d6570736575), secret[1] ^ UINT64_C(0x646f72616e646f6d),
-                     secret[0] ^ UINT64_C(0x6c7967656e657261), secret[1] ^ UINT64_C(0x7465646279746573)};
-    const unsigned char *p = data;
-    uint64_t last = (uint64_t)len << 56, m;
-    for (; len >= 8; len -= 8, p += 8) {
-        memcpy(&m, p, 8);
-        v[3] ^= m;
-        sip_round(v);
-        v[0] ^= m;
-    }
-    for (size_t i = 0; i < len; i++)
-        last |= (uint64_t)p[i] << (8 * i);
-    v[3] ^= last;
-    sip_round(v);
-    v[0] ^= last;
-    v[2] ^= 0xff;
-    for (int i = 0; i < 3; i++)
-        sip_round(v);
-    return v[0] ^ v[1] ^ v[2] ^ v[3];
-}
-
-uint64_t map_hash(const void *data, size_t len)
-{
-    pthread_once(&key_once, key_make);
-    return map_siphash(key, data, len);
-}
-
-/* ------------------------------------------------------------------------- table */
 
 struct map *map_new(void)
 {
@@ -156,14 +98,14 @@ static bool grow(struct map *m)
 void *map_get(const struct map *m, const char *k)
 {
     CHECK_MAGIC(m, MAP_MAGIC);
-    struct slot *s = find(m, k, map_hash(k, strlen(k)));
+    struct slot *s = find(m, k, hash_keyed(k, strlen(k)));
     return s ? s->value : NULL;
 }
 
 bool map_put(struct map *m, const char *k, void *value, void **old)
 {
     CHECK_MAGIC(m, MAP_MAGIC);
-    uint64_t hash = map_hash(k, strlen(k));
+    uint64_t hash = hash_keyed(k, strlen(k));
     struct slot *s = find(m, k, hash);
     if (old)
         *old = s ? s->value : NULL;
@@ -187,7 +129,7 @@ bool map_put(struct map *m, const char *k, void *value, void **old)
 void *map_remove(struct map *m, const char *k)
 {
     CHECK_MAGIC(m, MAP_MAGIC);
-    struct slot *s = find(m, k, map_hash(k, strlen(k)));
+    struct slot *s = find(m, k, hash_keyed(k, strlen(k)));
     if (!s)
         return NULL;
     void *value = s->value;

@@ -21,9 +21,4 @@ size_t map_count(const struct map *m);
  * removed. */
 bool map_next(const struct map *m, size_t *pos, const char **key, void **value);
 
-/* SipHash-1-3 with the process's key: for shard choices and the like. */
-uint64_t map_hash(const void *data, size_t len);
-/* The same with a key of the caller's. */
-uint64_t map_siphash(const uint64_t secret[2], const void *data, size_t len);
-
 #endif

@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/log.h"
-#include "base/map.h"
 #include "host/module.h"
 
 /* ------------------------------------------------------------ on their way to disk */
@@ -257,7 +257,7 @@ bool host_job_dispatch(void *arg, struct queue_claim *claim)
     d->msg.fn = on_dispatch;
     d->module = mod;
     d->claim = claim;
-    d->reactor = (unsigned)(map_hash(target, strlen(target)) % mod->n_instances);
+    d->reactor = (unsigned)(hash_keyed(target, strlen(target)) % mod->n_instances);
     loop_post(mod->instance[d->reactor].loop, &d->msg);
     return true;
 }

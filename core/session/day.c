@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
@@ -76,7 +77,7 @@ static void day_finish(struct day *d, int result, const char *text)
     if (d->scheduled)
         (void)store_day_plan_next(ds->ss->env.store, d->uid, d->next_ms, since_ms); /* else it is looked at again */
     char tag[16];
-    id_uid_tag(d->uid, tag);
+    hash_uid_tag(d->uid, tag);
     if (how == DAY_IS_SENT)
         log_info(MODULE, "sent", LS("uid", tag), LS("date", d->date), LU("conversations", d->n));
     for (struct list *it; (it = list_pop(&d->waiting)) != NULL;)
@@ -123,7 +124,7 @@ static void day_again(struct day *d, const char *step, const char *why)
 {
     const struct conf *conf = d->ds->ss->env.conf;
     char tag[16];
-    id_uid_tag(d->uid, tag);
+    hash_uid_tag(d->uid, tag);
     snprintf(d->err, sizeof d->err, "%s: %.200s", step, why);
     if (d->ds->draining) { /* the next start goes on with it */
         struct sessions *ss = d->ds->ss;

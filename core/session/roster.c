@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
-#include "base/id.h"
+#include "base/hash.h"
 #include "base/magic.h"
 
 /* Guards the list of rosters; taken before a roster's own lock. */
@@ -162,7 +162,7 @@ void roster_write(const struct roster_filter *filter, struct json_w *w)
     struct roster_copy c = {.row = calloc(ROSTER_ROWS_MAX, sizeof *c.row),
                             .state = calloc(ROSTER_ROWS_MAX, sizeof *c.state)};
     if (filter->uid)
-        id_uid_tag(filter->uid, c.uid_tag);
+        hash_uid_tag(filter->uid, c.uid_tag);
     if (c.row && c.state)
         rosters_copy(filter, &c);
     uint64_t now = clock_mono_ms();

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
@@ -444,7 +445,7 @@ static struct session *session_new(struct sessions *ss, struct channel *ch, cons
         free(s);
         return NULL;
     }
-    id_uid_tag(s->uid, s->uid_tag);
+    hash_uid_tag(s->uid, s->uid_tag);
     session_tasks_init(s);
     list_append(&ss->session, &s->link);
     sessions_held_add(1);

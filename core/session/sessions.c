@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/id.h"
 #include "base/log.h"
 #include "bus/bus.h"
@@ -100,7 +101,7 @@ unsigned session_reactor_of(const char *uid, unsigned reactors)
     static atomic_uint round;
     if (!uid)
         return atomic_fetch_add_explicit(&round, 1, memory_order_relaxed) % reactors;
-    return (unsigned)(map_hash(uid, strlen(uid)) % reactors);
+    return (unsigned)(hash_keyed(uid, strlen(uid)) % reactors);
 }
 
 struct sessions *sessions_of_channel(const struct channel *ch)

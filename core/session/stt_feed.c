@@ -81,7 +81,8 @@ struct stt_feed {
 
     struct audio_ring ring; /* of what the gate let through */
     uint64_t sent;          /* position up to which the stream has been fed */
-    uint64_t final_pos;     /* position up to which results are final */
+    uint64_t final_pos;     /* position up to which results are final, or will never come */
+    uint64_t forgotten;     /* position up to which the replay keeps nothing, final or not */
     uint64_t stream_base;   /* position of the stream's second 0 */
     bool catching_up;       /* audio has waited for this stream: it goes at the catch-up rate */
     uint64_t due;           /* position up to which the stream is owed audio that makes no whole chunk, too */
@@ -212,12 +213,19 @@ static void fallback_count(const char *from, const char *to, enum omid_stt_reaso
     metric_add(fallback_metric(from, to, why, outcome), 1);
 }
 
+static struct metric *lost_metric(void)
+{
+    return metric_counter("omid_stt_lost_audio_bytes_total",
+                          "Audio that broken streams had not transcribed and that was not kept for the next one.");
+}
+
 void stt_feed_metrics(const struct conf *conf)
 {
     static const enum omid_stt_reason reasons[] = {OMID_STT_BUSY, OMID_STT_CONFIG, OMID_STT_UNREACHED, OMID_STT_LOST,
                                                    OMID_STT_INTERNAL};
     const struct conf_list *models = &conf->stt.models;
     stt_gate_metrics();
+    lost_metric();
     for (size_t m = 0; m < models->n; m++) {
         for (unsigned i = 0; i < ARRAY_LEN(reasons); i++) {
             fallback_metric(models->item[m], "none", reasons[i], "exhausted");
@@ -258,9 +266,22 @@ static void feed_next_provider(struct stt_feed *f, enum omid_stt_reason why)
     feed_open(f);
 }
 
+/* While a stream lives its results may still come for what the replay has forgotten; the next one can't tell it. */
+static void feed_count_lost(struct stt_feed *f)
+{
+    if (f->forgotten <= f->final_pos)
+        return;
+    uint64_t lost = f->forgotten - f->final_pos;
+    log_warning(MODULE, "audio lost", LS("session", f->session_id), LU("ms", lost * 1000 / f->p.sample_rate),
+                LU("replay_ms", f->p.conf->stt.replay_ms));
+    metric_add(lost_metric(), (int64_t)(lost * sizeof(int16_t)));
+    f->final_pos = f->forgotten;
+}
+
 static void feed_open(struct stt_feed *f)
 {
     feed_set_state(f, FEED_OPENING);
+    feed_count_lost(f);
     const struct candidate *c = feed_candidate(f);
     /* Everything that is not final is said again to the new stream. */
     f->stream_base = f->sent = f->ring.base;
@@ -453,6 +474,8 @@ static void feed_trim(struct stt_feed *f)
 {
     uint64_t keep = (uint64_t)f->p.conf->stt.replay_ms * f->p.sample_rate / 1000;
     uint64_t from = f->final_pos;
+    if (f->sent > keep + f->forgotten)
+        f->forgotten = f->sent - keep;
     if (feed_quiet(f)) {
         double quiet = (double)f->gate.gate.counts.received - stt_clock_end(&f->gate.gate.clock, (double)f->ring.end);
         keep -= quiet < (double)keep ? (uint64_t)quiet : keep;

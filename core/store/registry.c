@@ -4,13 +4,14 @@
 #include <string.h>
 
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/log.h"
 #include "base/magic.h"
 #include "store/registry_int.h"
 
 static struct map *shard(struct map *const *maps, const char *key)
 {
-    return maps[map_hash(key, strlen(key)) % REGISTRY_SHARDS];
+    return maps[hash_keyed(key, strlen(key)) % REGISTRY_SHARDS];
 }
 
 struct slot *registry_slot(const struct registry *r, const char *id)

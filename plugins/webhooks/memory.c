@@ -4,11 +4,17 @@
 
 #include "webhooks.h"
 
+/* Anything else would not be copied into a string as it is: a string of its own, an object. */
+static bool is_number(const struct json_span *v)
+{
+    return v->len > 0 && (v->data[0] == '-' || (v->data[0] >= '0' && v->data[0] <= '9'));
+}
+
 /* As the apps of Omi show it: the owner is "User", who has no name is "Speaker N". */
 static void speaker_name(struct text *out, const struct json_span *segment, const char *people)
 {
     struct json_span v, name;
-    char person[128], number[24];
+    char person[128];
     if (json_find(segment->data, segment->len, "is_user", &v) && v.data[0] == 't') {
         text_adds(out, "\"User\"");
         return;
@@ -19,7 +25,7 @@ static void speaker_name(struct text *out, const struct json_span *segment, cons
         text_add(out, name.data, name.len);
         return;
     }
-    bool known = json_find(segment->data, segment->len, "speaker_id", &v) && v.len < sizeof(number);
+    bool known = json_find(segment->data, segment->len, "speaker_id", &v) && is_number(&v);
     text_adds(out, "\"Speaker ");
     text_add(out, known ? v.data : "0", known ? v.len : 1);
     text_adds(out, "\"");

@@ -71,7 +71,7 @@ def deepgram():
 
 @pytest.fixture
 def deepgram_tls(authority):
-    peer = Deepgram(authority.server_context())
+    peer = Deepgram(authority.server_context(), stranger=authority.server_context("elsewhere.test"))
     yield peer
     peer.stop()
 

@@ -255,15 +255,20 @@ FAILOVERS = {
     "401-after-it": [Mode(drop_after=1.2), Mode(status=401)],
     "500-for-good-after-it": [Mode(drop_after=1.2), *[Mode(status=500)] * 3],
     "never-a-result": [Mode(drop_after=0.3)] * 3,
+    "tls-refused-after-it": [Mode(drop_after=1.2), Mode(tls="refused"), Mode(tls="stranger")],
+    "tls-refused-for-good-after-it": [Mode(drop_after=1.2), *[Mode(tls="refused")] * 3],
+    "tls-stranger-for-good-after-it": [Mode(drop_after=1.2), *[Mode(tls="stranger")] * 3],
 }
 
 
 @pytest.mark.parametrize("fault", FAILOVERS)
-def test_nothing_is_lost_nor_doubled(start_daemon, deepgram, phone, fault):
+def test_nothing_is_lost_nor_doubled(start_daemon, request, authority, phone, fault):
     """However a stream ends, and whatever the next ones meet: each half second is heard once, at its time."""
     modes = FAILOVERS[fault]
+    deepgram = request.getfixturevalue("deepgram_tls" if any(m.tls for m in modes) else "deepgram")
     deepgram.script(*modes)
-    daemon = start_daemon(with_deepgram(deepgram, models=("dg-nova-3", "dg-nova-2"), connect_timeout="500ms"))
+    daemon = start_daemon(with_deepgram(deepgram, models=("dg-nova-3", "dg-nova-2"), connect_timeout="500ms"),
+                          {"SSL_CERT_FILE": str(authority.ca)})
     p = phone(daemon, sample_rate=16000)
     for i in range(10):
         p.speak(0.5, 1000 + i, speed=10)
@@ -281,7 +286,7 @@ def test_nothing_is_lost_nor_doubled(start_daemon, deepgram, phone, fault):
     assert said()[0]["start"] < 0.01 and abs(said()[-1]["end"] - 5.0) < 0.01, said()
     # The providers' results lie end to end, and so do the segments.
     assert all(abs(a["end"] - b["start"]) < 0.01 for a, b in zip(said(), said()[1:])), said()
-    last = "dg-nova-2" if fault in ("401-after-it", "500-for-good-after-it", "never-a-result") else "dg-nova-3"
+    last = "dg-nova-2" if fault in ("401-after-it", "never-a-result") or "for-good" in fault else "dg-nova-3"
     assert said()[-1]["stt_provider"] == last
     assert len(deepgram.attempts) == len(modes) + (fault != "error-alone")
     assert "stt_failed" not in p.statuses()
@@ -306,6 +311,31 @@ def test_deaf_provider(start_daemon, deepgram, phone):
     p.close()
     until(lambda: daemon.sessions() == 0, what="the session's end")
     assert values() == [1000 + i for i in range(120)]
+
+
+def test_more_is_lost_than_is_kept(start_daemon, deepgram, phone):
+    """A stream says nothing more and breaks: what is older than stt.replay is gone and counted, the rest has its time."""
+    numbered = dict(words=lambda value, n: [("v%d." % value, n % 2)])  # by turns, so that segments stay as they come
+    deepgram.script(Mode(mute_after=1.0, drop_after=5.0, **numbered))
+    deepgram.default = Mode(**numbered)
+    daemon = start_daemon(merge(with_deepgram(deepgram), {"stt": {"replay": "2s", "catch_up": 100}}))
+    assert daemon.metric("omid_stt_lost_audio_bytes_total") == 0
+    p = phone(daemon, sample_rate=16000).wait_ready()
+    for i in range(20):
+        p.speak(0.5, 1000 + i, speed=10)
+
+    def said():
+        return sorted(p.segments.values(), key=lambda s: s["start"])
+
+    until(lambda: said() and said()[-1]["end"] > 9.0, what=lambda: "the end of it: %s" % said())
+    p.close()
+    leaves_nothing(daemon, deepgram)
+    assert all(s["text"] == "v%d." % (1000 + int(s["start"] / 0.5 + 0.01)) for s in said()), said()
+    gaps = [b["start"] - a["end"] for a, b in zip(said(), said()[1:])]
+    assert [round(s["start"], 2) for s in said()[:2]] == [0.0, 0.5] and gaps[1] > 1.9, said()
+    assert all(abs(gap) < 0.01 for gap in gaps[:1] + gaps[2:]), said()
+    assert daemon.metric("omid_stt_lost_audio_bytes_total") == pytest.approx(gaps[1] * 32000, abs=32 * 10)
+    assert len(deepgram.streams) == 2
 
 
 def test_lost_for_good(start_daemon, deepgram, phone):

@@ -8,9 +8,7 @@ import sqlite3
 import ssl
 import struct
 import subprocess
-import time
 import wave
-from pathlib import Path
 
 import pytest
 

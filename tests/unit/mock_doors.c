@@ -5,14 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "mock_host.h"
-
-#define must(expr) ((expr) ? (void)0 : mock_doors_die(#expr, __LINE__))
-static _Noreturn void mock_doors_die(const char *expr, int line)
-{
-    fprintf(stderr, "mock host: %s does not hold (mock_doors.c, line %d)\n", expr, line);
-    abort();
-}
+#include "mock_int.h"
 
 /* ---- values ---- */
 

@@ -7,6 +7,7 @@
 
 #include "base/buf.h"
 #include "base/clock.h"
+#include "base/hash.h"
 #include "base/id.h"
 #include "base/map.h"
 #include "base/query.h"
@@ -101,11 +102,11 @@ static void test_siphash(void)
         CU_ASSERT_EQUAL(EVP_MAC_final(c, out, &n, sizeof out), 1);
         EVP_MAC_CTX_free(c);
         memcpy(&expected, out, 8);
-        CU_ASSERT_EQUAL(map_siphash(secret, text, len), expected);
+        CU_ASSERT_EQUAL(hash_siphash(secret, text, len), expected);
     }
     EVP_MAC_free(mac);
-    CU_ASSERT_EQUAL(map_hash("abc", 3), map_hash("abc", 3));
-    CU_ASSERT_NOT_EQUAL(map_hash("abc", 3), map_hash("abd", 3));
+    CU_ASSERT_EQUAL(hash_keyed("abc", 3), hash_keyed("abc", 3));
+    CU_ASSERT_NOT_EQUAL(hash_keyed("abc", 3), hash_keyed("abd", 3));
 }
 
 static void test_map_basics(void)
@@ -212,11 +213,11 @@ static void test_id(void)
     id_random(big, sizeof big);
     CU_ASSERT(memcmp(big, zero, sizeof big) != 0);
     char tag[16], tag2[16];
-    id_uid_tag("user", tag);
-    id_uid_tag("user", tag2);
+    hash_uid_tag("user", tag);
+    hash_uid_tag("user", tag2);
     CU_ASSERT_STRING_EQUAL(tag, tag2);
     CU_ASSERT(strlen(tag) == 14 && strncmp(tag, "u:", 2) == 0);
-    id_uid_tag("user2", tag2);
+    hash_uid_tag("user2", tag2);
     CU_ASSERT_STRING_NOT_EQUAL(tag, tag2);
     CU_ASSERT(id_equal_ct("abc", "abc", 3));
     CU_ASSERT(!id_equal_ct("abc", "abd", 3));

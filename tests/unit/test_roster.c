@@ -7,7 +7,7 @@
 #include <string.h>
 
 #include "base/buf.h"
-#include "base/id.h"
+#include "base/hash.h"
 #include "base/magic.h"
 #include "session/roster.h"
 #include "unit.h"
@@ -68,7 +68,7 @@ static void test_rows(void)
 
     /* A uid finds what its tag finds. */
     struct roster_row row = row_make(0, LIVE, 0);
-    id_uid_tag("somebody", row.uid_tag);
+    hash_uid_tag("somebody", row.uid_tag);
     roster_put(&r[0], &e[0], &row);
     expect("somebody", NULL, 1, 1, 4);
     expect(row.uid_tag, NULL, 1, 1, 4);

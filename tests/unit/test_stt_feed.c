@@ -4,6 +4,7 @@
  */
 #include <stdlib.h>
 
+#include "base/metrics.h"
 #include "feed_rig.h"
 #include "unit.h"
 
@@ -525,9 +526,11 @@ static void test_lost_while_replaying(void)
     }
 }
 
-/* More than the replay may keep: the oldest is given up, the clock is right for the rest. */
+/* More than the replay may keep: the oldest is given up and counted once, the clock is right for the rest. */
 static void test_replay_overflows(void)
 {
+    struct metric *lost = metric_counter("omid_stt_lost_audio_bytes_total", "");
+    const int64_t before = metric_value(lost);
     bool served;
     providers_reset();
     struct stt_feed *f = feed_make(1, "en", "", &served);
@@ -536,9 +539,14 @@ static void test_replay_overflows(void)
     UNTIL(seen.ready == 1);
     CU_ASSERT_TRUE(speak(f, 3 * RATE));
     UNTIL(provider[0].live->n == 3 * RATE);
-    stream_closed(provider[0].live, OMID_STT_LOST);
-    UNTIL(seen.ready == 2 && provider[0].live->n == RATE);
-    CU_ASSERT_TRUE(holds_from(provider[0].live, 2 * RATE));
+    CU_ASSERT_EQUAL(metric_value(lost), before); /* the stream may still tell it */
+    result(provider[0].live, "the beginning", 0, 0.5, 0.5);
+    for (unsigned ready = 2; ready < 4; ready++) {
+        stream_closed(provider[0].live, OMID_STT_LOST);
+        UNTIL(seen.ready == ready && provider[0].live->n == RATE);
+        CU_ASSERT_TRUE(holds_from(provider[0].live, 2 * RATE));
+        CU_ASSERT_EQUAL(metric_value(lost), before + 3 * RATE); /* 1.5 s */
+    }
     result(provider[0].live, "the rest", 0.25, 0.5, 0.5);
     CU_ASSERT_DOUBLE_EQUAL(seen.start, 2.25, 1e-9);
     stt_feed_free(&f);

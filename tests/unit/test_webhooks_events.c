@@ -444,6 +444,11 @@ static void names_in_conversations(void)
         {"{\"transcript_segments\":[7,{\"text\":\"}]\",\"speaker_id\":4,\"person_id\":\"gone\"}]}", "{\"p\":\"P\"}",
          "{\"transcript_segments\":[7,{\"text\":\"}]\",\"speaker_id\":4,\"person_id\":\"gone\","
          "\"speaker_name\":\"Speaker 4\"}],\"folder_name\":null}"},
+        {"{\"transcript_segments\":[{\"speaker_id\":\"S\"},{\"speaker_id\":{\"a\":\"b\"}},{\"speaker_id\":null}]}",
+         "{}",
+         "{\"transcript_segments\":[{\"speaker_id\":\"S\",\"speaker_name\":\"Speaker "
+         "0\"},{\"speaker_id\":{\"a\":\"b\"},"
+         "\"speaker_name\":\"Speaker 0\"},{\"speaker_id\":null,\"speaker_name\":\"Speaker 0\"}],\"folder_name\":null}"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct text t = {0};

@@ -4,6 +4,7 @@ the value of the samples and the running number, so that a test can tell whose a
 """
 import asyncio
 import json
+import ssl
 import struct
 import time
 from dataclasses import dataclass, field
@@ -22,17 +23,20 @@ class Mode:
 
     status: int = 0  # refuses the upgrade with this HTTP status
     hang: bool = False  # never answers the upgrade
+    tls: str = ""  # no upgrade: "refused" in the handshake, or the certificate of a "stranger"
     every: float = 0.5  # seconds of audio per result
     words: Optional[Callable] = None  # (value of the samples, number) -> [(word, speaker)]
     inject: Sequence[Tuple[float, str]] = ()  # after so many seconds of audio, this text as it is
     drop_after: Optional[float] = None  # seconds of audio, then the connection is reset
     close_after: Optional[Tuple[float, int]] = None  # seconds of audio, then a Close with this code
     silent: bool = False  # takes everything, says nothing, not even at CloseStream
+    mute_after: Optional[float] = None  # seconds of audio, then it says nothing more
     deaf_after: Optional[float] = None  # seconds of audio, then it reads no more
     swap: bool = False  # each pair of results comes in the wrong order
     keep: bool = False  # of the audio, every sample
     tail: Sequence[Tuple[str, int]] = ()  # words of a result that comes only after CloseStream
     tail_delay: float = 0.0
+    on_finalize: str = ""  # or "close", "drop": answers Finalize, and ends the stream right behind the answer
     on_close: str = "answer"  # or "ignore": CloseStream is left without an answer; "drop": reset instead
 
 
@@ -58,7 +62,7 @@ def result(start, duration, words, final=True, **more):
 
 @dataclass
 class Attempt:
-    """One upgrade request."""
+    """One upgrade request, or a TLS handshake that got no further."""
 
     time: float
     path: str
@@ -93,7 +97,7 @@ class Stream:
 
 
 class Deepgram:
-    def __init__(self, context=None, host="127.0.0.1"):
+    def __init__(self, context=None, host="127.0.0.1", stranger=None):
         self._host = host
         self.default = Mode()
         self.attempts = []
@@ -101,6 +105,9 @@ class Deepgram:
         self.key = None  # when set, another key gets 401
         self._script = []
         self._context = context
+        self._stranger = stranger  # the context of somebody else, for Mode.tls
+        if context:
+            context.sni_callback = self._greet
         self.stopped = asyncio.Event()
         self._server = background().run(self._serve())
         self.port = self._server.sockets[0].getsockname()[1]
@@ -136,8 +143,24 @@ class Deepgram:
                                       compression=None, max_size=None, ping_interval=None,
                                       close_timeout=2)
 
+    def _mode(self):
+        return self._script[0] if self._script else self.default
+
+    def _greet(self, sock, name, context):
+        """A TLS handshake has begun."""
+        mode = self._mode()
+        if not mode.tls:
+            return None
+        self._script[:1] = []
+        self.attempts.append(Attempt(time.monotonic(), "", {}, mode))
+        if mode.tls == "refused":
+            return ssl.ALERT_DESCRIPTION_HANDSHAKE_FAILURE
+        sock.context = self._stranger
+        return None
+
     async def _upgrade(self, ws, path, headers):
-        mode = self._script.pop(0) if self._script else self.default
+        mode = self._mode()
+        self._script[:1] = []
         attempt = Attempt(time.monotonic(), path, {k.lower(): v for k, v in headers.items()}, mode)
         self.attempts.append(attempt)
         ws.attempt = attempt
@@ -226,7 +249,7 @@ class _Talk:
         words = (self.mode.words or default_words)(value, self.number)
         text = result(self.at, duration, words)
         self.at += duration
-        if self.mode.silent:
+        if self.mode.silent or (self.mode.mute_after is not None and self.at > self.mode.mute_after):
             return
         if self.mode.swap and self.held is None:
             self.held = text
@@ -250,6 +273,14 @@ class _Talk:
         except (ValueError, KeyError, TypeError):
             kind = "?" + message
         s.texts.append((time.monotonic(), kind))
+        if kind == "Finalize" and m.on_finalize:
+            if len(self.block) >= 2:
+                await self.recognise(len(self.block) // 2 * 2)
+            if m.on_finalize == "drop":
+                self.ws.transport.abort()
+            else:
+                await self.ws.close(1000)
+            return True
         if kind != "CloseStream" or m.silent or m.on_close == "ignore":
             return False
         if m.on_close == "drop":
