@@ -56,13 +56,81 @@ static void test_json_bad(void)
     refuses("{} {}", 5, "no JSON");
     refuses("[1", 2, "no JSON");
     refuses("\"\xff\"", 3, "no JSON");
-    refuses("[]\0[]", 5, "no JSON, from byte 2");
+    refuses("[]\0[]", 5, "no JSON, from byte 3");
     refuses("\"a\\u0000b\"", 10, "NUL");
     memset(deep, '[', 70);
     memset(deep + 70, ']', 70);
     refuses(deep, 140, "more than 64 levels");
     memset(deep, ' ', sizeof(deep));
     refuses(deep, 5000, "5000 bytes, more than the 4096");
+}
+
+/* Is it what yajl itself makes of the text? */
+static bool is_same(yajl_val a, yajl_val b)
+{
+    if (a->type != b->type)
+        return false;
+    if (YAJL_IS_STRING(a))
+        return strcmp(a->u.string, b->u.string) == 0;
+    if (YAJL_IS_NUMBER(a))
+        return strcmp(a->u.number.r, b->u.number.r) == 0 && a->u.number.flags == b->u.number.flags &&
+               (!YAJL_IS_INTEGER(a) || a->u.number.i == b->u.number.i) &&
+               (!YAJL_IS_DOUBLE(a) || a->u.number.d == b->u.number.d);
+    if (!YAJL_IS_OBJECT(a) && !YAJL_IS_ARRAY(a))
+        return true;
+    size_t n = YAJL_IS_OBJECT(a) ? a->u.object.len : a->u.array.len;
+    bool same = n == (YAJL_IS_OBJECT(b) ? b->u.object.len : b->u.array.len);
+    for (size_t i = 0; same && i < n; i++) {
+        same = YAJL_IS_OBJECT(a) ? strcmp(a->u.object.keys[i], b->u.object.keys[i]) == 0 &&
+                                       is_same(a->u.object.values[i], b->u.object.values[i])
+                                 : is_same(a->u.array.values[i], b->u.array.values[i]);
+    }
+    return same;
+}
+
+static void test_json_tree(void)
+{
+    static char list[40000];
+    static const char *const texts[] = {
+        "null",
+        " [ ] ",
+        "{\"\":{}}",
+        "\"\\u00e4\\n\\\"\\ud83d\\ude00 \xc3\xa4\"",
+        "[true,false,null,0,-0,-1.5e-3,9223372036854775807,9223372036854775808,-9223372036854775807,1e999]",
+        "{\"a\":1,\"b\":[[],[{}],{\"a\":{\"a\":[3]}}],\"a\":2,\"c\":\"\"}",
+        list,
+    };
+    /* More values at once than the reader has places for as it begins, and than a chunk holds. */
+    size_t at = (size_t)sprintf(list, "[");
+    for (int i = 0; i < 3000; i++)
+        at += (size_t)sprintf(list + at, "%s{\"k%d\":%d}", i ? "," : "", i % 7, i);
+    strcpy(list + at, "]");
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct kit_fault f = {""};
+        yajl_val ours = kit_json_parse(texts[i], strlen(texts[i]), sizeof(list), &f);
+        yajl_val theirs = yajl_tree_parse(texts[i], NULL, 0);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(theirs);
+        CU_ASSERT_TRUE(ours != NULL && is_same(ours, theirs));
+        CU_ASSERT_STRING_EQUAL(f.text, "");
+        yajl_tree_free(theirs);
+        kit_json_free(&ours);
+        CU_ASSERT_PTR_NULL(ours);
+    }
+}
+
+static void test_json_rules(void)
+{
+    const struct kit_json_rules rules = {.max = 100, .max_depth = 2, .nul_cuts = true};
+    struct kit_fault f = {""};
+    const char *nul = "[\"a\\u0000b\",{\"c\\u0000d\":1}]";
+    yajl_val v = kit_json_read(nul, strlen(nul), &rules, &f);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+    CU_ASSERT_STRING_EQUAL(YAJL_GET_STRING(kit_json_at(v, 0)), "a");
+    CU_ASSERT_PTR_NOT_NULL(kit_json_get(kit_json_at(v, 1), "c"));
+    kit_json_free(&v);
+    CU_ASSERT_PTR_NULL(kit_json_read("[[[]]]", 6, &rules, &f));
+    CU_ASSERT_STRING_EQUAL(f.text, "more than 2 levels of JSON");
+    CU_ASSERT_PTR_NULL(kit_json_read("[[[]]]", 6, &rules, NULL));
 }
 
 #define FAULT(call, expected)                     \
@@ -153,6 +221,8 @@ int main(void)
 {
     static CU_TestInfo tests[] = {{"text", test_text},
                                   {"JSON that is none", test_json_bad},
+                                  {"trees of JSON", test_json_tree},
+                                  {"rules of JSON", test_json_rules},
                                   {"members of JSON", test_json_members},
                                   {"multipart", test_multipart},
                                   {"URLs", test_urls},
