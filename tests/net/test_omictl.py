@@ -25,7 +25,7 @@ def omictl(*args, daemon=None, status=0, timeout=60):
 
 
 def listen(daemon, *args, uid="ctl", **more):
-    return omictl("listen", "--url", "ws://%s/v4/listen" % daemon.address, "--token", daemon.admin_key + uid, *args, **more)
+    return omictl("listen", "--url", "ws://%s" % daemon.address, "--token", daemon.admin_key + uid, *args, **more)
 
 
 @pytest.fixture
