@@ -85,6 +85,39 @@ static void drain_sessions(struct daemon *d, uint64_t deadline_ms)
     }
 }
 
+/* What was accepted is written; from here on nothing is taken. */
+static void stop_disk(struct daemon *d)
+{
+    if (d->queue)
+        queue_stop(d->queue);
+    if (d->registry)
+        registry_flush(d->registry);
+    if (d->store)
+        store_stop(d->store);
+}
+
+/* In an order in which nobody asks for what has gone. The loops have ended. */
+static void parts_free(struct daemon *d)
+{
+    for (unsigned i = 0; i < d->n_loops; i++) {
+        sessions_free(&d->sessions[i]);
+        bus_free(&d->bus[i]);
+    }
+    ingress_free(&d->ingress);
+    admin_free(&d->admin);
+    routes_free(&d->routes);
+    host_free(&d->host);
+    for (unsigned i = 0; i < d->n_loops; i++)
+        loop_free(&d->loop[i]);
+    watchdog_free(&d->watchdog);
+    jwks_free(&d->jwks);
+    lanes_free(&d->lanes);
+    exec_free(&d->exec);
+    queue_free(&d->queue);
+    registry_free(&d->registry);
+    store_free(&d->store);
+}
+
 void daemon_stop(struct daemon *d)
 {
     const bool running = d->host_started;
@@ -106,12 +139,7 @@ void daemon_stop(struct daemon *d)
         /* A plugin's callback does not return: its reactor can't be joined. What is accepted is on disk already, or is
          * on its way there. */
         log_error(MODULE, "a plugin holds its reactor: leaving without it");
-        if (d->queue)
-            queue_stop(d->queue);
-        if (d->registry)
-            registry_flush(d->registry);
-        if (d->store)
-            store_stop(d->store);
+        stop_disk(d);
         log_flush();
         _exit(EXIT_FAULT);
     }
@@ -123,29 +151,8 @@ void daemon_stop(struct daemon *d)
         jwks_stop(d->jwks);
     if (d->lanes)
         lanes_stop(d->lanes);
-    if (d->queue)
-        queue_stop(d->queue);
-    if (d->registry)
-        registry_flush(d->registry);
-    if (d->store)
-        store_stop(d->store);
+    stop_disk(d);
     for (unsigned i = 0; i < d->loops_started; i++)
         loop_stop(d->loop[i]);
-    for (unsigned i = 0; i < d->n_loops; i++) {
-        sessions_free(&d->sessions[i]);
-        bus_free(&d->bus[i]);
-    }
-    ingress_free(&d->ingress);
-    admin_free(&d->admin);
-    routes_free(&d->routes);
-    host_free(&d->host);
-    for (unsigned i = 0; i < d->n_loops; i++)
-        loop_free(&d->loop[i]);
-    watchdog_free(&d->watchdog);
-    jwks_free(&d->jwks);
-    lanes_free(&d->lanes);
-    exec_free(&d->exec);
-    queue_free(&d->queue);
-    registry_free(&d->registry);
-    store_free(&d->store);
+    parts_free(d);
 }

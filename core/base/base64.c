@@ -4,7 +4,7 @@
 
 static const char alphabet[65] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-static int value_of(unsigned char c)
+static int value_of(unsigned char c, const char last[2])
 {
     if (c >= 'A' && c <= 'Z')
         return c - 'A';
@@ -12,22 +12,19 @@ static int value_of(unsigned char c)
         return c - 'a' + 26;
     if (c >= '0' && c <= '9')
         return c - '0' + 52;
-    return c == '+' ? 62 : c == '/' ? 63 : -1;
+    return c == (unsigned char)last[0] ? 62 : c == (unsigned char)last[1] ? 63 : -1;
 }
 
-bool base64_decode(const char *text, size_t len, unsigned char *out, size_t *n)
+/* Without padding. last: the characters for 62 and 63. */
+static bool decode(const char *text, size_t len, const char last[2], unsigned char *out, size_t *n)
 {
-    size_t pad = 0, at = 0;
+    size_t at = 0;
     uint32_t bits = 0;
-    while (pad < 2 && len > 0 && text[len - 1] == '=') {
-        len--;
-        pad++;
-    }
     *n = 0;
-    if (len % 4 == 1 || (pad > 0 && (len + pad) % 4 != 0))
+    if (len % 4 == 1)
         return false;
     for (size_t i = 0; i < len; i++) {
-        int v = value_of((unsigned char)text[i]);
+        int v = value_of((unsigned char)text[i], last);
         if (v < 0)
             return false;
         bits = bits << 6 | (uint32_t)v;
@@ -50,6 +47,22 @@ bool base64_decode(const char *text, size_t len, unsigned char *out, size_t *n)
     }
     *n = at;
     return true;
+}
+
+bool base64_decode(const char *text, size_t len, unsigned char *out, size_t *n)
+{
+    size_t pad = 0;
+    while (pad < 2 && len > 0 && text[len - 1] == '=') {
+        len--;
+        pad++;
+    }
+    *n = 0;
+    return (pad == 0 || (len + pad) % 4 == 0) && decode(text, len, "+/", out, n);
+}
+
+bool base64url_decode(const char *text, size_t len, unsigned char *out, size_t *n)
+{
+    return decode(text, len, "-_", out, n);
 }
 
 bool base64_encode(const void *data, size_t len, struct buf *out)

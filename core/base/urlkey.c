@@ -57,8 +57,7 @@ bool url_key(const char *url, char *out, size_t size)
     return true;
 }
 
-/* The length of a key up to its path. */
-static size_t origin_len(const char *key)
+size_t url_key_origin(const char *key)
 {
     const char *host = strstr(key, "://");
     return host ? (size_t)(host + 3 - key) + strcspn(host + 3, "/") : 0;
@@ -66,13 +65,13 @@ static size_t origin_len(const char *key)
 
 bool url_key_same_origin(const char *a, const char *b)
 {
-    size_t n = origin_len(a);
-    return n > 0 && n == origin_len(b) && strncmp(a, b, n) == 0;
+    size_t n = url_key_origin(a);
+    return n > 0 && n == url_key_origin(b) && strncmp(a, b, n) == 0;
 }
 
 unsigned url_key_port(const char *key)
 {
-    const char *host = strstr(key, "://") + 3, *end = key + origin_len(key);
+    const char *host = strstr(key, "://") + 3, *end = key + url_key_origin(key);
     const char *bracket = *host == '[' ? memchr(host, ']', (size_t)(end - host)) : NULL;
     const char *at = bracket ? bracket + 1 : host + strcspn(host, ":");
     unsigned port = 0;

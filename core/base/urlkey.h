@@ -10,7 +10,9 @@
 /* Writes the key of a URL that begins with http://, https://, ws:// or wss://. false: it doesn't, it has characters
  * that no URL has, or does not fit. For counting and comparing, never for connecting: curl reads the URL itself. */
 bool url_key(const char *url, char *out, size_t size);
-/* Of two keys: are scheme, host and port the same? */
+/* The length of a key up to its path: scheme, host and port. 0: it is none. */
+size_t url_key_origin(const char *key);
+/* Of two keys: are they the same in that? */
 bool url_key_same_origin(const char *a, const char *b);
 /* Of a key: 1 to 65535; 0: there is no such port. */
 unsigned url_key_port(const char *key);

@@ -2,6 +2,7 @@
 #include <config.h>
 
 #include "conf/load.h"
+#include "conf/near.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -133,13 +134,50 @@ static bool section_is_key(const struct outline_item *it)
     return conf_entry_find(path, it->name) != NULL;
 }
 
+/* Among the sections beside it. */
+static void section_unknown(struct load *l, const struct outline_item *it)
+{
+    const char *dot = strrchr(it->path, '.');
+    size_t above = dot ? (size_t)(dot - it->path) + 1 : 0;
+    struct near near;
+    near_begin(&near, it->path + above);
+    for (const struct conf_entry *e = conf_table(); e->section; e++) {
+        if (strncmp(e->section, it->path, above) == 0 && strchr(e->section + above, '.') == NULL)
+            near_offer(&near, e->section + above);
+    }
+    if (near.best)
+        load_item_fault(l, it, false, "unknown section, is %s meant?", near.best);
+    else
+        load_item_fault(l, it, false, "unknown section");
+}
+
+/* In its section, else under the same name in another one. */
+static void key_unknown(struct load *l, const struct outline_item *it)
+{
+    const struct conf_entry *elsewhere = NULL;
+    struct near near;
+    near_begin(&near, it->name);
+    for (const struct conf_entry *e = conf_table(); e->section; e++) {
+        if (strcmp(e->section, it->path) == 0)
+            near_offer(&near, e->option.name);
+        else if (!elsewhere && !conf_in_block(e->section) && strcmp(e->option.name, it->name) == 0)
+            elsewhere = e;
+    }
+    if (near.best)
+        load_item_fault(l, it, false, "unknown setting, is %s meant?", near.best);
+    else if (elsewhere)
+        load_item_fault(l, it, false, "unknown setting, is %s.%s meant?", elsewhere->section, elsewhere->option.name);
+    else
+        load_item_fault(l, it, false, "unknown setting");
+}
+
 static void check_section(struct load *l, struct outline_item *it)
 {
     if (!conf_is_section(it->path)) {
         if (section_is_key(it))
             load_item_fault(l, it, false, "expected '=' and a value, found a section");
         else
-            load_item_fault(l, it, false, "unknown section");
+            section_unknown(l, it);
     } else if (it->title && conf_is_block(it->path) && strcmp(it->path, "plugin") != 0 && !id_is_valid(it->title)) {
         load_item_fault(l, it, false, "expected an id, 1 to 64 of a-z, A-Z, 0-9, _ and -, found \"%.80s\"", it->title);
     } else if (it->title && strcmp(it->path, "plugin") == 0 && !title_is_valid(it->title)) {
@@ -178,7 +216,7 @@ static void check_key(struct load *l, struct outline_item *it)
     else if (*it->path == '\0')
         load_item_fault(l, it, false, "expected a section: there are no settings outside of sections");
     else
-        load_item_fault(l, it, false, "unknown setting");
+        key_unknown(l, it);
     outline_drop(l->o, it);
 }
 

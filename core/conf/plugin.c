@@ -7,6 +7,7 @@
 
 #include "base/magic.h"
 #include "conf/load.h"
+#include "conf/near.h"
 
 /* The number of a lane that the plugin's own defaults give; 0: the default lane's. */
 static unsigned lane_default(const struct omid_lane_defaults *d, size_t offset)
@@ -148,6 +149,20 @@ static const struct omid_option *own_option(const struct omid_plugin *plugin, co
     return NULL;
 }
 
+/* The plugin's own, or one that every plugin has; or NULL. */
+static const char *key_meant(const struct omid_plugin *plugin, const char *key)
+{
+    struct near near;
+    near_begin(&near, key);
+    for (const struct omid_option *o = plugin->options; o && o->name; o++)
+        near_offer(&near, o->name);
+    for (const struct conf_entry *e = conf_table(); e->section; e++) {
+        if (strcmp(e->section, "plugin") == 0)
+            near_offer(&near, e->option.name);
+    }
+    return near.best;
+}
+
 /* Keys of the block that neither the host nor the plugin knows, or that have the wrong shape. */
 static bool check_own_keys(struct load *l, const struct omid_plugin *plugin, const char *name)
 {
@@ -159,8 +174,10 @@ static bool check_own_keys(struct load *l, const struct omid_plugin *plugin, con
             continue;
         const struct omid_option *o = own_option(plugin, it->name);
         if (!o) {
-            load_fault(l, false, "plugin", name, it->name, "unknown setting: neither omid nor the plugin %s has it",
-                       name);
+            const char *meant = key_meant(plugin, it->name);
+            load_fault(l, false, "plugin", name, it->name,
+                       "unknown setting: neither omid nor the plugin %s has it%s%s%s", name, meant ? ", is " : "",
+                       meant ? meant : "", meant ? " meant?" : "");
             outline_drop(l->o, it);
             ok = false;
         } else if (load_check_item(l, it, o)) {

@@ -443,7 +443,7 @@
     L("plugin", "streams", INT, "4096", 1, 1000000, NULL, RELOAD, streams, \
       "Open outgoing WebSockets.") \
     L("plugin", "queue", INT, "1024", 1, 1000000, NULL, RELOAD, queue, \
-      "Requests that wait for the semaphore; one target may hold a quarter of it. Beyond it requests are refused at once.") \
+      "Requests that wait for the semaphore; one target may hold a quarter of it, one scheme, host and port half. Beyond it requests are refused at once.") \
     L("plugin", "connect_timeout", DURATION, "2s", 10, 5 MIN, NULL, RELOAD, connect_timeout_ms, \
       "The longest time for a connection, TLS included; at most timeout.") \
     L("plugin", "timeout", DURATION, "15s", 10, 1 HOUR, NULL, RELOAD, timeout_ms, \

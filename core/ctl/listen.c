@@ -16,6 +16,7 @@
 #include "ctl/wsclient.h"
 
 #define MAX_SESSIONS 10000
+#define PATH "/v4/listen" /* of a --url that has none */
 /* With --speed 0: how much may wait for the socket before the next frame. */
 #define MAX_QUEUED (256u * 1024)
 #define MEMORY_WAIT_S 60.
@@ -373,8 +374,10 @@ static bool url_make(const struct run *r, struct buf *url)
 {
     char rate[16];
     snprintf(rate, sizeof rate, "%u", r->audio.sample_rate);
-    bool ok = buf_puts(url, r->o.url) && query_append(url, "codec", r->o.codec) &&
-              query_append(url, "sample_rate", rate) && query_append(url, "language", r->o.language);
+    const char *host = strstr(r->o.url, "://") + 3; /* seen to when it was parsed */
+    bool ok = buf_puts(url, r->o.url) && (strchr(host, '/') || buf_puts(url, PATH)) &&
+              query_append(url, "codec", r->o.codec) && query_append(url, "sample_rate", rate) &&
+              query_append(url, "language", r->o.language);
     if (ok && r->o.query)
         ok = buf_printf(url, "&%s", r->o.query);
     return ok;
@@ -557,7 +560,7 @@ static int options_parse(struct options *o, int argc, char **argv)
 
 int ctl_listen(const struct ctl *ctl, int argc, char **argv)
 {
-    struct run r = {.o = {.url = "ws://127.0.0.1:8700/v4/listen",
+    struct run r = {.o = {.url = "ws://127.0.0.1:8700",
                           .token = getenv("OMID_TOKEN"),
                           .codec = "pcm16",
                           .language = "en",

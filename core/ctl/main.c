@@ -107,7 +107,7 @@ const struct ctl_command ctl_commands[] = {
      "3 no result within --wait.\n"},
     {"listen", ctl_listen, "[options] FILE", "streams a recording like a phone would, prints the transcript",
      "usage: omictl [--json] listen [options] FILE\n"
-     "  --url URL           ws:// or wss:// URL of the daemon (default ws://127.0.0.1:8700/v4/listen)\n"
+     "  --url URL           ws:// or wss:// URL of the daemon (default ws://127.0.0.1:8700; path /v4/listen)\n"
      "  --token TOKEN       bearer token (default $OMID_TOKEN)\n"
      "  --raw               FILE is headerless s16le mono; needs --rate. Otherwise it is a WAV file\n"
      "  --rate HZ           sample rate of a raw file\n"

@@ -240,6 +240,9 @@ void instance_maybe_quiet(struct omid_instance *inst)
         !list_empty(&inst->open[HANDLE_VALUE]) || !list_empty(&inst->open[HANDLE_GATHER]) ||
         ask_waited_for(&inst->open[HANDLE_ASK]))
         return;
+    /* Without a drain of its own nobody but the lane knows when its requests are over; they end by their time limit. */
+    if (inst->module->plugin->drain == NULL && !list_empty(&inst->open[HANDLE_HTTP]))
+        return;
     struct host *h = inst->module->host;
     pthread_mutex_lock(&h->lock);
     atomic_store(&inst->quiet, true);

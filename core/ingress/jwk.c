@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/base64.h"
 #include "base/json.h"
 #include "base/magic.h"
 
@@ -73,8 +74,8 @@ static BIGNUM *number(const char *text, size_t max)
 
     if (len == 0 || len > (max + 3) * 4 / 3 || max + 3 > sizeof(bytes))
         return NULL;
-    ptrdiff_t n = jwt_base64url(text, len, bytes);
-    return n > 0 ? BN_bin2bn(bytes, (int)n, NULL) : NULL;
+    size_t n;
+    return base64url_decode(text, len, bytes, &n) && n > 0 ? BN_bin2bn(bytes, (int)n, NULL) : NULL;
 }
 
 static EVP_PKEY *rsa_of(const BIGNUM *n, const BIGNUM *e)

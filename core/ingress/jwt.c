@@ -7,6 +7,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "base/base64.h"
 #include "base/json.h"
 #include "base/magic.h"
 #include "ingress/jwk.h"
@@ -22,40 +23,6 @@ const char *jwt_result_name(enum jwt_result result)
                                                    "not_yet", "unknown_key", "signature"};
     omid_assert(result < JWT_RESULTS);
     return names[result];
-}
-
-static int digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    return c == '-' ? 62 : c == '_' ? 63 : -1;
-}
-
-ptrdiff_t jwt_base64url(const char *in, size_t len, unsigned char *out)
-{
-    size_t n = 0;
-    uint32_t bits = 0;
-    unsigned have = 0;
-
-    if (len % 4 == 1)
-        return -1;
-    for (size_t i = 0; i < len; i++) {
-        int d = digit(in[i]);
-        if (d < 0)
-            return -1;
-        bits = bits << 6 | (uint32_t)d;
-        have += 6;
-        if (have >= 8) {
-            have -= 8;
-            out[n++] = (unsigned char)(bits >> have);
-        }
-    }
-    /* Else two texts would mean the same bytes. */
-    return (bits & ((1u << have) - 1)) == 0 ? (ptrdiff_t)n : -1;
 }
 
 static bool uid_character(unsigned char c)
@@ -96,11 +63,11 @@ static yajl_val part_object(const char *part, size_t len)
 {
     unsigned char text[JWT_MAX_TOKEN];
     char err[64];
-    ptrdiff_t n = jwt_base64url(part, len, text);
+    size_t n;
 
-    if (n <= 0 || memmem(text, (size_t)n, "\\u0000", 6) != NULL)
+    if (!base64url_decode(part, len, text, &n) || n == 0 || memmem(text, n, "\\u0000", 6) != NULL)
         return NULL;
-    yajl_val v = json_parse((const char *)text, (size_t)n, sizeof(text), err, sizeof(err));
+    yajl_val v = json_parse((const char *)text, n, sizeof(text), err, sizeof(err));
     if (v != NULL && (!YAJL_IS_OBJECT(v) || !members_once(v)))
         json_free(&v);
     return v;
@@ -178,11 +145,11 @@ static enum jwt_result check_signature(const char *token, size_t signed_len, con
 
     if (len > (sizeof(sig) - 3) * 4 / 3 + 2)
         return JWT_SIGNATURE;
-    ptrdiff_t n = jwt_base64url(part, len, sig);
-    EVP_MD_CTX *ctx = n > 0 ? EVP_MD_CTX_new() : NULL;
+    size_t n;
+    EVP_MD_CTX *ctx = base64url_decode(part, len, sig, &n) && n > 0 ? EVP_MD_CTX_new() : NULL;
     /* RSA's padding is PKCS#1 v1.5 unless told otherwise: RS256. */
     bool ok = ctx != NULL && EVP_DigestVerifyInit(ctx, NULL, EVP_sha256(), NULL, key) == 1 &&
-              EVP_DigestVerify(ctx, sig, (size_t)n, (const unsigned char *)token, signed_len) == 1;
+              EVP_DigestVerify(ctx, sig, n, (const unsigned char *)token, signed_len) == 1;
     EVP_MD_CTX_free(ctx);
     ERR_clear_error();
     return ok ? JWT_OK : JWT_SIGNATURE;

@@ -61,8 +61,4 @@ enum jwt_result jwt_check(const char *token, size_t len, const struct jwt_expect
 /* What a uid may look like, whoever vouches for it: 1 to JWT_MAX_SUBJECT of A-Z a-z 0-9 _ . : @ - */
 bool jwt_uid_valid(const char *uid, size_t len);
 
-/* base64url without padding (RFC 7515, 2), canonical: no other characters, no stray bits. Returns the length, at most
- * len * 3 / 4, or -1. out and in may not overlap. */
-ptrdiff_t jwt_base64url(const char *in, size_t len, unsigned char *out);
-
 #endif

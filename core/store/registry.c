@@ -576,6 +576,7 @@ struct registry *registry_new(struct store *store, const struct registry_config 
     r->store = store;
     r->config = *config;
     list_init(&r->dirty);
+    list_init(&r->told);
     pthread_mutex_init(&r->lock, NULL);
     r->m_refused = metric_counter("omid_registry_refused_total",
                                   "Changes of the registry that were refused because one of its bounds is reached.");
@@ -628,6 +629,7 @@ void registry_free(struct registry **rp)
         map_free(&r->user[i]);
         map_free(&r->id[i]);
     }
+    registry_told_clear(r);
     free(r->order[0].place);
     free(r->order[1].place);
     pthread_mutex_destroy(&r->lock);

@@ -40,7 +40,7 @@ struct registry_config {
     uint64_t overlap_ms;                          /* how long an old secret stays valid */
     /* Writer's thread, after the commit. May be NULL. Not changed by registry_configure(). What is told stays in the
      * store until registry_told(): disabled() comes again for it after a registry_retell(), untold() says that one is
-     * due, as not all could be read. */
+     * due, as not all could be read, or the disk did not take a registry_told(). */
     void (*disabled)(void *arg, const struct registry_disabled *d);
     void (*untold)(void *arg);
     void *arg;
@@ -53,7 +53,8 @@ void registry_configure(struct registry *r, const struct registry_config *config
 void registry_flush(struct registry *r);
 /* disabled() for all whose telling has not ended well, those under way included. Any thread. OMID_OK; or not posted. */
 int registry_retell(struct registry *r);
-/* The user has been told for good. Any thread. OMID_OK; or not posted: it will be told again. */
+/* The user has been told for good: disabled() does not come again for it in this life, and when the store has taken it
+ * in none. Any thread. OMID_OK; or not posted: it may be told again. */
 int registry_told(struct registry *r, const char *id, int64_t at_ms);
 /* The store has stopped, or is not started; nobody looks up any more. */
 void registry_free(struct registry **r);

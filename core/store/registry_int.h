@@ -74,6 +74,8 @@ struct registry {
     uint64_t generation; /* of the apps: goes up with each change, for they are many users' */
     struct list dirty;
     size_t n_dirty;
+    struct list told; /* registry_told(), whose rows are still there; anybody's, with the lock */
+    size_t n_told;
     struct metric *m_refused, *m_disabled[3];
 };
 
@@ -96,6 +98,9 @@ int registry_entry_read(struct db *db, const char *id, struct registry_entry **o
 struct registry_entry *registry_entry_row(struct db *db, sqlite3_stmt *st, struct registry_run *run);
 /* Binds all that a row has to SS_ENDPOINT_ADD, SS_ENDPOINT_SET. *events: the text that is bound; free it. */
 bool registry_entry_bind(sqlite3_stmt *st, const struct registry_entry *e, char **events);
+
+/* registry_told.c: the store has stopped */
+void registry_told_clear(struct registry *r);
 
 /* registry_write.c */
 int registry_disable(struct registry *r, const char *id, const char *reason, unsigned failures, int64_t now_ms);

@@ -155,7 +155,8 @@ struct omid_plugin {
     int (*event)(void *state, const struct omid_event *ev);
     /* One attempt of a job this plugin enqueued: job_finish(run) now or later, exactly once. Required for jobs. */
     int (*job)(void *state, const struct omid_job_view *job, struct omid_job_run *run);
-    /* No new work comes: finish, then call host->drained(). Bounded by the daemon's drain time. NULL: at once. */
+    /* No new work comes: finish, then call host->drained(). Bounded by the daemon's drain time. NULL: when its
+     * requests, its work on executors, jobs, enqueues and fan-outs are over. */
     void (*drain)(void *state);
     /* Last callback: free everything. Handles still open are cancelled by the host afterwards, and reported. */
     void (*stop)(void *state);

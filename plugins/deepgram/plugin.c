@@ -254,6 +254,13 @@ static int dg_start(struct omid_instance *inst, const struct omid_host *host, vo
     return OMID_OK;
 }
 
+/* Questions that somebody still waits for hold up a stop, by the host; a request for the others does not. */
+static void dg_drain(void *state)
+{
+    const struct dg_instance *in = state;
+    in->host->drained(in->inst);
+}
+
 static void dg_stop(void *state)
 {
     struct dg_instance *in = state;
@@ -288,15 +295,7 @@ static const struct omid_stt_role stt = {
 };
 
 OMID_EXPORT const struct omid_plugin omid_plugin = {
-    OMID_PLUGIN_HEAD,
-    .name = "deepgram",
-    .version = "1.0",
-    .summary = "live speech-to-text with Deepgram",
-    .options = options,
-    .lane = &lane,
-    .configure = dg_configure,
-    .unconfigure = dg_unconfigure,
-    .start = dg_start,
-    .stop = dg_stop,
-    .stt = &stt,
+    OMID_PLUGIN_HEAD,   .name = "deepgram", .version = "1.0",          .summary = "live speech-to-text with Deepgram",
+    .options = options, .lane = &lane,      .configure = dg_configure, .unconfigure = dg_unconfigure,
+    .start = dg_start,  .drain = dg_drain,  .stop = dg_stop,           .stt = &stt,
 };

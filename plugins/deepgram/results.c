@@ -6,68 +6,24 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <yajl/yajl_parse.h>
-#include <yajl/yajl_tree.h>
 
 #include "deepgram.h"
-
-/* ---- is it JSON, and shallow enough for yajl's recursing tree? ---- */
-
-static int depth_open(void *ctx)
-{
-    unsigned *depth = ctx;
-    return ++*depth <= DG_MAX_DEPTH;
-}
-
-static int depth_close(void *ctx)
-{
-    unsigned *depth = ctx;
-    (*depth)--;
-    return 1;
-}
-
-static bool is_shallow_json(const unsigned char *text, size_t len)
-{
-    static yajl_callbacks callbacks = {
-        .yajl_start_map = depth_open,
-        .yajl_end_map = depth_close,
-        .yajl_start_array = depth_open,
-        .yajl_end_array = depth_close,
-    };
-    unsigned depth = 0;
-    yajl_handle h = yajl_alloc(&callbacks, NULL, &depth);
-    if (!h)
-        return false;
-    bool ok = yajl_parse(h, text, len) == yajl_status_ok && yajl_complete_parse(h) == yajl_status_ok;
-    yajl_free(h);
-    return ok;
-}
+#include "plugins/kit/json.h"
 
 /* ---- members ---- */
 
-static yajl_val member(yajl_val v, const char *key)
-{
-    if (!YAJL_IS_OBJECT(v))
-        return NULL;
-    const char *path[] = {key, NULL};
-    return yajl_tree_get(v, path, yajl_t_any);
-}
-
 static const char *member_str(yajl_val v, const char *key)
 {
-    return YAJL_GET_STRING(member(v, key));
+    return YAJL_GET_STRING(kit_json_get(v, key));
 }
 
 /* A second of the stream. false: absent, no number, or beyond reason (1e999 reads as infinity). */
 static bool member_second(yajl_val v, const char *key, double *out)
 {
-    yajl_val n = member(v, key);
-    if (!YAJL_IS_NUMBER(n))
+    yajl_val n = kit_json_get(v, key);
+    if (!YAJL_IS_DOUBLE(n) || YAJL_GET_DOUBLE(n) < 0.0 || YAJL_GET_DOUBLE(n) > DG_MAX_SECOND)
         return false;
-    double d = strtod(YAJL_GET_NUMBER(n), NULL);
-    if (!isfinite(d) || d < 0.0 || d > DG_MAX_SECOND)
-        return false;
-    *out = d;
+    *out = YAJL_GET_DOUBLE(n);
     return true;
 }
 
@@ -98,7 +54,7 @@ static bool word_read(struct word *w, yajl_val v, unsigned *bad)
         return false;
     w->text = text;
     w->speaker = -1;
-    yajl_val speaker = member(v, "speaker");
+    yajl_val speaker = kit_json_get(v, "speaker");
     if (speaker && !YAJL_IS_NULL(speaker)) {
         if (YAJL_IS_INTEGER(speaker) && YAJL_GET_INTEGER(speaker) >= 0 && YAJL_GET_INTEGER(speaker) <= DG_MAX_SPEAKER)
             w->speaker = (int)YAJL_GET_INTEGER(speaker);
@@ -175,7 +131,7 @@ static bool segments_make(struct dg_message *m, const struct word *words, size_t
 
 static void results_read(struct dg_message *m, yajl_val root)
 {
-    yajl_val is_final = member(root, "is_final");
+    yajl_val is_final = kit_json_get(root, "is_final");
     if (YAJL_IS_FALSE(is_final)) {
         m->kind = DG_INTERIM;
         return;
@@ -190,7 +146,7 @@ static void results_read(struct dg_message *m, yajl_val root)
     else
         m->bad++;
 
-    yajl_val alternatives = member(member(root, "channel"), "alternatives");
+    yajl_val alternatives = kit_json_get(kit_json_get(root, "channel"), "alternatives");
     if (!YAJL_IS_ARRAY(alternatives) || YAJL_GET_ARRAY(alternatives)->len == 0) {
         m->kind = DG_MALFORMED;
         return;
@@ -200,7 +156,7 @@ static void results_read(struct dg_message *m, yajl_val root)
     if (transcript && !*transcript)
         return;
     size_t n = 0;
-    struct word *words = words_read(member(best, "words"), &n, &m->bad);
+    struct word *words = words_read(kit_json_get(best, "words"), &n, &m->bad);
     /* Text without usable words is still what was said. */
     struct word whole = {.text = transcript, .start = start, .end = m->until, .speaker = -1};
     bool made = true;
@@ -248,17 +204,10 @@ static void error_of_request(struct dg_message *m, yajl_val root)
 /* NULL: no JSON, or deeper than it may be; *too_big: longer than max. */
 static yajl_val tree_of(const char *text, size_t len, size_t max, bool *too_big)
 {
+    /* A NUL in one text is no reason to lose the others. */
+    const struct kit_json_rules rules = {.max = max, .max_depth = DG_MAX_DEPTH, .nul_cuts = true};
     *too_big = len > max;
-    if (*too_big || memchr(text, '\0', len) || !is_shallow_json((const unsigned char *)text, len))
-        return NULL;
-    char *copy = malloc(len + 1); /* yajl's tree wants a NUL at the end */
-    if (!copy)
-        return NULL;
-    memcpy(copy, text, len);
-    copy[len] = '\0';
-    yajl_val root = yajl_tree_parse(copy, NULL, 0);
-    free(copy);
-    return root;
+    return kit_json_read(text, len, &rules, NULL);
 }
 
 void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t max)
@@ -292,20 +241,20 @@ void dg_message_parse(struct dg_message *m, const char *text, size_t len, size_t
         results_read(m, root);
     else if (type && strcmp(type, "Error") == 0)
         error_read(m, root);
-    yajl_tree_free(root);
+    kit_json_free(&root);
 }
 
 /* results.channels[0].alternatives[0].words; none is a recording in which nothing was said. */
 static void recording_read(struct dg_message *m, yajl_val root)
 {
-    yajl_val channels = member(member(root, "results"), "channels");
+    yajl_val channels = kit_json_get(kit_json_get(root, "results"), "channels");
     yajl_val first =
         YAJL_IS_ARRAY(channels) && YAJL_GET_ARRAY(channels)->len > 0 ? YAJL_GET_ARRAY(channels)->values[0] : NULL;
-    yajl_val alternatives = member(first, "alternatives");
+    yajl_val alternatives = kit_json_get(first, "alternatives");
     if (!YAJL_IS_ARRAY(alternatives) || YAJL_GET_ARRAY(alternatives)->len == 0)
         return; /* malformed */
     size_t n = 0;
-    yajl_val list = member(YAJL_GET_ARRAY(alternatives)->values[0], "words");
+    yajl_val list = kit_json_get(YAJL_GET_ARRAY(alternatives)->values[0], "words");
     if (list && !YAJL_IS_ARRAY(list))
         return;
     struct word *words = words_read(list, &n, &m->bad);
@@ -328,11 +277,11 @@ void dg_recording_parse(struct dg_message *m, const char *text, size_t len, size
         m->kind = too_big ? DG_TOO_BIG : DG_MALFORMED;
         return;
     }
-    if (member(root, "err_msg") || member(root, "err_code"))
+    if (kit_json_get(root, "err_msg") || kit_json_get(root, "err_code"))
         error_of_request(m, root);
     else
         recording_read(m, root);
-    yajl_tree_free(root);
+    kit_json_free(&root);
 }
 
 void dg_message_free(struct dg_message *m)

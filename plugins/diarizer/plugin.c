@@ -11,6 +11,7 @@
 #include "answer.h"
 #include "formats/wav.h"
 #include "plugins/kit/multipart.h"
+#include "plugins/kit/outcome.h"
 
 #define MIN_SECONDS 0.5
 #define MAX_SECONDS 300
@@ -64,34 +65,6 @@ static void unconfigure(void *shared)
     free(sh);
 }
 
-static char *joined(const char *base, const char *path)
-{
-    size_t n = strlen(base);
-    while (n > 0 && base[n - 1] == '/')
-        n--;
-    char *out = malloc(n + strlen(path) + 1);
-    if (out != NULL) {
-        memcpy(out, base, n);
-        strcpy(out + n, path);
-    }
-    return out;
-}
-
-static const char *url_fault(const char *url)
-{
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return "expected http:// or https://";
-    if (strpbrk(url, "?#") != NULL)
-        return "expected a base URL without query and fragment";
-    if (strchr(url, '@') != NULL)
-        return "expected no user and no password in it";
-    for (const char *p = url; *p != '\0'; p++) {
-        if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
-            return "expected printable ASCII without blanks";
-    }
-    return NULL;
-}
-
 static bool counters_add(struct shared *sh)
 {
     static const char *const names[OUTCOMES] = {
@@ -113,7 +86,7 @@ static bool counters_add(struct shared *sh)
 static int configure(struct omid_module *mod, const struct omid_host *host, void **shared)
 {
     const char *url = host->conf_str(mod, "url");
-    const char *fault = url != NULL ? url_fault(url) : "expected the service's base URL, found none";
+    const char *fault = url != NULL ? kit_url_fault(url) : "expected the service's base URL, found none";
     if (fault != NULL) {
         host->conf_error(mod, "url", "%s", fault);
         return OMID_EINVAL;
@@ -123,8 +96,8 @@ static int configure(struct omid_module *mod, const struct omid_host *host, void
         return OMID_ERR;
     sh->mod = mod;
     sh->host = host;
-    sh->embedding_url = joined(url, "/v2/embedding");
-    sh->health_url = joined(url, "/health");
+    sh->embedding_url = kit_url_join(url, "/v2/embedding");
+    sh->health_url = kit_url_join(url, "/health");
     if (sh->embedding_url == NULL || sh->health_url == NULL || !counters_add(sh)) {
         unconfigure(sh);
         return OMID_ERR;
@@ -301,6 +274,13 @@ static int start(struct omid_instance *inst, const struct omid_host *host, void 
     return OMID_OK;
 }
 
+/* Questions that somebody still waits for hold up a stop, by the host; a request for the others does not. */
+static void drain(void *state)
+{
+    const struct instance *in = state;
+    in->sh->host->drained(in->inst);
+}
+
 static void stop(void *state)
 {
     struct instance *in = state;
@@ -325,6 +305,6 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .version = "1.0",       .summary = "voices as vectors by an embedding service",
     .options = options,     .lane = &lane,
     .configure = configure, .unconfigure = unconfigure,
-    .start = start,         .stop = stop,
-    .embed = &role,
+    .start = start,         .drain = drain,
+    .stop = stop,           .embed = &role,
 };

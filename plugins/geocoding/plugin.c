@@ -427,6 +427,13 @@ static int start(struct omid_instance *inst, const struct omid_host *host, void 
     return OMID_OK;
 }
 
+/* Questions that somebody still waits for hold up a stop, by the host; a request for the others does not. */
+static void drain(void *state)
+{
+    const struct instance *in = state;
+    in->sh->host->drained(in->inst);
+}
+
 static void stop(void *state)
 {
     struct instance *in = state;
@@ -454,6 +461,6 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .version = "1.0",       .summary = "addresses for coordinates, by Google's Geocoding API",
     .options = options,     .lane = &lane,
     .configure = configure, .unconfigure = unconfigure,
-    .start = start,         .stop = stop,
-    .geocode = &role,
+    .start = start,         .drain = drain,
+    .stop = stop,           .geocode = &role,
 };

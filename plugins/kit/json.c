@@ -4,9 +4,7 @@
 #include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <yajl/yajl_parse.h>
 
 void kit_fault_set(struct kit_fault *f, const char *fmt, ...)
 {
@@ -16,99 +14,6 @@ void kit_fault_set(struct kit_fault *f, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(f->text, sizeof(f->text), fmt, ap);
     va_end(ap);
-}
-
-/* ---- is it JSON, and shallow enough for yajl's tree, which recurses? ---- */
-
-struct look {
-    unsigned depth;
-    bool deep, nul;
-};
-
-static int opens(void *ctx)
-{
-    struct look *l = ctx;
-    l->deep = l->deep || ++l->depth > KIT_JSON_MAX_DEPTH;
-    return !l->deep;
-}
-
-static int closes(void *ctx)
-{
-    struct look *l = ctx;
-    l->depth--;
-    return 1;
-}
-
-/* yajl's tree ends strings at the first NUL: what is behind it would be gone. */
-static int text_seen(void *ctx, const unsigned char *s, size_t len)
-{
-    struct look *l = ctx;
-    l->nul = l->nul || memchr(s, '\0', len) != NULL;
-    return !l->nul;
-}
-
-static bool look_ok(const char *text, size_t len, struct kit_fault *f)
-{
-    static const yajl_callbacks callbacks = {.yajl_start_map = opens,
-                                             .yajl_end_map = closes,
-                                             .yajl_start_array = opens,
-                                             .yajl_end_array = closes,
-                                             .yajl_string = text_seen,
-                                             .yajl_map_key = text_seen};
-    struct look l = {0};
-    yajl_handle h = yajl_alloc(&callbacks, NULL, &l);
-    if (h == NULL) {
-        kit_fault_set(f, "out of memory");
-        return false;
-    }
-    bool ok =
-        yajl_parse(h, (const unsigned char *)text, len) == yajl_status_ok && yajl_complete_parse(h) == yajl_status_ok;
-    size_t at = yajl_get_bytes_consumed(h);
-    yajl_free(h);
-    if (l.deep)
-        kit_fault_set(f, "more than %d levels of JSON", KIT_JSON_MAX_DEPTH);
-    else if (l.nul)
-        kit_fault_set(f, "a string with a NUL in it");
-    else if (!ok)
-        kit_fault_set(f, "no JSON, from byte %zu of %zu on", at, len);
-    return ok;
-}
-
-yajl_val kit_json_parse(const char *text, size_t len, size_t max, struct kit_fault *f)
-{
-    if (len == 0 || text == NULL) {
-        kit_fault_set(f, "no JSON: it is empty");
-        return NULL;
-    }
-    if (len > max) {
-        kit_fault_set(f, "%zu bytes, more than the %zu that are read", len, max);
-        return NULL;
-    }
-    const char *nul = memchr(text, '\0', len);
-    if (nul != NULL) {
-        kit_fault_set(f, "no JSON, from byte %zu of %zu on", (size_t)(nul - text), len);
-        return NULL;
-    }
-    if (!look_ok(text, len, f))
-        return NULL;
-    char *copy = malloc(len + 1); /* the tree's reader wants a NUL at the end */
-    if (copy == NULL) {
-        kit_fault_set(f, "out of memory");
-        return NULL;
-    }
-    memcpy(copy, text, len);
-    copy[len] = '\0';
-    yajl_val v = yajl_tree_parse(copy, NULL, 0);
-    free(copy);
-    if (v == NULL)
-        kit_fault_set(f, "no JSON, or out of memory");
-    return v;
-}
-
-void kit_json_free(yajl_val *v)
-{
-    yajl_tree_free(*v);
-    *v = NULL;
 }
 
 /* ---- members ---- */
@@ -180,7 +85,7 @@ bool kit_json_number(yajl_val v, const char *where, const char *key, double *out
         wrong(f, where, key, "a number", m);
         return false;
     }
-    *out = strtod(YAJL_GET_NUMBER(m), NULL);
+    *out = m->u.number.d;
     if (isfinite(*out)) /* 1e999 is JSON, and no number of ours */
         return true;
     kit_fault_set(f, "%s%s%s: a number beyond all bounds", where, where[0] != '\0' && key != NULL ? "." : "",

@@ -1,6 +1,6 @@
 /*
- * Reading a stranger's JSON, on yajl's tree: bounded in size and depth, getters that know the type they want and say
- * what is wrong and where: "results[0].place_id: expected a string, found a number".
+ * Reading a stranger's JSON into a tree of yajl's structs: bounded in size and depth, getters that know the type they
+ * want and say what is wrong and where: "results[0].place_id: expected a string, found a number".
  */
 #ifndef OMID_PLUGINS_KIT_JSON_H
 #define OMID_PLUGINS_KIT_JSON_H
@@ -20,8 +20,16 @@ struct kit_fault {
 void kit_fault_set(struct kit_fault *f, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* NULL on a fault. Refuses: an empty text, more than max bytes, more than KIT_JSON_MAX_DEPTH levels, bytes that are no
- * UTF-8, comments, anything behind the value. */
+ * UTF-8, comments, anything behind the value, a NUL in a string. */
 yajl_val kit_json_parse(const char *text, size_t len, size_t max, struct kit_fault *f);
+/* The same by other rules. */
+struct kit_json_rules {
+    size_t max;         /* bytes */
+    unsigned max_depth; /* levels, at most KIT_JSON_MAX_DEPTH */
+    bool nul_cuts;      /* a string with a NUL ends there; else it is a fault */
+};
+yajl_val kit_json_read(const char *text, size_t len, const struct kit_json_rules *rules, struct kit_fault *f);
+/* Trees of these two, by their root alone; never yajl_tree_free(). */
 void kit_json_free(yajl_val *v);
 
 /* A member of an object, whatever it is; NULL: v is none, or has no such member. */

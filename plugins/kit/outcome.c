@@ -1,6 +1,7 @@
 #include "outcome.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 const char *const kit_outcome_names[KIT_OUTCOMES] = {
@@ -81,4 +82,17 @@ const char *kit_url_fault(const char *url)
             return "expected printable ASCII without blanks";
     }
     return NULL;
+}
+
+char *kit_url_join(const char *base, const char *path)
+{
+    size_t n = strlen(base);
+    while (n > 0 && base[n - 1] == '/')
+        n--;
+    char *out = malloc(n + strlen(path) + 1);
+    if (out != NULL) {
+        memcpy(out, base, n);
+        strcpy(out + n, path);
+    }
+    return out;
 }

@@ -23,7 +23,10 @@ enum kit_outcome kit_outcome_of(const struct omid_http_response *res, char *text
 /* The same as an omid_result: what an asker is told. */
 int kit_outcome_result(enum kit_outcome outcome);
 
-/* NULL, or what is wrong with a URL of the configuration: "expected http:// or https://". */
+/* NULL, or what is wrong with a URL of the configuration: "expected http:// or https:// and a host". */
 const char *kit_url_fault(const char *url);
+/* base, whose slashes at the end count for nothing, and behind it path, which begins with one. The caller's to free;
+ * NULL: no memory. */
+char *kit_url_join(const char *base, const char *path);
 
 #endif

@@ -277,6 +277,16 @@ static bool utterance_end(struct decoding *dec)
     return utterance_start(dec);
 }
 
+void decoding_forget(struct decoding *dec)
+{
+    while (dec->found != NULL) {
+        struct found *f = dec->found;
+        dec->found = f->next;
+        free(f);
+    }
+    dec->found_tail = &dec->found;
+}
+
 bool decoding_begin(struct decoding *dec)
 {
     struct sphinx_shared *sh = dec->sh;

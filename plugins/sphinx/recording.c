@@ -24,16 +24,6 @@ struct recording {
     size_t n, at; /* samples; decoded so far */
 };
 
-static void found_clear(struct decoding *dec)
-{
-    while (dec->found != NULL) {
-        struct found *f = dec->found;
-        dec->found = f->next;
-        free(f);
-    }
-    dec->found_tail = &dec->found;
-}
-
 static void recording_free(struct recording *r)
 {
     struct sphinx_instance *si = r->si;
@@ -41,7 +31,7 @@ static void recording_free(struct recording *r)
         si->host->timer_stop(&r->poll);
     if (atomic_load(&r->turn.state) != TURN_NONE)
         turn_end(si->shared, &r->turn);
-    found_clear(&r->dec);
+    decoding_forget(&r->dec);
     if (r->dec.decoder != NULL)
         pool_give(si->shared, &r->dec.decoder);
     if (r->dec.resampler != NULL)

@@ -126,6 +126,8 @@ struct decoding {
     bool loaded;
 };
 
+/* Frees what was found. The reactor's, and with it a decoding becomes empty at first. */
+void decoding_forget(struct decoding *dec);
 /* Takes an idle decoder or loads one, and readies it for this stream. false: dec->error says why. */
 bool decoding_begin(struct decoding *dec);
 /* Decodes the slice. false: dec->error says why; the decoder is then of no use. */

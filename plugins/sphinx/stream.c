@@ -70,16 +70,6 @@ static struct stream *stream_check(void *arg)
     return s;
 }
 
-static void found_clear(struct decoding *dec)
-{
-    while (dec->found != NULL) {
-        struct found *f = dec->found;
-        dec->found = f->next;
-        free(f);
-    }
-    dec->found_tail = &dec->found;
-}
-
 void instance_check_drained(struct sphinx_instance *si)
 {
     if (!si->draining || si->drained || si->stopped || si->refs > 1)
@@ -104,7 +94,7 @@ static void stream_free(struct stream *s)
 {
     struct sphinx_instance *si = s->si;
     sphinx_assert(s->job == JOB_NONE);
-    found_clear(&s->dec);
+    decoding_forget(&s->dec);
     if (s->dec.decoder != NULL)
         pool_give(si->shared, &s->dec.decoder);
     if (s->dec.resampler != NULL)
@@ -230,7 +220,7 @@ static void job_done(void *arg, bool ran)
     } else {
         s->unfinished = !s->dec.end_utterance;
         stream_report(s);
-        found_clear(&s->dec);
+        decoding_forget(&s->dec);
         if (!s->released && s->want_writable && s->ring_len <= s->ring_bound / 2) {
             s->want_writable = false;
             si->host->stt_writable(s->stt);

@@ -1,11 +1,13 @@
-/* Jobs on their way to the durable queue, kept until they are on disk. A store job that never gets there is found by
- * its spool file at the next start; a delete job that does not is told in the log. */
+/* Jobs on their way to the durable queue. A deletion is kept until it is on disk, and told in the log when it never
+ * gets there; a store job that is refused is found again by its spool file (recover.c). */
 #include <inttypes.h>
 #include <string.h>
 
 #include "storage.h"
 
 #define MAX_ENQUEUES 8192
+#define PAUSE_MS 1000 /* after a refusal; doubled while it goes on */
+#define PAUSE_MAX_MS 60000
 
 struct enqueue {
     struct enqueue *next;
@@ -14,8 +16,18 @@ struct enqueue {
     char *name, *target, *payload;
     enqueued_cb cb;
     void *arg;
+    bool kept;      /* until the queue takes it */
     bool submitted; /* the queue will call back */
 };
+
+bool backoff_refused(struct backoff *b, uint64_t now_ms)
+{
+    if (now_ms < b->until_ms)
+        return false;
+    b->pause_ms = b->pause_ms == 0 ? PAUSE_MS : b->pause_ms < PAUSE_MAX_MS / 2 ? 2 * b->pause_ms : PAUSE_MAX_MS;
+    b->until_ms = now_ms + b->pause_ms;
+    return true;
+}
 
 static void enqueue_free(struct enqueue *e)
 {
@@ -37,11 +49,12 @@ static void on_enqueued(void *arg, enum omid_result result, uint64_t id)
     struct enqueue *e = arg;
     struct instance *in = e->in;
     e->submitted = false;
-    if (result != OMID_OK)
-        in->host->log(in->mod, OMID_LOG_ERROR, "job %s is not on disk (%s)%s", e->name,
-                      result == OMID_EFULL ? "the queue is full" : "the queue's disk fails",
-                      e->cb == NULL ? ", tried again" : "");
-    if (result != OMID_OK && e->cb == NULL)
+    if (result == OMID_OK)
+        in->backoff = (struct backoff){0};
+    else if (backoff_refused(&in->backoff, in->host->now_ms())) /* told for the first of many */
+        in->host->log(in->mod, OMID_LOG_ERROR, "job %s is not on disk (%s), tried again", e->name,
+                      result == OMID_EFULL ? "the queue is full" : "the queue's disk fails");
+    if (result != OMID_OK && e->kept)
         return; /* enqueue_tick() */
     if (e->cb != NULL)
         e->cb(e->arg, result == OMID_OK);
@@ -61,8 +74,9 @@ static bool submit(struct enqueue *e)
     return e->submitted = in->host->job_enqueue(in->inst, &job, on_enqueued, e) == OMID_OK;
 }
 
-bool enqueue_job(struct instance *in, const char *type, const char *name, const char *target, const char *payload,
-                 enqueued_cb cb, void *arg)
+/* cb NULL: it is kept until the queue takes it. Else cb comes once, unless this is false. */
+static bool enqueue_job(struct instance *in, const char *type, const char *name, const char *target,
+                        const char *payload, enqueued_cb cb, void *arg)
 {
     struct enqueue *e = in->n_enqueues < MAX_ENQUEUES ? calloc(1, sizeof(*e)) : NULL;
     if (e == NULL)
@@ -74,28 +88,37 @@ bool enqueue_job(struct instance *in, const char *type, const char *name, const 
                           .target = strdup(target),
                           .payload = strdup(payload),
                           .cb = cb,
-                          .arg = arg};
+                          .arg = arg,
+                          .kept = cb == NULL};
     in->enqueues = e;
     in->n_enqueues++;
     bool whole = e->name != NULL && e->target != NULL && e->payload != NULL;
-    if (whole && (submit(e) || cb == NULL))
+    if (whole && (submit(e) || e->kept))
         return true;
     enqueue_free(e);
     return false;
 }
 
 /* A spool file's name begins with its conversation's id. */
-bool enqueue_store(struct instance *in, const char *name, enqueued_cb cb, void *arg)
+bool enqueue_offer(struct instance *in, const char *name, enqueued_cb cb, void *arg)
 {
     char job[NAME_SIZE + 16], target[CONV_MAX + 1];
     snprintf(job, sizeof(job), JOB_STORE ":%s", name);
     snprintf(target, sizeof(target), "%.*s", (int)strcspn(name, "."), name);
-    if (enqueue_job(in, JOB_STORE, job, target, name, cb, arg))
-        return true;
-    if (cb == NULL)
-        in->host->log(in->mod, OMID_LOG_ERROR,
-                      "%s stays in the spool until the next start: too many jobs wait for the queue", name);
-    return false;
+    return enqueue_job(in, JOB_STORE, job, target, name, cb, arg);
+}
+
+static void on_stored(void *arg, bool on_disk)
+{
+    struct instance *in = arg;
+    if (!on_disk)
+        atomic_store(&in->sh->left, true);
+}
+
+void enqueue_store(struct instance *in, const char *name)
+{
+    if (!enqueue_offer(in, name, on_stored, in))
+        atomic_store(&in->sh->left, true);
 }
 
 /* One that waits is tried again, so that the fence behind it tells whether it is on disk. false: there is none. */
@@ -138,9 +161,14 @@ bool enqueue_expire(struct instance *in, const char *uid, const char *conv, int6
 
 void enqueue_tick(struct instance *in)
 {
+    uint64_t now = in->host->now_ms();
+    if (now < in->backoff.until_ms && !in->draining)
+        return;
     for (struct enqueue *e = in->enqueues; e != NULL; e = e->next) {
-        if (!e->submitted && !submit(e))
-            break;
+        if (e->submitted || submit(e))
+            continue;
+        backoff_refused(&in->backoff, now);
+        break;
     }
 }
 
@@ -148,7 +176,7 @@ void enqueue_stop(struct instance *in)
 {
     while (in->enqueues != NULL) {
         struct enqueue *e = in->enqueues;
-        if (!e->submitted && e->cb == NULL)
+        if (!e->submitted && e->kept)
             in->host->log(in->mod, OMID_LOG_ERROR, "job %s never got to the disk", e->name);
         if (e->cb != NULL)
             e->cb(e->arg, false);

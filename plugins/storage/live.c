@@ -236,7 +236,7 @@ static void append_done(struct instance *in, void *arg, bool ran)
     if (a->whole) {
         count_add(in->sh, COUNT_SPOOLED, 1);
         if (!in->stopping)
-            enqueue_store(in, a->batch->name, NULL, NULL); /* else the next start finds it */
+            enqueue_store(in, a->batch->name); /* else the next start finds it */
         batch_free(a->batch);
     }
     free(a);

@@ -4,63 +4,12 @@
 #include "storage.h"
 
 #define TICK_MAX_MS 1000
-#define RECOVER_AT_ONCE 256 /* jobs on their way to the queue */
-
-/* What a former process left in the spool: names still to be enqueued. */
-struct recovery {
-    char **name;
-    size_t at;
-};
 
 void instance_check_drained(struct instance *in)
 {
     if (!in->draining || in->stopping || in->n_tracks > 0 || in->n_enqueues > 0 || in->n_works > 0 || in->n_reads > 0)
         return;
     in->host->drained(in->inst); /* told once: the host ignores more */
-}
-
-static void recovery_go(struct instance *in)
-{
-    struct recovery *r = in->recovery;
-    while (r != NULL && r->name != NULL && r->name[r->at] != NULL && in->n_enqueues < RECOVER_AT_ONCE) {
-        if (!enqueue_store(in, r->name[r->at], NULL, NULL))
-            return; /* the next tick */
-        count_add(in->sh, COUNT_RECOVERED, 1);
-        free(r->name[r->at++]);
-    }
-    if (r == NULL || (r->name != NULL && r->name[r->at] != NULL))
-        return;
-    if (r->at > 0)
-        in->host->log(in->mod, OMID_LOG_NOTICE, "%zu files that waited in the spool are stored now", r->at);
-    free(r->name);
-    free(r);
-    in->recovery = NULL;
-}
-
-static void recovery_free(struct instance *in)
-{
-    struct recovery *r = in->recovery;
-    in->recovery = NULL;
-    for (size_t i = r != NULL ? r->at : 0; r != NULL && r->name != NULL && r->name[i] != NULL; i++)
-        free(r->name[i]);
-    if (r != NULL)
-        free(r->name);
-    free(r);
-}
-
-static void recover_run(struct shared *sh, void *arg)
-{
-    struct recovery *r = arg;
-    r->name = spool_recover(sh);
-}
-
-static void recover_done(struct instance *in, void *arg, bool ran)
-{
-    struct recovery *r = arg;
-    (void)ran;
-    in->recovery = r;
-    if (!in->draining)
-        recovery_go(in);
 }
 
 static void tick(void *arg)
@@ -70,18 +19,14 @@ static void tick(void *arg)
     enqueue_tick(in);
     store_tick(in);
     keep_tick(in);
-    recovery_go(in);
+    recover_tick(in);
 }
 
 static int storage_start(struct omid_instance *inst, const struct omid_host *host, void *shared, void **state)
 {
     struct instance *in = calloc(1, sizeof(*in));
-    struct recovery *r = calloc(1, sizeof(*r));
-    if (in == NULL || r == NULL) {
-        free(in);
-        free(r);
+    if (in == NULL)
         return OMID_ERR;
-    }
     in->inst = inst;
     in->host = host;
     in->mod = host->module(inst);
@@ -89,22 +34,14 @@ static int storage_start(struct omid_instance *inst, const struct omid_host *hos
     uint32_t every = in->sh->append_ms / 2 < TICK_MAX_MS ? in->sh->append_ms / 2 : TICK_MAX_MS;
     in->tick = host->timer_start(inst, every, every, tick, in);
     bool first = host->reactor(inst, NULL) == 0;
-    if (in->tick == NULL || (first && !keep_start(in))) {
+    if (in->tick == NULL || (first && (!keep_start(in) || !recover_start(in)))) {
         if (in->tick != NULL)
             host->timer_stop(&in->tick);
+        keep_stop(in);
         free(in);
-        free(r);
         return OMID_ERR;
     }
     *state = in;
-    if (!first) {
-        free(r);
-        return OMID_OK;
-    }
-    if (!work_start(in, "recover_spool", recover_run, recover_done, r)) {
-        host->log(in->mod, OMID_LOG_ERROR, "what is left in the spool is not looked for: the executor is full");
-        free(r);
-    }
     return OMID_OK;
 }
 
@@ -169,7 +106,7 @@ static void storage_stop(void *state)
     remove_stop(in);
     enqueue_stop(in);
     live_stop(in);
-    recovery_free(in);
+    recover_stop(in);
     free(in);
 }
 

@@ -23,9 +23,8 @@ struct writing {
     int64_t start_ms;
     uint32_t rate;
     size_t samples, per_file;
-    unsigned files, waiting;
+    unsigned files;
     int error;
-    bool failed;
     int16_t pcm[];
 };
 
@@ -78,26 +77,14 @@ static void write_run(struct shared *sh, void *arg)
     }
 }
 
+/* What is in the spool is kept, whatever the queue says of its job. */
 static void write_end(struct writing *w)
 {
     struct instance *in = w->in;
-    if (w->waiting > 0)
-        return;
+    bool full = w->error == ENOSPC || w->error == EDQUOT;
     atomic_fetch_sub(&in->sh->memory, (int64_t)(w->samples * sizeof(*w->pcm)));
-    if (w->error != 0)
-        answer_with(in, &w->ask, w->error == ENOSPC || w->error == EDQUOT ? OMID_EFULL : OMID_ERR, strerror(w->error),
-                    NULL);
-    else
-        answer_with(in, &w->ask, w->failed ? OMID_EFULL : OMID_OK, "the queue does not take it", NULL);
+    answer_with(in, &w->ask, full ? OMID_EFULL : w->error != 0 ? OMID_ERR : OMID_OK, strerror(w->error), NULL);
     free(w);
-}
-
-static void on_enqueued(void *arg, bool on_disk)
-{
-    struct writing *w = arg;
-    w->waiting--;
-    w->failed |= !on_disk;
-    write_end(w);
 }
 
 static void write_done(struct instance *in, void *arg, bool ran)
@@ -107,19 +94,14 @@ static void write_done(struct instance *in, void *arg, bool ran)
         w->error = ESHUTDOWN;
     else if (w->error != 0)
         count_add(in->sh, COUNT_WRITE_FAILED, 1);
-    w->waiting = 1;
     for (unsigned i = 0; i < w->files && w->error == 0; i++) {
         char name[NAME_SIZE];
         int64_t start_ms;
         name_of(w, i, name, &start_ms);
         count_add(in->sh, COUNT_SPOOLED, 1);
-        w->waiting++;
-        if (!enqueue_store(in, name, on_enqueued, w)) {
-            w->waiting--;
-            w->failed = true;
-        }
+        if (!in->stopping)
+            enqueue_store(in, name); /* else the next start finds it */
     }
-    w->waiting--;
     write_end(w);
 }
 

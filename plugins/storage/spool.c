@@ -3,7 +3,6 @@
  * a job will take it, or has. A line, then samples, s16le. The line of a session's audio has one word more, and is
  * version 2.
  */
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -67,35 +66,28 @@ static bool ends_in(const char *name, const char *end)
     return n > e && strcmp(name + n - e, end) == 0;
 }
 
-/* Of a process that is no more: nobody locks it. true: it is a whole one now, of this name. */
-static bool recover_running(struct shared *sh, char *name)
+/* Of a process that is no more: nobody locks it. */
+static void recover_running(const struct shared *sh, const char *name)
 {
     char from[PATH_SIZE], to[PATH_SIZE];
-    struct stat st;
     spool_path(sh, from, name);
     int fd = open(from, O_RDWR | O_CLOEXEC);
     if (fd < 0)
-        return false;
-    bool ours = flock(fd, LOCK_EX | LOCK_NB) == 0 && fstat(fd, &st) == 0;
-    if (ours) {
-        strcpy(name + strlen(name) - 3, "pcm");
-        spool_path(sh, to, name);
-        ours = fdatasync(fd) == 0 && rename(from, to) == 0;
+        return;
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0 && fdatasync(fd) == 0) {
+        snprintf(to, sizeof(to), "%.*s.pcm", (int)(strlen(from) - 4), from);
+        (void)rename(from, to);
     }
     close(fd);
-    return ours;
 }
 
-char **spool_recover(struct shared *sh)
+void spool_recover(struct shared *sh)
 {
-    char path[PATH_SIZE];
-    size_t n = 0, cap = 64;
-    char **names = calloc(cap, sizeof(*names));
+    char path[PATH_SIZE], name[NAME_SIZE];
     int64_t bytes = 0;
     spool_path(sh, path, "");
-    DIR *dir = names != NULL ? opendir(path) : NULL;
+    DIR *dir = opendir(path);
     for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
-        char name[NAME_SIZE];
         struct stat st;
         if (strlen(e->d_name) >= sizeof(name) || fstatat(dirfd(dir), e->d_name, &st, 0) != 0 || !S_ISREG(st.st_mode))
             continue;
@@ -105,23 +97,33 @@ char **spool_recover(struct shared *sh)
             spool_path(sh, path, name);
             unlink(path); /* nobody was told that it is kept */
             bytes -= st.st_size;
-            continue;
+        } else if (ends_in(name, ".run")) {
+            recover_running(sh, name);
         }
-        if (!ends_in(name, ".pcm") && !(ends_in(name, ".run") && recover_running(sh, name)))
-            continue;
-        if (n + 1 == cap) {
-            char **more = realloc(names, 2 * cap * sizeof(*names));
-            if (more == NULL)
-                break;
-            names = more;
-            cap *= 2;
-        }
-        if ((names[n] = strdup(name)) == NULL)
-            break;
-        names[++n] = NULL;
     }
     if (dir != NULL)
         closedir(dir);
     atomic_fetch_add(&sh->spool, bytes);
-    return names;
+}
+
+bool spool_walk(const struct shared *sh, DIR **dir, char (*name)[NAME_SIZE], size_t most, size_t *n)
+{
+    char path[PATH_SIZE];
+    spool_path(sh, path, "");
+    *n = 0;
+    if (*dir == NULL && (*dir = opendir(path)) == NULL)
+        return errno == ENOENT;
+    for (struct dirent *e; *n < most;) {
+        errno = 0;
+        if ((e = readdir(*dir)) == NULL) {
+            int error = errno;
+            closedir(*dir);
+            *dir = NULL;
+            errno = error;
+            return error == 0;
+        }
+        if (ends_in(e->d_name, ".pcm") && strlen(e->d_name) < NAME_SIZE)
+            snprintf(name[(*n)++], NAME_SIZE, "%.*s", NAME_SIZE - 1, e->d_name);
+    }
+    return true;
 }

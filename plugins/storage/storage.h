@@ -2,6 +2,7 @@
  * storage: recordings of conversations. See omid-storage(5).
  *
  *     AUDIO events ─ live.c ─► spool file ─ enqueue.c ─► durable job ─ store.c ─► directory or bucket, index
+ *                                       recover.c ─► (of what the queue refused, or a former process left)
  *     role write ─── write.c ─►
  *     route, role read ── recording.c (what is there) ─ reader.c (its samples) ─ serve.c (HTTP)
  *
@@ -11,6 +12,7 @@
 #ifndef STORAGE_H
 #define STORAGE_H
 
+#include <dirent.h>
 #include <omid/plugin.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -69,6 +71,7 @@ struct shared {
     unsigned uploads, reads;
     struct omid_counter *count[COUNTS];
     _Atomic int64_t memory, spool;
+    atomic_bool left; /* a whole file is in the spool whose job the queue did not take: recover.c */
 };
 
 struct track;
@@ -79,6 +82,12 @@ struct removal;
 struct serve;
 struct reading;
 struct recovery;
+
+/* Who is refused asks again ever more seldom. */
+struct backoff {
+    uint64_t until_ms; /* monotonic */
+    uint32_t pause_ms;
+};
 
 #define TRACKS 1024 /* places of the table */
 struct instance {
@@ -91,11 +100,12 @@ struct instance {
     struct omid_timer *tick;
     struct enqueue *enqueues;
     size_t n_enqueues;
+    struct backoff backoff;           /* of what the queue refused */
     struct upload *waiting, *running; /* jobs, in their order */
     struct removal *removals;
     struct serve *serves;
     struct reading *readings;
-    struct recovery *recovery; /* of the first reactor, while it lasts */
+    struct recovery *recovery; /* of the first reactor alone */
     unsigned n_waiting, n_running;
     unsigned n_reads, n_works;
     struct sweep *sweep; /* of the first reactor alone */
@@ -155,8 +165,11 @@ int spool_header(char out[HEADER_MAX], int64_t start_ms, uint32_t rate, const ch
                  const char *session);
 bool spool_parse(struct spooled *s, const char *data, size_t len);
 void spool_path(const struct shared *sh, char out[PATH_SIZE], const char *name);
-/* Executor. Begins again with what a former process left: names of files to be enqueued, NULL-terminated. */
-char **spool_recover(struct shared *sh);
+/* Executor. Makes whole files of what a former process left, and counts what there is. */
+void spool_recover(struct shared *sh);
+/* Executor. The next `most` whole files of a walk, or less: at its end *dir is NULL again, as it begins. false: errno.
+ */
+bool spool_walk(const struct shared *sh, DIR **dir, char (*name)[NAME_SIZE], size_t most, size_t *n);
 /* Executor. Removes, and gives its bytes back. */
 bool spool_remove(struct shared *sh, const char *name);
 
@@ -169,14 +182,21 @@ void live_tick(struct instance *in);
 void live_drain(struct instance *in);
 void live_stop(struct instance *in);
 
-/* ---- enqueue.c: named jobs, until they are on disk ---- */
+/* ---- recover.c ---- */
+bool recover_start(struct instance *in); /* false: no memory */
+void recover_tick(struct instance *in);
+void recover_stop(struct instance *in);
+
+/* ---- enqueue.c: named jobs on their way to the queue ---- */
 typedef void (*enqueued_cb)(void *arg, bool on_disk);
 #define JOB_STORE "store"   /* payload: the spool file's name */
 #define JOB_DELETE "delete" /* payload: "uid\nconv\nbefore_ms" */
-/* cb may be NULL; without it the job is tried until the queue takes it. */
-bool enqueue_job(struct instance *in, const char *type, const char *name, const char *target, const char *payload,
-                 enqueued_cb cb, void *arg);
-bool enqueue_store(struct instance *in, const char *name, enqueued_cb cb, void *arg);
+/* false: refused in the same round, which has its pause. */
+bool backoff_refused(struct backoff *b, uint64_t now_ms);
+/* The job of a whole spool file. Refused, it is offered again by the walk. */
+void enqueue_store(struct instance *in, const char *name);
+/* The same for who sees to it: cb once, unless it is false. */
+bool enqueue_offer(struct instance *in, const char *name, enqueued_cb cb, void *arg);
 /* All of a conversation. One that waits for the queue already is not doubled. */
 bool enqueue_delete(struct instance *in, const char *uid, const char *conv, int64_t before_ms);
 /* What of it ends before before_ms, the oldest of it beginning at first_ms: one job until that is gone. */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "plugins/kit/outcome.h"
 #include "summary.h"
 
 static const struct omid_option options[] = {
@@ -96,19 +97,6 @@ static void unconfigure(void *shared)
     free(set);
 }
 
-static const char *url_fault(const char *url)
-{
-    if (strncmp(url, "http://", 7) != 0 && strncmp(url, "https://", 8) != 0)
-        return "expected http:// or https://";
-    if (strpbrk(url, "#@") || strchr(url, '?'))
-        return "expected a base URL without query, fragment, user and password";
-    for (const char *p = url; *p; p++) {
-        if ((unsigned char)*p <= ' ' || (unsigned char)*p >= 0x7f)
-            return "expected printable ASCII without blanks";
-    }
-    return NULL;
-}
-
 static const char *key_fault(const char *key)
 {
     for (const char *p = key; *p; p++) {
@@ -116,16 +104,6 @@ static const char *key_fault(const char *key)
             return "expected printable ASCII without blanks";
     }
     return NULL;
-}
-
-static char *joined(const char *a, size_t len, const char *b)
-{
-    char *out = malloc(len + strlen(b) + 1);
-    if (out) {
-        memcpy(out, a, len);
-        strcpy(out + len, b);
-    }
-    return out;
 }
 
 static bool counters_add(struct settings *set)
@@ -164,12 +142,9 @@ static bool settings_read(struct settings *set)
     struct omid_module *mod = set->mod;
     const struct omid_host *h = set->host;
     const char *url = h->conf_str(mod, "url"), *key = h->conf_str(mod, "key");
-    size_t len = strlen(url);
-    while (len > 0 && url[len - 1] == '/')
-        len--;
-    set->url = joined(url, len, "/chat/completions");
-    static const char bearer[] = "Authorization: Bearer ";
-    set->authorization = key ? joined(bearer, sizeof bearer - 1, key) : NULL;
+    set->url = kit_url_join(url, "/chat/completions");
+    if (key && asprintf(&set->authorization, "Authorization: Bearer %s", key) < 0)
+        set->authorization = NULL;
     set->model = h->conf_str(mod, "model");
     set->temperature = h->conf_float(mod, "temperature");
     set->max_tokens = h->conf_int(mod, "max_tokens");
@@ -187,7 +162,7 @@ static bool settings_read(struct settings *set)
 static int configure(struct omid_module *mod, const struct omid_host *host, void **shared)
 {
     const char *url = host->conf_str(mod, "url"), *key = host->conf_str(mod, "key");
-    const char *fault = url ? url_fault(url) : "expected the service's base URL, found none";
+    const char *fault = url ? kit_url_fault(url) : "expected the service's base URL, found none";
     if (fault)
         host->conf_error(mod, "url", "%s", fault);
     const char *bad_key = key ? key_fault(key) : NULL;

@@ -136,6 +136,13 @@ static int start(struct omid_instance *inst, const struct omid_host *host, void 
     return OMID_OK;
 }
 
+/* Questions that somebody still waits for hold up a stop, by the host; a request for the others does not. */
+static void drain(void *state)
+{
+    const struct vad_instance *in = state;
+    in->v->host->drained(in->inst);
+}
+
 static void stop(void *state)
 {
     struct vad_instance *in = state;
@@ -204,6 +211,6 @@ OMID_EXPORT const struct omid_plugin omid_plugin = {
     .version = "2.0",       .summary = "voice activity with WebRTC's detector, and by a hosted service",
     .options = options,     .lane = &lane,
     .configure = configure, .unconfigure = unconfigure,
-    .start = start,         .stop = stop,
-    .vad = &role,
+    .start = start,         .drain = drain,
+    .stop = stop,           .vad = &role,
 };

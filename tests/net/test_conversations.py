@@ -12,8 +12,8 @@ import pytest
 
 from support.settings import with_deepgram
 from support.store import rows, status_of, store_held
+from support.talker import stored_text, talker  # noqa: F401
 from support.wait import SLOW, holds, until
-from test_listen import Talker, stored_text, talker  # noqa: F401
 
 FLOOR = {"listen": {"conversation_timeout_floor": "2s", "ping": "200ms"}}
 LONG = 600

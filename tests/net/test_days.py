@@ -5,14 +5,12 @@ import sqlite3
 from datetime import datetime, timedelta, timezone
 from zoneinfo import ZoneInfo
 
-import pytest
-
 from support.admin import Admin
 from support.model import DAY, SUMMARY, says
 from support.receiver import Answer
 from support.store import queue_held, rows
+from support.talker import talker  # noqa: F401
 from support.wait import SLOW, until
-from test_listen import talker  # noqa: F401
 from test_summary import FAST, KEY, model, post, settings, speak  # noqa: F401
 
 WHERE = "/v1/admin/day-summary"

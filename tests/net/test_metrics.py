@@ -12,7 +12,6 @@ import pytest
 import websockets
 import yaml
 
-from support.aio import background
 from support.daemon import PREFIX, merge
 from support.deepgram import Mode
 from support.exposition import Fault, parse

@@ -7,9 +7,9 @@ import threading
 import pytest
 
 from support.receiver import Answer, Receiver
+from support.talker import talker  # noqa: F401
 from support.wait import SLOW, until
 from test_conversations import rest
-from test_listen import talker  # noqa: F401
 
 KEY = "scenario+geocoding/key"
 FAST = {"connect_timeout": "500ms", "timeout": "800ms", "breaker": {"failures": 1000, "min_attempts": 1000}}

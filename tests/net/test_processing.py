@@ -10,8 +10,8 @@ from support.admin import Admin
 from support.model import SUMMARY, Model, says
 from support.receiver import Answer, Receiver
 from support.store import queue_held, rows, status_of, store_held
+from support.talker import stored_text, talker  # noqa: F401
 from support.wait import SLOW, holds, until
-from test_listen import stored_text, talker  # noqa: F401
 from test_places import BERLIN, FOUND, GOOD, PATH, patch
 
 BREAKER = {"failures": 1000, "min_attempts": 1000000}

@@ -8,9 +8,7 @@ import sqlite3
 import ssl
 import struct
 import subprocess
-import time
 import wave
-from pathlib import Path
 
 import pytest
 
@@ -163,6 +161,12 @@ def silent(daemon, phone, uid, seconds=1.5):
     p.close()
 
 
+def deleted_rows(daemon):
+    """Deletions that are not told for good."""
+    with sqlite3.connect("file:%s?mode=ro" % (daemon.dir / "state/store.db"), uri=True) as db:
+        return db.execute("SELECT count(*) FROM deleted").fetchone()[0]
+
+
 def test_audio_goes_with_its_conversation(start_daemon, phone):
     d = start_daemon({"plugin storage": FAST, "listen": {"conversation_timeout": "2s", "conversation_timeout_floor": "2s", "lifecycle_check": "100ms"},
                       "store": {"sweep": "200ms"}})
@@ -183,10 +187,7 @@ def test_audio_goes_with_its_conversation(start_daemon, phone):
     d.start()
     until(lambda: audio(d, c, uid="bob")[0] == 404, what="it to be gone after a crash")
 
-    def rows():
-        with sqlite3.connect("file:%s?mode=ro" % store, uri=True) as db:
-            return db.execute("SELECT count(*) FROM deleted").fetchone()[0]
-    until(lambda: rows() == 0, what="the rows to go")
+    until(lambda: deleted_rows(d) == 0, what="the rows to go")
 
 
 def test_kill_loses_at_most_what_was_not_appended(start_daemon, phone):
@@ -435,19 +436,32 @@ def test_keep(start_daemon, phone):
 
 
 def test_keep_while_the_bucket_is_down(start_daemon, phone):
-    """Each walk finds the same recordings again: one job deletes them, when the bucket is there."""
+    """Each walk finds the same recordings again: one job deletes them, when the bucket is there. Beside it the queue has
+    no room for what the user deletes meanwhile: that is told until it has, whatever happens to the daemon."""
     s3 = S3()
     try:
-        d = start_daemon({"plugin storage": bucket(s3, keep="1s", keep_check="100ms", uploads=1)})
-        record(d, phone, 1)
+        d = start_daemon({"plugin storage": bucket(s3, keep="1s", keep_check="100ms", uploads=1, breaker={"failures": 1000}),
+                          "queue": {"max_jobs": 100, "max_share": 0.015}, "store": {"sweep": "100ms"}})
+        c = record(d, phone, 1)
         until(lambda: s3.puts(), what="it to be stored")
+        until(lambda: rest(d, "GET", "/v1/conversations/" + c)[0] == 200, what="the conversation")
         s3.mode = "503"
         known = d.metric("omid_queue_duplicates_total")
         until(lambda: d.metric("omid_queue_duplicates_total") >= known + 3, what="walks that find it again")
         jobs = lambda: sum(d.metric("omid_queue_jobs", state=s) for s in ("ready", "delayed", "leased"))
         assert jobs() == 1, {k: v for k, v in d.metrics().items() if k[0] == "omid_queue_jobs"}
+        assert rest(d, "DELETE", "/v1/conversations/" + c)[0] == 204
+        told_again = lambda: until(lambda: d.metric("omid_queue_over_share_total", outcome="refused") >= 3,
+                                   what="the deletion to be told again and again")
+        told_again()
+        d.kill()
+        d.start()
+        told_again()
+        assert jobs() == 1 and deleted_rows(d) == 1
         s3.mode = "ok"
         until(lambda: not s3.objects and jobs() == 0, what="it to be deleted")
+        until(lambda: deleted_rows(d) == 0, what="the deletion to be told")
+        until(lambda: list(folder(d, "deleted").glob(c + ".*")), what="its mark, for what comes late")
         assert count(d, "batches", outcome="expired") == 1
     finally:
         s3.stop()

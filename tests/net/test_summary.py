@@ -362,6 +362,8 @@ def test_given_up(start_daemon, talker, receiver):
     daemon.kill()
     daemon.rewrite(dict(FAST, **hooks))
     daemon.start()
+    until(lambda: daemon.metric("omid_queue_finished_total", outcome="done") == 1,
+          what="the first one's delivery, which a kill would repeat")
     assert post(daemon, uid, path=path)[0] == 202
     daemon.kill()  # what was promised is in the store
     daemon.start()

@@ -8,7 +8,6 @@ import wave
 
 import pytest
 
-from support.daemon import merge
 from support.receiver import Answer, Receiver
 from support.wait import SLOW, until
 

@@ -10,6 +10,7 @@
  *     c  cancelled when item 2 is handed over
  *     C  when item 2 begins                  A  when an item is aborted
  *     n  as h, and nobody ends its wait      L  left open by stop(), which cancels the others
+ *     N  item 0 never reports, and no other begins: there may be more of them than have a place here
  */
 #include <pthread.h>
 #include <stdio.h>
@@ -113,7 +114,7 @@ static void done(struct op *o)
 /* Never by itself. */
 static bool hangs(const struct fan *f, unsigned index)
 {
-    return (index == 1 && (is(f, 'h') || is(f, 'n'))) || (index == 3 && is(f, 'H'));
+    return (index == 0 && is(f, 'N')) || (index == 1 && (is(f, 'h') || is(f, 'n'))) || (index == 3 && is(f, 'H'));
 }
 
 static void on_tick(void *arg)
@@ -216,7 +217,8 @@ static int event(void *state, const struct omid_event *ev)
         return OMID_ERR;
     f->p = p;
     int rc = OMID_EINVAL;
-    if (sscanf(ev->name, "run %u %u %u %15s", &f->n, &at_once, &chunk, f->flags) == 4 && f->n <= MAX_ITEMS) {
+    if (sscanf(ev->name, "run %u %u %u %15s", &f->n, &at_once, &chunk, f->flags) == 4 &&
+        (f->n <= MAX_ITEMS || (is(f, 'N') && at_once == 1))) {
         const struct omid_gather_request req = {.size = sizeof(req),
                                                 .label = "items",
                                                 .n = f->n,

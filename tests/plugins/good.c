@@ -1,4 +1,5 @@
 /* Does all it should, and tells what it sees by events "seen" (json: a word) that a test listens to. */
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -16,6 +17,8 @@ static void say(struct plain *p, const char *word)
     };
     (void)p->host->publish(p->inst, &ev);
 }
+
+static atomic_bool lingers; /* of this generation: its drain takes a while */
 
 struct running {
     struct plain *p;
@@ -38,6 +41,15 @@ static void on_answer(void *arg, const struct omid_http_response *res)
     snprintf(word, sizeof(word), "http %d", res->status);
     say(r->p, word);
     r->p->host->http_cancel(&r->http); /* within its own callback: harmless */
+    free(r);
+}
+
+static void on_drained(void *arg)
+{
+    struct running *r = arg;
+    say(r->p, "drained");
+    r->p->host->timer_stop(&r->timer);
+    r->p->host->drained(r->p->inst);
     free(r);
 }
 
@@ -110,6 +122,13 @@ static int event(void *state, const struct omid_event *ev)
         const struct omid_work work = {sizeof(work), OMID_POOL_STORAGE, "work", work_run, work_done, p};
         return host->exec_submit(p->inst, &work);
     }
+    if (strcmp(ev->name, "chatter") == 0) {
+        for (int i = 0; i < 250; i++)
+            host->log(host->module(p->inst), OMID_LOG_WARNING, "chatter");
+        return OMID_OK;
+    }
+    if (strcmp(ev->name, "linger") == 0)
+        atomic_store(&lingers, true);
     if (strcmp(ev->name, "batch") == 0)
         return batch(p);
     if (strcmp(ev->name, "old batch") == 0)
@@ -136,7 +155,14 @@ static int job(void *state, const struct omid_job_view *view, struct omid_job_ru
 static void drain(void *state)
 {
     struct plain *p = state;
-    p->host->drained(p->inst);
+    struct running *r = atomic_load(&lingers) ? calloc(1, sizeof(*r)) : NULL;
+    if (r == NULL) {
+        p->host->drained(p->inst);
+        return;
+    }
+    say(p, "draining");
+    r->p = p;
+    r->timer = p->host->timer_start(p->inst, 50, 0, on_drained, r);
 }
 
 static int configure(struct omid_module *mod, const struct omid_host *host, void **shared)

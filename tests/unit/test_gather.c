@@ -6,6 +6,7 @@
 #include "base/metrics.h"
 #include "host/module.h"
 #include "host_rig.h"
+#include "log_catch.h"
 #include "unit.h"
 
 static struct rig r;
@@ -74,6 +75,25 @@ static void test_failures(void)
     CU_ASSERT_TRUE(metric("async_gather_duration_seconds_count{label=\"gathers:items\"} ") >= 3);
     /* Failures of items are none of the callbacks. */
     CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "errors"), 0);
+    over();
+}
+
+/* A line for each of eight; what else fails is one more, with their number. */
+static void test_failures_logged(void)
+{
+    static const char each[] = "an item of a fan-out failed", rest[] = "more items of a fan-out failed";
+    begin(1);
+    log_catch();
+    rig_event(&r, 0, "run 16 4 0 sf");
+    CU_ASSERT_TRUE(rig_seen("seen", NULL));
+    CU_ASSERT_EQUAL(log_caught("host", each), 8);
+    CU_ASSERT_EQUAL(log_caught("host", rest), 0);
+    rig_forget();
+    log_catch();
+    rig_event(&r, 0, "run 48 4 0 sf");
+    CU_ASSERT_TRUE(rig_seen("seen", NULL));
+    CU_ASSERT_EQUAL(log_caught("host", each), 8);
+    CU_ASSERT_EQUAL(log_caught("host", rest), 1);
     over();
 }
 
@@ -151,6 +171,27 @@ static void test_places(void)
     rig_free(&r);
 }
 
+/* And so many items in all of them; those of one that is over are free again. */
+static void test_items(void)
+{
+    char run[32];
+    begin(1);
+    gives("run 1 1 0 s", "s0 i0:0 f0 most=1 refused=0");
+    snprintf(run, sizeof(run), "run %d 1 0 N", OMID_GATHER_MAX_ITEMS);
+    for (unsigned i = 0; i < INSTANCE_MAX_GATHER_ITEMS / OMID_GATHER_MAX_ITEMS; i++)
+        rig_event(&r, 0, run);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 4);
+    rig_forget();
+    rig_event(&r, 0, "run 1 1 0 s");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "in_flight.gathers"), 4);
+    rig_event(&r, 0, "run 0 1 0 s"); /* behind which the other would have been seen */
+    CU_ASSERT_TRUE(rig_seen("seen", "f0 most=0 refused=0"));
+    CU_ASSERT_EQUAL(rig_seen_count("seen", NULL), 1);
+    CU_ASSERT_EQUAL(rig_status_int(&r, "gathers", "errors"), 0);
+    rig_stop(&r);
+    rig_free(&r);
+}
+
 /* An item that hangs does not hold the stop longer than its time, nor than the drain. */
 static void test_stop(void)
 {
@@ -189,6 +230,7 @@ int main(void)
         {"in the order of the input", test_order},
         {"chunks", test_chunks},
         {"failures", test_failures},
+        {"failures in the log", test_failures_logged},
         {"an item that never reports", test_never_reports},
         {"an item that reports twice", test_reports_twice},
         {"cancelled", test_cancel},
@@ -197,6 +239,7 @@ int main(void)
         {"stop in the midst of it", test_stop},
         {"removed in the midst of it", test_removed},
         {"places", test_places},
+        {"items of all together", test_items},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"gather", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

@@ -8,6 +8,7 @@
 
 #include "base/metrics.h"
 #include "host_rig.h"
+#include "log_catch.h"
 #include "unit.h"
 
 /* ------------------------------------------------------------ loader */
@@ -551,6 +552,26 @@ static void test_kept(void)
     rig_down(&r);
 }
 
+/* A plugin has so many lines per window, whatever they say; the others have theirs. */
+static void test_chatter(void)
+{
+    static const char too_much[] = "a plugin logs too much; its lines are dropped for a while";
+    struct rig r;
+    rig_up(&r, 1, GOOD);
+    log_catch();
+    rig_event(&r, 0, "chatter");
+    CU_ASSERT_EQUAL(log_caught("good", "chatter"), 200);
+    CU_ASSERT_EQUAL(log_caught("host", too_much), 1);
+    rig_event(&r, 0, "chatter");
+    CU_ASSERT_EQUAL(log_caught("good", "chatter"), 200);
+    CU_ASSERT_EQUAL(log_caught("host", too_much), 1);
+    struct buf out = BUF_INIT(0);
+    CU_ASSERT_TRUE(metrics_render(&out));
+    CU_ASSERT_PTR_NOT_NULL(strstr(out.data, "omid_plugin_log_dropped_total{plugin=\"good\"} 300\n"));
+    buf_free(&out);
+    rig_down(&r);
+}
+
 /* The former generation stays as long as somebody uses one of its instances, and is not asked to drain before. */
 static void test_replaced(void)
 {
@@ -590,6 +611,23 @@ static void test_replaced(void)
     CU_ASSERT_TRUE(strtol(b + sizeof(line) - 1, NULL, 10) >= strtol(a + sizeof(line) - 1, NULL, 10));
     buf_free(&before);
     buf_free(&after);
+    rig_down(&r);
+}
+
+/* And once nobody does, it is asked to, and stops when it has. */
+static void test_replaced_drains(void)
+{
+    struct rig r;
+    rig_up(&r, 2, GOOD);
+    rig_event(&r, 1, "linger"); /* of all its instances */
+    CU_ASSERT_TRUE(rig_reload(&r, GOOD_REQUIRED));
+    CU_ASSERT_EQUAL(r.counts.replaced, 1);
+    CU_ASSERT_EQUAL(rig_seen_count("seen", "draining"), 0);
+    CU_ASSERT_TRUE(rig_wait(rig_reaped, &r));
+    CU_ASSERT_EQUAL(rig_seen_count("seen", "draining"), 2);
+    CU_ASSERT_EQUAL(rig_seen_count("seen", "drained"), 2);
+    CU_ASSERT_STRING_EQUAL(rig_status(&r, "good", "state"), "running");
+    CU_ASSERT_EQUAL(rig_status_int(&r, "good", "late"), 0);
     rig_down(&r);
 }
 
@@ -678,6 +716,7 @@ int main(void)
         {"nothing given", test_nothing_given},
         {"no result", test_no_result},
         {"a slow callback is counted", test_slow},
+        {"a plugin that logs too much", test_chatter},
         {"calls from a wrong thread are refused", test_wrong_thread},
         {"calls after stop() are refused", test_late},
         {"what is left open at stop() is cancelled and counted", test_leak},
@@ -685,6 +724,7 @@ int main(void)
         {"published events are bounded in number and bytes", test_bus_bounds},
         {"reload: what says the same stays, its lane takes new settings", test_kept},
         {"reload: a replaced generation stays as long as it is used", test_replaced},
+        {"reload: a replaced generation drains", test_replaced_drains},
         {"reload: removed, and added again", test_removed_and_added},
         {"reload: a fault in one leaves all as it was", test_refused_change},
         {"reload: the stop takes what is on its way out", test_stop_while_retiring},

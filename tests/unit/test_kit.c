@@ -1,4 +1,4 @@
-/* What the plugins share: text, JSON, multipart. */
+/* What the plugins share: text, JSON, multipart, URLs. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +6,7 @@
 #include "formats/multipart.h"
 #include "plugins/kit/json.h"
 #include "plugins/kit/multipart.h"
+#include "plugins/kit/outcome.h"
 #include "plugins/kit/text.h"
 #include "unit.h"
 
@@ -55,13 +56,81 @@ static void test_json_bad(void)
     refuses("{} {}", 5, "no JSON");
     refuses("[1", 2, "no JSON");
     refuses("\"\xff\"", 3, "no JSON");
-    refuses("[]\0[]", 5, "no JSON, from byte 2");
+    refuses("[]\0[]", 5, "no JSON, from byte 3");
     refuses("\"a\\u0000b\"", 10, "NUL");
     memset(deep, '[', 70);
     memset(deep + 70, ']', 70);
     refuses(deep, 140, "more than 64 levels");
     memset(deep, ' ', sizeof(deep));
     refuses(deep, 5000, "5000 bytes, more than the 4096");
+}
+
+/* Is it what yajl itself makes of the text? */
+static bool is_same(yajl_val a, yajl_val b)
+{
+    if (a->type != b->type)
+        return false;
+    if (YAJL_IS_STRING(a))
+        return strcmp(a->u.string, b->u.string) == 0;
+    if (YAJL_IS_NUMBER(a))
+        return strcmp(a->u.number.r, b->u.number.r) == 0 && a->u.number.flags == b->u.number.flags &&
+               (!YAJL_IS_INTEGER(a) || a->u.number.i == b->u.number.i) &&
+               (!YAJL_IS_DOUBLE(a) || a->u.number.d == b->u.number.d);
+    if (!YAJL_IS_OBJECT(a) && !YAJL_IS_ARRAY(a))
+        return true;
+    size_t n = YAJL_IS_OBJECT(a) ? a->u.object.len : a->u.array.len;
+    bool same = n == (YAJL_IS_OBJECT(b) ? b->u.object.len : b->u.array.len);
+    for (size_t i = 0; same && i < n; i++) {
+        same = YAJL_IS_OBJECT(a) ? strcmp(a->u.object.keys[i], b->u.object.keys[i]) == 0 &&
+                                       is_same(a->u.object.values[i], b->u.object.values[i])
+                                 : is_same(a->u.array.values[i], b->u.array.values[i]);
+    }
+    return same;
+}
+
+static void test_json_tree(void)
+{
+    static char list[40000];
+    static const char *const texts[] = {
+        "null",
+        " [ ] ",
+        "{\"\":{}}",
+        "\"\\u00e4\\n\\\"\\ud83d\\ude00 \xc3\xa4\"",
+        "[true,false,null,0,-0,-1.5e-3,9223372036854775807,9223372036854775808,-9223372036854775807,1e999]",
+        "{\"a\":1,\"b\":[[],[{}],{\"a\":{\"a\":[3]}}],\"a\":2,\"c\":\"\"}",
+        list,
+    };
+    /* More values at once than the reader has places for as it begins, and than a chunk holds. */
+    size_t at = (size_t)sprintf(list, "[");
+    for (int i = 0; i < 3000; i++)
+        at += (size_t)sprintf(list + at, "%s{\"k%d\":%d}", i ? "," : "", i % 7, i);
+    strcpy(list + at, "]");
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++) {
+        struct kit_fault f = {""};
+        yajl_val ours = kit_json_parse(texts[i], strlen(texts[i]), sizeof(list), &f);
+        yajl_val theirs = yajl_tree_parse(texts[i], NULL, 0);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(theirs);
+        CU_ASSERT_TRUE(ours != NULL && is_same(ours, theirs));
+        CU_ASSERT_STRING_EQUAL(f.text, "");
+        yajl_tree_free(theirs);
+        kit_json_free(&ours);
+        CU_ASSERT_PTR_NULL(ours);
+    }
+}
+
+static void test_json_rules(void)
+{
+    const struct kit_json_rules rules = {.max = 100, .max_depth = 2, .nul_cuts = true};
+    struct kit_fault f = {""};
+    const char *nul = "[\"a\\u0000b\",{\"c\\u0000d\":1}]";
+    yajl_val v = kit_json_read(nul, strlen(nul), &rules, &f);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(v);
+    CU_ASSERT_STRING_EQUAL(YAJL_GET_STRING(kit_json_at(v, 0)), "a");
+    CU_ASSERT_PTR_NOT_NULL(kit_json_get(kit_json_at(v, 1), "c"));
+    kit_json_free(&v);
+    CU_ASSERT_PTR_NULL(kit_json_read("[[[]]]", 6, &rules, &f));
+    CU_ASSERT_STRING_EQUAL(f.text, "more than 2 levels of JSON");
+    CU_ASSERT_PTR_NULL(kit_json_read("[[[]]]", 6, &rules, NULL));
 }
 
 #define FAULT(call, expected)                     \
@@ -127,12 +196,36 @@ static void test_multipart(void)
     kit_multipart_free(&body);
 }
 
+static void test_urls(void)
+{
+    static const char *const good[] = {"http://h", "https://h:1/a/b/"};
+    static const char *const bad[] = {"",           "h",          "ftp://h",      "http://",        "http:///a",
+                                      "http://?a",  "http://h?a", "http://h/#a",  "http://u@h",     "http://u:p@h/",
+                                      "http://h a", "http://h\n", "http://h\x7f", "http://\xc3\xa9"};
+    static const struct {
+        const char *base, *path, *joined;
+    } table[] = {{"http://h", "/a", "http://h/a"}, {"http://h/b//", "/a", "http://h/b/a"}, {"", "/a", "/a"}};
+    for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
+        CU_ASSERT_PTR_NULL(kit_url_fault(good[i]));
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        CU_ASSERT_PTR_NOT_NULL(kit_url_fault(bad[i]));
+    for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++) {
+        char *joined = kit_url_join(table[i].base, table[i].path);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(joined);
+        CU_ASSERT_STRING_EQUAL(joined, table[i].joined);
+        free(joined);
+    }
+}
+
 int main(void)
 {
     static CU_TestInfo tests[] = {{"text", test_text},
                                   {"JSON that is none", test_json_bad},
+                                  {"trees of JSON", test_json_tree},
+                                  {"rules of JSON", test_json_rules},
                                   {"members of JSON", test_json_members},
                                   {"multipart", test_multipart},
+                                  {"URLs", test_urls},
                                   CU_TEST_INFO_NULL};
     static CU_SuiteInfo suites[] = {{"kit", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};
     return unit_run(suites);

@@ -246,7 +246,7 @@ static void test_none_idle(void)
     peer_stop(&p);
 }
 
-/* Many targets, none of which has its share, fill the queue together. */
+/* Many partners, none of which has its share, fill the queue together. */
 static void test_full_of_many(void)
 {
     enum { QUEUE = 4 };
@@ -254,15 +254,15 @@ static void test_full_of_many(void)
     struct peer p;
     struct call calls[QUEUE + 2];
     struct conf_lane conf = rig_conf();
-    char url[256], path[16];
+    char url[256];
 
     conf.pool = conf.semaphore = 1;
     conf.queue = QUEUE;
     peer_start(&p, serve_path);
     rig_start(&r, &conf);
     for (unsigned i = 0; i < ARRAY_LEN(calls); i++) {
-        snprintf(path, sizeof path, "/hang%u", i);
-        call_init(&calls[i], &r, peer_url(&p, "http", path, url));
+        snprintf(url, sizeof url, "http://127.0.0.%u:%u/hang", i + 1, p.port);
+        call_init(&calls[i], &r, url);
         call_start(&calls[i]);
     }
     CU_ASSERT_TRUE(call_wait(&calls[QUEUE + 1]));
@@ -270,7 +270,7 @@ static void test_full_of_many(void)
     for (unsigned i = 0; i <= QUEUE; i++)
         CU_ASSERT_EQUAL(atomic_load(&calls[i].answers), 0);
     CU_ASSERT_EQUAL(rig_metric("omid_lane_waiting", NULL, NULL), QUEUE);
-    for (unsigned i = 0; i < ARRAY_LEN(calls); i++) {
+    for (unsigned i = ARRAY_LEN(calls); i-- > 0;) {
         call_cancel(&calls[i]);
         call_free(&calls[i]);
     }
@@ -310,7 +310,7 @@ static void test_shorter_wait(void)
 
 /* ------------------------------------------------------------ turns */
 
-#define TURNS 12
+#define TURNS 13 /* one of them is the first call, which shows that the peer answers */
 static atomic_uint begun, released;
 static char order[TURNS]; /* the first letter of each path, in the order in which they came */
 
@@ -338,13 +338,20 @@ static void test_turns(void)
     enum { SLOTS = 4 };
     struct rig r;
     struct peer p;
-    struct call a[TURNS], b[TURNS];
+    struct call a[TURNS], b[TURNS], first;
     struct conf_lane conf = rig_conf();
     char url[256], url2[256];
 
-    conf.pool = conf.semaphore = SLOTS;
+    conf.pool = conf.semaphore = 4 * SLOTS;
+    conf.timeout_ms = conf.queue_timeout_ms = 3600000;
+    atomic_store(&begun, 0);
+    atomic_store(&released, 1);
     peer_start(&p, serve_turns);
     rig_start(&r, &conf);
+    CU_ASSERT_EQUAL(call_once(&first, &r, peer_url(&p, "http", "/first", url)), OMID_HTTP_OK);
+    call_free(&first);
+    conf.pool = conf.semaphore = SLOTS;
+    lane_configure(r.lane, &conf);
     peer_url(&p, "http", "/a", url);
     peer_url(&p, "http", "/b", url2);
     for (unsigned i = 0; i < TURNS; i++) {
@@ -353,21 +360,21 @@ static void test_turns(void)
     }
     for (unsigned i = 0; i < SLOTS; i++) { /* one after the other, so that the peer counts them in order */
         call_start(&a[i]);
-        CU_ASSERT_TRUE(rig_reaches(&begun, i + 1));
+        CU_ASSERT_TRUE(rig_reaches(&begun, 1 + i + 1));
     }
     calls_start(&a[SLOTS], TURNS - SLOTS);
     calls_start(b, TURNS);
-    for (unsigned i = 1; i <= TURNS - SLOTS; i++) {
-        atomic_store(&released, i);
-        CU_ASSERT_TRUE(rig_reaches(&begun, SLOTS + i));
+    for (unsigned i = 1; i < TURNS - SLOTS; i++) {
+        atomic_store(&released, 1 + i);
+        CU_ASSERT_TRUE(rig_reaches(&begun, 1 + SLOTS + i));
     }
     unsigned of_b = 0;
-    for (unsigned i = SLOTS; i < TURNS; i++) {
+    for (unsigned i = 1 + SLOTS; i < TURNS; i++) {
         of_b += order[i] == 'b';
         CU_ASSERT_NOT_EQUAL(order[i], order[i - 1]);
     }
-    CU_ASSERT_EQUAL(of_b, (TURNS - SLOTS) / 2);
-    atomic_store(&released, 2 * TURNS);
+    CU_ASSERT_EQUAL(of_b, (TURNS - SLOTS - 1) / 2);
+    atomic_store(&released, 1 + 2 * TURNS);
     for (unsigned i = 0; i < TURNS; i++) {
         CU_ASSERT_TRUE(call_wait(&a[i]) && call_wait(&b[i]));
         call_free(&a[i]);

@@ -110,6 +110,7 @@ static void disk_fails(_Atomic int *how, int error, const char *says)
     int accepted = 0;
     for (int i = 0; i < 5; i++) {
         accepted += enqueue("web", "t", NULL, "lost", 0, NULL) == OMID_OK;
+        accepted += enqueue("web", "t", "again", "lost", 0, NULL) == OMID_OK;
         accepted += with_receipt("key", &repeated) == OMID_OK;
         accepted += enqueue_many("web", "t", 3) == OMID_OK;
     }
@@ -129,12 +130,17 @@ static void disk_fails(_Atomic int *how, int error, const char *says)
     CU_ASSERT(WAIT_FOR(counts().done == 1));
     handler_set(false, OMID_JOB_DONE, false);
     CU_ASSERT_EQUAL(enqueue("web", "t", "after", "2", 0, NULL), OMID_OK);
+    /* Offered again until it is taken, and told twice: one job of this name. */
+    uint64_t one = 0, same = 0;
+    CU_ASSERT_EQUAL(enqueue("web", "t", "again", "3", 0, &one), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue("web", "t", "again", "4", 0, &same), OMID_OK);
+    CU_ASSERT(one != 0 && one == same);
     /* A receipt whose jobs were not taken was not kept either. */
     CU_ASSERT_EQUAL(with_receipt("key", &repeated), OMID_OK);
     CU_ASSERT_FALSE(repeated);
-    CU_ASSERT(WAIT_FOR(counts().done == 4));
+    CU_ASSERT(WAIT_FOR(counts().done == 5));
     settle();
-    CU_ASSERT_EQUAL(seen_count(), 4);
+    CU_ASSERT_EQUAL(seen_count(), 5);
     for (size_t i = 0; i < seen_count(); i++)
         CU_ASSERT_STRING_NOT_EQUAL(h.seen[i].payload, "lost");
     CU_ASSERT_EQUAL(on_disk("SELECT count(*) FROM job"), 0);
@@ -142,7 +148,7 @@ static void disk_fails(_Atomic int *how, int error, const char *says)
     closed();
     CU_ASSERT_FATAL(started());
     settle();
-    CU_ASSERT_EQUAL(seen_count(), 4);
+    CU_ASSERT_EQUAL(seen_count(), 5);
     CU_ASSERT_EQUAL(counts().ready + counts().delayed + counts().dead, 0);
     closed();
 }

@@ -5,11 +5,8 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "mock_host.h"
+#include "fixture_storage.h"
 #include "plugins/storage/storage.h"
-#include "unit.h"
-
-extern const struct omid_plugin omid_plugin;
 
 #define CONV "c0000000-0000-4000-8000-000000000001"
 #define LEN(a) (sizeof(a) / sizeof((a)[0]))
@@ -268,86 +265,31 @@ static void test_configuration(void)
     }
 }
 
-struct rig {
-    struct mock *m;
-    struct omid_instance *in;
-};
-
-static void begin(struct rig *r, const char *style)
-{
-    r->m = mock_new(&omid_plugin);
-    mock_conf(r->m, "bucket", "recordings");
-    mock_conf(r->m, "endpoint", "https://store.example.com:9000/s3");
-    mock_conf(r->m, "region", "eu-west-1");
-    mock_conf(r->m, "access_key", "AKID");
-    mock_conf(r->m, "secret_key", "secret");
-    mock_conf(r->m, "style", style);
-    CU_ASSERT_EQUAL_FATAL(mock_configure(r->m), OMID_OK);
-    r->in = mock_start(r->m);
-    CU_ASSERT_PTR_NOT_NULL_FATAL(r->in);
-}
-
-static void run_all(struct rig *r)
-{
-    while (mock_exec_run(r->m, true)) {
-    }
-}
-
-static void end(struct rig *r)
-{
-    mock_stop(r->in);
-    while (mock_exec_run(r->m, false)) {
-    }
-    mock_free(&r->m);
-}
-
-/* 100 ms of this value. */
-static void hear(struct rig *r, const char *session, const char *conv, int64_t at_ms, int16_t value)
-{
-    int16_t pcm[1600];
-    for (size_t i = 0; i < LEN(pcm); i++)
-        pcm[i] = value;
-    const struct omid_event ev = {.type = OMID_EVENT_AUDIO,
-                                  .uid = "a@b",
-                                  .session_id = session,
-                                  .conversation_id = conv,
-                                  .pcm = pcm,
-                                  .samples = LEN(pcm),
-                                  .sample_rate = 16000,
-                                  .time_ms = at_ms};
-    CU_ASSERT_EQUAL(mock_event(r->in, &ev), OMID_OK);
-}
-
-static void tell(struct rig *r, enum omid_event_type type, const char *session, const char *conv)
-{
-    const struct omid_event ev = {.type = type, .uid = "a@b", .session_id = session, .conversation_id = conv};
-    CU_ASSERT_EQUAL(mock_event(r->in, &ev), OMID_OK);
-}
-
 static void test_batch_to_bucket(void)
 {
     struct rig r;
-    begin(&r, "path");
-    run_all(&r);
+    rig_begin(&r, "path");
+    rig_work(&r);
     for (int i = 0; i < 49; i++)
-        hear(&r, "s", i < 3 ? "" : CONV, 1000000 + 100 * i, 7); /* before the conversation is known, too */
-    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0);                 /* not enough yet */
-    hear(&r, "s", CONV, 1000000 + 4900, 7);
+        rig_hear(&r, "s", i < 3 ? "" : CONV, 1000000 + 100 * i, 7); /* before the conversation is known, too */
+    CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0);                     /* not enough yet */
+    rig_hear(&r, "s", CONV, 1000000 + 4900, 7);
     CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 1);
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 0);
-    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
-    run_all(&r);
+    rig_tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    rig_work(&r);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1);
     CU_ASSERT_STRING_EQUAL(mock_job(r.m, 0)->type, "store");
     CU_ASSERT_STRING_EQUAL(mock_job(r.m, 0)->target, CONV);
     mock_job_ack(r.m, 0, OMID_EFULL);
     mock_advance(r.m, 2000);
-    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2); /* tried again */
+    rig_work(&r);
+    CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2); /* offered again */
     mock_job_ack(r.m, 1, OMID_OK);
     /* Refused first: it waits, and is no dead job. */
     struct omid_job_run *run = mock_job_run(r.in, 1, 1);
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r.m), 1);
     const struct mock_http *h = mock_http(r.m, 0);
     CU_ASSERT_STRING_EQUAL(h->method, "PUT");
@@ -367,21 +309,21 @@ static void test_batch_to_bucket(void)
     CU_ASSERT_STRING_EQUAL(error, "recordings: status 503, SlowDown");
     CU_ASSERT_EQUAL(mock_count(r.m, "store_failures", "status"), 1);
     run = mock_job_run(r.in, 1, 1);
-    run_all(&r);
+    rig_work(&r);
     mock_http_answer(r.m, 1, 200, "");
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
     CU_ASSERT_EQUAL(mock_count(r.m, "batches", "stored"), 1);
     CU_ASSERT_EQUAL(mock_count(r.m, "spool_bytes", "added"), mock_count(r.m, "spool_bytes", "removed"));
     /* The job once more: there is nothing left to do. */
     run = mock_job_run(r.in, 1, 2);
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
     CU_ASSERT_EQUAL(mock_http_count(r.m), 2);
     /* Deleted by its user. */
-    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    rig_tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
     CU_ASSERT_STRING_EQUAL(mock_job(r.m, 2)->type, "delete");
     mock_job_ack(r.m, 2, OMID_OK);
     static const struct {
@@ -393,63 +335,63 @@ static void test_batch_to_bucket(void)
                    {404, "<Code>NoSuchKey</Code>", OMID_JOB_DONE}};
     for (size_t i = 0; i < LEN(answers); i++) {
         run = mock_job_run(r.in, 2, 1);
-        run_all(&r);
+        rig_work(&r);
         CU_ASSERT_STRING_EQUAL(mock_http(r.m, 2 + i)->method, "DELETE");
         mock_http_answer(r.m, 2 + i, answers[i].status, answers[i].body);
-        run_all(&r);
+        rig_work(&r);
         CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
         CU_ASSERT_EQUAL(outcome, answers[i].outcome);
     }
-    end(&r);
+    rig_end(&r);
 }
 
 /* All its audio came before its conversation was known, and nothing comes after it. */
 static void test_conversation_known_late(void)
 {
     struct rig r;
-    begin(&r, "path");
-    run_all(&r);
+    rig_begin(&r, "path");
+    rig_work(&r);
     for (int i = 0; i < 10; i++) /* two batches: there is a gap */
-        hear(&r, "s", "", 1000000 + (i < 5 ? 0 : 5000) + 100 * i, 7);
+        rig_hear(&r, "s", "", 1000000 + (i < 5 ? 0 : 5000) + 100 * i, 7);
     mock_advance(r.m, 60000);
     CU_ASSERT_EQUAL(mock_exec_waiting(r.m), 0); /* nothing that could be found again */
-    tell(&r, OMID_EVENT_CONVERSATION_START, "another", CONV);
-    tell(&r, OMID_EVENT_CONVERSATION_START, "s", CONV);
-    run_all(&r);
+    rig_tell(&r, OMID_EVENT_CONVERSATION_START, "another", CONV);
+    rig_tell(&r, OMID_EVENT_CONVERSATION_START, "s", CONV);
+    rig_work(&r);
     mock_advance(r.m, 60000);
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_TRUE(mock_count(r.m, "spool_bytes", "added") > 32000);
-    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
-    run_all(&r);
+    rig_tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    rig_work(&r);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 2);
     CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 0);
     /* And one that never has any. */
-    hear(&r, "t", "", 1000000, 7);
-    hear(&r, "t", "", 1090000, 7);
-    tell(&r, OMID_EVENT_SESSION_END, "t", NULL);
-    run_all(&r);
+    rig_hear(&r, "t", "", 1000000, 7);
+    rig_hear(&r, "t", "", 1090000, 7);
+    rig_tell(&r, OMID_EVENT_SESSION_END, "t", NULL);
+    rig_work(&r);
     CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 6400);
-    end(&r);
+    rig_end(&r);
 }
 
 static void test_host_style_and_gaps(void)
 {
     struct rig r;
-    begin(&r, "host");
-    run_all(&r);
-    hear(&r, "s", CONV, 1000, 1);
-    hear(&r, "s", CONV, 1100, 1);
-    hear(&r, "s", CONV, 9000, 2); /* a gap: another batch, with its own time */
-    hear(&r, "t", CONV, 1000, 3); /* the user's other session, at the same moment */
-    tell(&r, OMID_EVENT_CONVERSATION_CREATED, NULL, CONV);
-    run_all(&r);
+    rig_begin(&r, "host");
+    rig_work(&r);
+    rig_hear(&r, "s", CONV, 1000, 1);
+    rig_hear(&r, "s", CONV, 1100, 1);
+    rig_hear(&r, "s", CONV, 9000, 2); /* a gap: another batch, with its own time */
+    rig_hear(&r, "t", CONV, 1000, 3); /* the user's other session, at the same moment */
+    rig_tell(&r, OMID_EVENT_CONVERSATION_CREATED, NULL, CONV);
+    rig_work(&r);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 3);
     for (size_t i = 0; i < 3; i++) {
         mock_job_ack(r.m, i, OMID_OK);
         mock_job_run(r.in, i, 1);
-        run_all(&r);
+        rig_work(&r);
         mock_http_answer(r.m, i, 200, "");
-        run_all(&r);
+        rig_work(&r);
     }
     unsigned seen = 0;
     for (size_t i = 0; i < 3; i++) {
@@ -460,7 +402,7 @@ static void test_host_style_and_gaps(void)
             seen |= strcmp(url + strlen(url) - 8, urls[k]) == 0 ? 1u << k : 0;
     }
     CU_ASSERT_EQUAL(seen, 7); /* none took another's place */
-    end(&r);
+    rig_end(&r);
 }
 
 /* A batch that is stored in the bucket, in this second. */
@@ -468,16 +410,16 @@ static void store_one(struct rig *r, const char *conv, int64_t at_ms)
 {
     size_t job = mock_job_count(r->m), request = mock_http_count(r->m);
     for (int i = 0; i < 10; i++)
-        hear(r, "s", conv, at_ms + 100 * i, (int16_t)(i + 1));
-    tell(r, OMID_EVENT_SESSION_END, "s", NULL);
-    run_all(r);
+        rig_hear(r, "s", conv, at_ms + 100 * i, (int16_t)(i + 1));
+    rig_tell(r, OMID_EVENT_SESSION_END, "s", NULL);
+    rig_work(r);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r->m), job + 1);
     mock_job_ack(r->m, job, OMID_OK);
     mock_job_run(r->in, job, 1);
-    run_all(r);
+    rig_work(r);
     CU_ASSERT_EQUAL_FATAL(mock_http_count(r->m), request + 1);
     mock_http_answer(r->m, request, 200, "");
-    run_all(r);
+    rig_work(r);
 }
 
 /* However many walks find it, however long the bucket is down: one job for the same recordings. */
@@ -495,12 +437,12 @@ static void test_kept_for_so_long(void)
     mock_conf(r.m, "keep_check", "5s");
     CU_ASSERT_EQUAL_FATAL(mock_configure(r.m), OMID_OK);
     r.in = mock_start(r.m);
-    run_all(&r);
+    rig_work(&r);
     store_one(&r, CONV, start);
     store_one(&r, CONV, start + 20000);
     for (int i = 0; i < 100 && mock_job_count(r.m) < 3; i++) {
         mock_advance(r.m, 1000);
-        run_all(&r);
+        rig_work(&r);
     }
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 3);
     CU_ASSERT_STRING_EQUAL(mock_job(r.m, 2)->type, "delete");
@@ -508,52 +450,52 @@ static void test_kept_for_so_long(void)
     snprintf(name, sizeof(name), "%s", mock_job(r.m, 2)->name);
     mock_job_ack(r.m, 2, OMID_OK);
     struct omid_job_run *run = mock_job_run(r.in, 2, 1);
-    run_all(&r);
+    rig_work(&r);
     mock_http_answer(r.m, 2, 503, "");
     CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_WAIT);
     for (int i = 0; i < 12; i++) { /* meanwhile the second one becomes too old as well */
         size_t jobs = mock_job_count(r.m);
         mock_advance(r.m, 2000);
-        run_all(&r);
+        rig_work(&r);
         for (; jobs < mock_job_count(r.m); jobs++) {
             CU_ASSERT_STRING_EQUAL(mock_job(r.m, jobs)->name, name); /* the queue knows it */
             mock_job_ack(r.m, jobs, OMID_OK);
         }
     }
     run = mock_job_run(r.in, 2, 2);
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_STRING_EQUAL(mock_http(r.m, 3)->method, "DELETE");
     mock_http_answer(r.m, 3, 204, "");
-    run_all(&r);
+    rig_work(&r);
     CU_ASSERT_TRUE(mock_run_finished(run, &outcome, NULL, NULL));
     CU_ASSERT_EQUAL(outcome, OMID_JOB_DONE);
     size_t jobs = mock_job_count(r.m);
     for (int i = 0; i < 12 && mock_job_count(r.m) == jobs; i++) {
         mock_advance(r.m, 2000);
-        run_all(&r);
+        rig_work(&r);
     }
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), jobs + 1); /* what is left has a job of its own */
     CU_ASSERT_STRING_NOT_EQUAL(mock_job(r.m, jobs)->name, name);
     mock_job_ack(r.m, jobs, OMID_OK);
-    end(&r);
+    rig_end(&r);
 }
 
 /* The queue takes no jobs, and the deletion is told again and again: one waits, and each telling tries it. */
 static void test_deleted_again(void)
 {
     struct rig r;
-    begin(&r, "path");
-    run_all(&r);
+    rig_begin(&r, "path");
+    rig_work(&r);
     mock_job_refuse(r.m, OMID_EFULL);
     for (int i = 0; i < 50; i++)
-        tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+        rig_tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
     const struct instance *in = mock_state(r.in);
     CU_ASSERT_EQUAL(in->n_enqueues, 1);
     mock_job_refuse(r.m, OMID_OK);
-    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    rig_tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 1); /* within the call: its fence comes next */
-    tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
+    rig_tell(&r, OMID_EVENT_CONVERSATION_DELETED, NULL, CONV);
     CU_ASSERT_EQUAL(mock_job_count(r.m), 1);
     mock_job_ack(r.m, 0, OMID_EFULL);
     CU_ASSERT_EQUAL(in->n_enqueues, 1);
@@ -561,7 +503,7 @@ static void test_deleted_again(void)
     CU_ASSERT_EQUAL_FATAL(mock_job_count(r.m), 2);
     mock_job_ack(r.m, 1, OMID_OK);
     CU_ASSERT_EQUAL(in->n_enqueues, 0);
-    end(&r);
+    rig_end(&r);
 }
 
 static struct loaded brought;
@@ -588,8 +530,8 @@ static void test_load_without_memory(void)
     struct rig r;
     struct piece p = {.rate = RATE, .samples = 16000, .bytes = 32044, .where = 'b', .name = (char[]){"k.wav"}};
     struct recording rec = {.uid = "ann", .conv = CONV};
-    begin(&r, "path");
-    run_all(&r);
+    rig_begin(&r, "path");
+    rig_work(&r);
     struct instance *in = mock_state(r.in);
     mock_http_refuse(r.m, OMID_EFULL);
     struct load *l = load_pcm(in, &rec, &p, on_brought, NULL);
@@ -612,7 +554,7 @@ static void test_load_without_memory(void)
     mock_timers_refuse(r.m, false);
     CU_ASSERT_EQUAL(mock_count(r.m, "reads", "failed"), 4);
     forget_brought();
-    end(&r);
+    rig_end(&r);
 }
 
 /* A store that gives the whole object whatever was asked for, or less than it has. */
@@ -629,13 +571,13 @@ static void test_no_ranges(void)
     struct rig r;
     struct piece p = {.rate = RATE, .samples = 16000, .bytes = 10, .where = 'b', .name = (char[]){"k.ogg"}};
     struct recording rec = {.uid = "ann", .conv = CONV};
-    begin(&r, "path");
-    run_all(&r);
+    rig_begin(&r, "path");
+    rig_work(&r);
     for (size_t i = 0; i < LEN(answers); i++) {
         CU_ASSERT_PTR_NOT_NULL_FATAL(load_raw(mock_state(r.in), &rec, &p, 3, 4, on_brought, NULL));
         CU_ASSERT_PTR_NOT_NULL(strstr(mock_http(r.m, i)->headers, "Range: bytes=3-6\n"));
         mock_http_answer(r.m, i, answers[i].status, answers[i].body);
-        run_all(&r);
+        rig_work(&r);
         CU_ASSERT_EQUAL_FATAL(times_brought, 1);
         CU_ASSERT_EQUAL(brought.rc, answers[i].got != NULL ? OMID_OK : OMID_ERR);
         if (answers[i].got != NULL) {
@@ -646,7 +588,7 @@ static void test_no_ranges(void)
         }
         forget_brought();
     }
-    end(&r);
+    rig_end(&r);
 }
 
 static void test_memory_bound(void)
@@ -656,29 +598,29 @@ static void test_memory_bound(void)
     mock_conf(r.m, "memory_session", "64KiB");
     CU_ASSERT_EQUAL_FATAL(mock_configure(r.m), OMID_OK);
     r.in = mock_start(r.m);
-    run_all(&r);
+    rig_work(&r);
     mock_exec_mode(r.m, MOCK_EXEC_FULL);
     for (int i = 0; i < 600; i++)
-        hear(&r, "s", CONV, 100 * i, 1);
+        rig_hear(&r, "s", CONV, 100 * i, 1);
     uint64_t lost = mock_count(r.m, "dropped_bytes", "memory");
     CU_ASSERT_TRUE(lost >= 600 * 3200 - 65536 && lost < 600 * 3200);
     CU_ASSERT_TRUE(mock_logged(r.m, OMID_LOG_ERROR) >= 1 && mock_logged(r.m, OMID_LOG_ERROR) < 10);
     mock_exec_mode(r.m, MOCK_EXEC_HELD);
     mock_advance(r.m, 3000);
-    tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
+    rig_tell(&r, OMID_EVENT_SESSION_END, "s", NULL);
     for (int i = 0; i < 10; i++) {
-        run_all(&r);
+        rig_work(&r);
         mock_advance(r.m, 1500);
     }
     CU_ASSERT_EQUAL(mock_count(r.m, "spool_bytes", "added") / 3200 * 3200 + lost, 600 * 3200);
     /* Never to a disk, and no conversation either: told at the end. */
-    hear(&r, "u", "", 1000, 1);
-    tell(&r, OMID_EVENT_SESSION_END, "u", NULL);
+    rig_hear(&r, "u", "", 1000, 1);
+    rig_tell(&r, OMID_EVENT_SESSION_END, "u", NULL);
     CU_ASSERT_EQUAL(mock_count(r.m, "dropped_bytes", "no_conversation"), 3200);
-    hear(&r, "v", CONV, 1000, 1);
+    rig_hear(&r, "v", CONV, 1000, 1);
     for (size_t i = 0; i < mock_job_count(r.m); i++)
         mock_job_ack(r.m, i, OMID_OK);
-    end(&r);
+    rig_end(&r);
 }
 
 int main(void)

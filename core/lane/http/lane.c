@@ -167,10 +167,7 @@ static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_st
     else if (to == BREAKER_CLOSED)
         lane_open_breakers_add(l, -1);
     /* Paths may hold tokens: the origin is enough for a log. */
-    char origin[256];
-    const char *path = strchr(strstr(t->key, "://") + 3, '/');
-    snprintf(origin, sizeof origin, "%.*s", (int)(path - t->key), t->key);
-    log_info("lane", "breaker", LS("lane", l->name), LS("target", origin), LS("to", breaker_state_name(to)),
+    log_info("lane", "breaker", LS("lane", l->name), LS("target", t->origin->key), LS("to", breaker_state_name(to)),
              LS("reason", breaker_why_name(t->breaker.why)));
 }
 
@@ -178,29 +175,29 @@ static void lane_breaker_moved(struct lane *l, struct target *t, enum breaker_st
 
 static bool target_may_start(const struct lane *l, const struct target *t)
 {
-    return t->inflight < target_limit(t) && hostname_room(l, t->host) > 0;
+    return t->inflight < target_limit(t) && origin_room(l, t->origin) > 0;
 }
 
 /* After its room has changed, or how many of its targets are in the ring. */
-static void hostname_settle(struct lane *l, struct hostname *n)
+static void origin_settle(struct lane *l, struct origin *o)
 {
-    while (n && n->ringed < hostname_room(l, n) && !list_empty(&n->held)) {
-        struct target *t = list_entry(n->held.next, struct target, ring);
+    while (!list_empty(&o->held) && o->ringed < origin_room(l, o)) {
+        struct target *t = list_entry(o->held.next, struct target, ring);
         list_remove(&t->ring);
         t->held = false;
         list_append(&l->ring, &t->ring);
-        n->ringed++;
+        o->ringed++;
     }
 }
 
 static void ring_join(struct lane *l, struct target *t)
 {
-    struct hostname *n = t->host;
+    struct origin *o = t->origin;
 
-    t->held = n && n->ringed >= hostname_room(l, n);
-    list_append(t->held ? &n->held : &l->ring, &t->ring);
-    if (n && !t->held)
-        n->ringed++;
+    t->held = !list_empty(&o->held) || o->ringed >= origin_room(l, o);
+    list_append(t->held ? &o->held : &l->ring, &t->ring);
+    if (!t->held)
+        o->ringed++;
 }
 
 static void ring_leave(struct target *t)
@@ -208,8 +205,8 @@ static void ring_leave(struct target *t)
     if (list_empty(&t->ring))
         return;
     list_remove(&t->ring);
-    if (t->host && !t->held)
-        t->host->ringed--;
+    if (!t->held)
+        t->origin->ringed--;
     t->held = false;
 }
 
@@ -227,7 +224,7 @@ static void target_settle(struct lane *l, struct target *t)
         ring_leave(t);
     else if (list_empty(&t->ring))
         ring_join(l, t);
-    hostname_settle(l, t->host);
+    origin_settle(l, t->origin);
 }
 
 /* The timer ends with the first in the queue, or before: in a busy lane each request is the first for a moment, and to
@@ -259,8 +256,7 @@ static void waiter_unlink(struct lane *l, struct waiter *w)
     list_remove(&w->in_target);
     list_remove(&w->in_lane);
     t->waiting--;
-    if (t->host)
-        t->host->waiting--;
+    t->origin->waiting--;
     lane_set_waiting(l, l->waiting - 1);
     target_settle(l, t);
     if (first)
@@ -291,8 +287,7 @@ static void waiter_link(struct lane *l, struct waiter *w, struct list *before)
     else
         list_append(&l->queue, &w->in_lane);
     t->waiting++;
-    if (t->host)
-        t->host->waiting++;
+    t->origin->waiting++;
     target_settle(l, t);
     lane_set_waiting(l, l->waiting + 1);
     if (l->queue.next == &w->in_lane)
@@ -337,8 +332,7 @@ static void slot_give(struct lane *l, struct waiter *w)
         w->admitted = true;
     }
     t->inflight++;
-    if (t->host)
-        t->host->inflight++;
+    t->origin->inflight++;
     limit_began(&t->limit, t->inflight);
     target_settle(l, t);
     lane_set_inflight(l, l->inflight + 1);
@@ -352,13 +346,16 @@ static struct waiter *lane_pick(struct lane *l)
     while (!list_empty(&l->ring)) {
         struct target *t = list_entry(l->ring.next, struct target, ring);
         struct waiter *w = list_entry(t->waiters.next, struct waiter, in_target);
-        if (hostname_room(l, t->host) == 0) { /* others of its name had their turn since */
+        if (origin_room(l, t->origin) == 0) { /* others of its origin had their turn since; the next one is its */
             ring_leave(t);
-            ring_join(l, t);
+            list_prepend(&t->origin->held, &t->ring);
+            t->held = true;
             continue;
         }
         list_remove(&t->ring);
-        list_append(&l->ring, &t->ring);
+        t->held = !list_empty(&t->origin->held); /* behind those that have not had their turn */
+        list_append(t->held ? &t->origin->held : &l->ring, &t->ring);
+        t->origin->ringed -= t->held;
         waiter_unlink(l, w);
         return w;
     }
@@ -392,7 +389,7 @@ void lane_slot_ask(struct lane *l, struct waiter *w)
         w->refuse(w, OMID_HTTP_BREAKER);
     } else if (l->inflight < l->conf.semaphore && target_may_start(l, t) && t->waiting == 0) {
         slot_give(l, w);
-    } else if (l->waiting >= l->conf.queue || t->waiting >= share || !hostname_may_wait(t->host, share)) {
+    } else if (l->waiting >= l->conf.queue || t->waiting >= share || !origin_may_wait(l, t->origin)) {
         lane_rejected(l, REJECT_FULL);
         w->refuse(w, OMID_HTTP_FULL);
     } else {
@@ -419,8 +416,7 @@ void lane_slot_free(struct lane *l, struct waiter *w)
 {
     omid_assert(w->target->inflight > 0 && l->inflight > 0);
     w->target->inflight--;
-    if (w->target->host)
-        w->target->host->inflight--;
+    w->target->origin->inflight--;
     target_settle(l, w->target);
     lane_set_inflight(l, l->inflight - 1);
     lane_pump(l);
@@ -437,8 +433,7 @@ static void target_learn(struct lane *l, struct target *t, enum breaker_outcome 
     };
     unsigned left = t->inflight > 0 ? t->inflight - 1 : 0;
 
-    if (t->host && outcome != BREAKER_NEUTRAL)
-        t->host->state = HOSTNAME_KNOWN;
+    origin_learn(l, t->origin, outcome, t->rules->timeout_ms);
     if (outcome != BREAKER_NEUTRAL)
         limit_ended(&t->limit, t->rules->semaphore, left, outcomes[outcome]);
     if (from == BREAKER_HALF_OPEN && t->breaker.state == BREAKER_CLOSED)
@@ -482,8 +477,7 @@ void lane_verdict(struct lane *l, struct waiter *w, enum breaker_outcome outcome
 
 void lane_unresolved(struct waiter *w)
 {
-    if (w->target->host)
-        w->target->host->state = HOSTNAME_FAILED;
+    origin_unresolved(w->target->origin);
 }
 
 void target_reset(struct lane *l, const char *key)
@@ -524,7 +518,7 @@ static void lane_destroy(struct loop *loop, struct loop_msg *msg)
     curlev_free(&l->curl);
     map_free(&l->targets);
     map_free(&l->latest);
-    map_free(&l->hostnames);
+    map_free(&l->origins);
     free(l->spare);
     l->magic = OMID_MAGIC_DEAD;
     free(l);
@@ -559,15 +553,15 @@ struct lane *lane_new(struct lanes *ls, const char *name, const struct conf_lane
     l->name = name_intern(name);
     l->targets = map_new();
     l->latest = map_new();
-    l->hostnames = map_new();
+    l->origins = map_new();
     l->max_spare = 4096; /* as many as a semaphore can have */
     l->spare = calloc(l->max_spare, sizeof *l->spare);
     board_init(l);
-    if (!l->name || !l->targets || !l->latest || !l->hostnames || !l->spare || !lane_apply(l, config)) {
+    if (!l->name || !l->targets || !l->latest || !l->origins || !l->spare || !lane_apply(l, config)) {
         board_free(l);
         map_free(&l->targets);
         map_free(&l->latest);
-        map_free(&l->hostnames);
+        map_free(&l->origins);
         free(l->spare);
         free(l);
         return NULL;

@@ -5,7 +5,7 @@
  *   lanes.c    the thread, its start and stop, the per-loop WebSocket contexts
  *   lane.c     one lane: semaphore, wait queue, who is next
  *   target.c   targets of a lane, their cap and expiry
- *   hostname.c the names of their hosts: what is known of looking them up
+ *   origin.c   their schemes, hosts and ports: how much of the lane one of these may have over all its paths
  *   rules.c    which settings count for which target
  *   board.c    what others may see of them
  *   request.c  requests; easy.c: their curl handles; redirect.c: from one hop to the next; draft.c: from the caller
@@ -32,7 +32,7 @@
 #define LANES_MAGIC UINT32_C(0x6c616e73)
 #define LANE_MAGIC UINT32_C(0x6c616e65)
 #define TARGET_MAGIC UINT32_C(0x74617267)
-#define HOSTNAME_MAGIC UINT32_C(0x686f7374)
+#define ORIGIN_MAGIC UINT32_C(0x6f726967)
 
 #define TARGETS_MAX 100000u            /* per lane; the idlest goes first */
 #define TARGET_IDLE_MS (3600u * 1000u) /* forgotten after this */
@@ -69,31 +69,41 @@ struct lane_wsloop {
 };
 
 /*
- * A name that could not be looked up is no fault of the target's that anybody could know of: the system's resolver says
- * alike of a name that is unknown and of a resolver that is down, and curl passes on neither. So that no breaker opens
- * for it, and the limits stay. But a lookup may hang for the connect timeout, and each that does holds a slot of the
- * lane, whatever path it is for. So the name has a bound over all its targets: a quarter of the semaphore, or as many
- * as a target starts with if that is more, until an attempt has come beyond the lookup; after a lookup that failed one
- * attempt at a time, until then. Nor may they fill the queue: they have one target's share of it. Lane thread.
+ * What targets of one scheme, host and port have in common: a partner that hangs does so over all its paths, and each
+ * of them has attempts of its own. So what all have in flight is bounded:
+ *
+ * - A new one has a quarter of the semaphore, or as many as a target starts with if that is more; but one slot is left,
+ *   if there are two. Each answer of which at least half of that was in use adds one, so that it doubles per round, up
+ *   to the semaphore: who answers has what it needs, and no more than about twice that when it begins to hang. Without
+ *   an answer for as long as one may take, the lane's timeout, it is back at what a new one has.
+ * - Where there are others an eighth is left to them, at least one slot.
+ * - As many failures in a row as that bound cut it to half, down to a sixteenth.
+ * - A name that could not be looked up is no fault of the target's that anybody could know of: the system's resolver
+ *   says alike of a name that is unknown and of a resolver that is down, and curl passes on neither. So that no breaker
+ *   opens for it, and the targets' limits stay. But a lookup may hang for the connect timeout: one at a time from then
+ *   on, until one has come beyond it.
+ *
+ * Nor may they fill the queue: a quarter of it is theirs, half while they answer. Lane thread.
  */
-enum hostname_state { HOSTNAME_NEW, HOSTNAME_KNOWN, HOSTNAME_FAILED };
-struct hostname {
+struct origin {
     uint32_t magic;
-    enum hostname_state state;
     unsigned refs; /* targets */
     unsigned inflight, waiting;
-    unsigned ringed;  /* of its targets in lane.ring */
-    struct list held; /* of its targets that would be there if it had room. Not empty: ringed >= its room */
-    char text[];
+    unsigned width;         /* how many may be in flight, but for what is said of answers and others; 0: it is new */
+    unsigned failures;      /* in a row, since the last answer or cut */
+    uint64_t answers_until; /* an answer has come that is good until then; 0: none, or it only fails */
+    unsigned ringed;        /* of its targets in lane.ring */
+    struct list held;       /* of its targets that would be there if it had room. Not empty: ringed >= its room */
+    char key[];             /* scheme://host:port */
 };
 
 struct target {
     uint32_t magic;
-    struct list ring;      /* in lane.ring, or host->held, while it has waiters that its limit lets start */
-    bool held;             /* the latter */
-    struct hostname *host; /* NULL: an address, which nobody has to look up */
-    struct list idle;      /* in lane.idle while refs is 0 */
-    struct list waiters;   /* of struct waiter, oldest first */
+    struct list ring; /* in lane.ring, or origin->held, while it has waiters that its limit lets start */
+    bool held;        /* the latter */
+    struct origin *origin;
+    struct list idle;    /* in lane.idle while refs is 0 */
+    struct list waiters; /* of struct waiter, oldest first */
     unsigned refs, waiting, inflight;
     uint64_t idle_since;
     const struct conf_lane *rules; /* that count for it: rules.c */
@@ -157,7 +167,7 @@ struct lane {
     struct list queue; /* of struct waiter, by deadline */
     struct list ring;  /* of struct target: those with waiters that may start, in the order of their turns */
     struct list idle;  /* of struct target, idlest first */
-    struct map *targets, *latest, *hostnames;
+    struct map *targets, *latest, *origins;
     ev_timer expiry;          /* of the first in the queue, or sooner */
     uint64_t expiry_ms;       /* while it is active */
     struct list running;      /* of struct lane_http */
@@ -206,14 +216,18 @@ void lane_open_breakers_add(struct lane *l, int n);
 /* The name of its host could not be looked up; while it holds its slot. */
 void lane_unresolved(struct waiter *w);
 
-/* ---- hostname.c: lane thread ---- */
-/* With a reference; *out is NULL for an address. false: no memory. */
-bool hostname_get(struct lane *l, const char *key, struct hostname **out);
-void hostname_put(struct lane *l, struct hostname **n);
-/* How many more of its attempts may begin. n may be NULL. */
-unsigned hostname_room(const struct lane *l, const struct hostname *n);
-/* May one more wait, if a target may have `share` places of the queue? n may be NULL. */
-bool hostname_may_wait(const struct hostname *n, unsigned share);
+/* ---- origin.c: lane thread ---- */
+/* Found or made for a target's key, with a reference. NULL: no memory. */
+struct origin *origin_get(struct lane *l, const char *target);
+void origin_put(struct lane *l, struct origin **o); /* may be NULL */
+/* How many more of its attempts may begin. */
+unsigned origin_room(const struct lane *l, const struct origin *o);
+/* May one more wait? */
+bool origin_may_wait(const struct lane *l, const struct origin *o);
+/* An attempt has ended; told while it holds its slot. within_ms: an answer of it is good for so long. */
+void origin_learn(struct lane *l, struct origin *o, enum breaker_outcome outcome, uint64_t within_ms);
+/* Its host could not be looked up. */
+void origin_unresolved(struct origin *o);
 
 /* ---- target.c: lane thread ---- */
 /* Found or made, with a reference. NULL: no memory. */

@@ -12,7 +12,7 @@ static void target_free(struct lane *l, struct target *t)
     rules_release(t);
     board_remove(l, t);
     map_remove(l->targets, t->key);
-    hostname_put(l, &t->host);
+    origin_put(l, &t->origin);
     if (t->breaker.state != BREAKER_CLOSED)
         lane_open_breakers_add(l, -1);
     atomic_store(&l->seen.targets, (unsigned)map_count(l->targets));
@@ -44,8 +44,9 @@ struct target *target_get(struct lane *l, const char *key)
     breaker_init(&t->breaker, lane_now(l));
     limit_init(&t->limit);
     t->adaptive = strncmp(key, "http", 4) == 0;
-    if (!hostname_get(l, key, &t->host) || !map_put(l->targets, key, t, NULL)) {
-        hostname_put(l, &t->host);
+    t->origin = origin_get(l, key);
+    if (!t->origin || !map_put(l->targets, key, t, NULL)) {
+        origin_put(l, &t->origin);
         free(t);
         return NULL;
     }

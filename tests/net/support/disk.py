@@ -24,7 +24,8 @@ class FullDisk:
         self.prefix = ["nsenter", "--mount=/proc/%d/ns/mnt" % self.holder.pid]
         self.ballast = Path("/proc/%d/root" % self.holder.pid + str(path)) / "ballast"
 
-    def breaks(self):
+    def breaks(self, room=0):
+        """Full but for so many bytes."""
         with open(self.ballast, "ab", buffering=0) as f:
             for size in (1 << 20, 4096):
                 try:
@@ -32,6 +33,7 @@ class FullDisk:
                         pass
                 except OSError:
                     pass
+            f.truncate(f.tell() - room)
 
     def mends(self):
         self.ballast.unlink()

@@ -3,7 +3,6 @@ import asyncio
 
 import websockets
 
-from .aio import background
 from .phone import Phone
 from .wait import SLOW, until
 
