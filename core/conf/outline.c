@@ -254,6 +254,37 @@ static void skip_section(struct reader *r)
     } while (open > 0 && t.type != LEX_END);
 }
 
+static bool is_target_path(const char *path)
+{
+    return strcmp(path, "plugin.target") == 0;
+}
+
+/* A section whose path is `inner`, with the name behind it, if any. false: that is a fault, told. */
+static bool section_named(struct reader *r, struct outline_item *it, const char *inner, const char *own,
+                          const char *path, const char *title)
+{
+    const bool is_block = conf_is_block(inner), is_target = is_target_path(inner);
+    char text[160];
+
+    if ((is_block || is_target) == (own != NULL)) {
+        char **to = is_block ? &it->title : &it->target;
+        if (own) {
+            free(*to);
+            *to = text_copy(own);
+        }
+        return true;
+    }
+    if (own)
+        snprintf(text, sizeof(text), "expected '{' after the section's name, found %.60s", own);
+    else
+        snprintf(text, sizeof(text),
+                 is_block ? "expected a name: %s NAME { ... }"
+                          : "expected the beginning of a URL: %s \"https://api.example.com/\" { ... }",
+                 it->name);
+    outline_fault(r, it->line, path, title, it->name, text);
+    return false;
+}
+
 static void read_section(struct reader *r, const struct lex_token *name, const struct lex_token *label,
                          const char *path, const char *title)
 {
@@ -266,8 +297,6 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
     struct outline_item *it = &r->o->item[index];
     it->section = true;
     int n = snprintf(inner, sizeof(inner), "%s%s%s", path, *path ? "." : "", it->name);
-    bool is_block = conf_is_block(inner), is_target = strcmp(inner, "plugin.target") == 0;
-    bool takes_title = is_block || is_target;
     const char *outer = r->target;
     char *own = label ? word_of(r, label) : NULL;
     if (n >= (int)sizeof(inner) || ++r->depth > OUTLINE_MAX_DEPTH) {
@@ -275,32 +304,15 @@ static void read_section(struct reader *r, const struct lex_token *name, const s
         skip_section(r);
         it->dropped = true;
     } else {
-        if (takes_title && !own) {
-            char text[160];
-            snprintf(text, sizeof(text),
-                     is_block ? "expected a name: %s NAME { ... }"
-                              : "expected the beginning of a URL: %s \"https://api.example.com/\" { ... }",
-                     it->name);
-            outline_fault(r, it->line, path, title, it->name, text);
+        if (!section_named(r, it, inner, own, path, title))
             it->dropped = true;
-        } else if (own && !takes_title) {
-            char text[160];
-            snprintf(text, sizeof(text), "expected '{' after the section's name, found %.60s", own);
-            outline_fault(r, it->line, path, title, it->name, text);
-            it->dropped = true;
-        }
         free(it->path);
         it->path = text_copy(inner);
-        char **to = is_block ? &it->title : &it->target;
-        if (takes_title && own) {
-            free(*to);
-            *to = text_copy(own);
-        }
-        if (is_target)
+        if (is_target_path(inner))
             r->target = own;
-        bool closed = read_items(r, inner, is_block ? own : title, name->line);
+        bool closed = read_items(r, inner, conf_is_block(inner) ? own : title, name->line);
         r->target = outer;
-        it = &r->o->item[index];
+        it = &r->o->item[index]; /* the array may have moved */
         it->dropped = it->dropped || !closed;
     }
     r->depth--;
@@ -396,16 +408,15 @@ static bool name_is_valid(const char *name)
     return n <= 48 && strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == n;
 }
 
-/* A name was read: a key, a section or include(). */
-static void read_item(struct reader *r, const struct lex_token *name, const char *path, const char *title)
+/* A name was read, which is `word`: a key, a section or include(). */
+static void read_named(struct reader *r, const struct lex_token *name, const char *word, const char *path,
+                       const char *title)
 {
     struct lex_token t = lex_next(&r->lex);
-    char *word = word_of(r, name);
     if (!name_is_valid(word)) {
         rewind_to(r, name);
         expected(r, name, path, title, NULL, "the name of a setting or a section");
         skip_line(r, name->begin);
-        free(word);
         return;
     }
     if (t.type == LEX_ASSIGN || t.type == LEX_APPEND) {
@@ -416,24 +427,20 @@ static void read_item(struct reader *r, const struct lex_token *name, const char
             r->o->item[index].append = t.type == LEX_APPEND;
             read_value(r, index, path, title);
         }
-        free(word);
         return;
     }
     if (t.type == LEX_OPEN) {
         read_section(r, name, NULL, path, title);
-        free(word);
         return;
     }
     if (t.type == LEX_PAREN && strcmp(word, "include") == 0) {
         read_include(r, name, path, title);
-        free(word);
         return;
     }
     if (t.type == LEX_WORD || t.type == LEX_STRING) {
         struct lex_token brace = lex_next(&r->lex);
         if (brace.type == LEX_OPEN && t.line == name->line) {
             read_section(r, name, &t, path, title);
-            free(word);
             return;
         }
     }
@@ -445,6 +452,12 @@ static void read_item(struct reader *r, const struct lex_token *name, const char
         expected(r, &t, path, title, word, "'=' and a value, or '{'");
         skip_line(r, name->begin);
     }
+}
+
+static void read_item(struct reader *r, const struct lex_token *name, const char *path, const char *title)
+{
+    char *word = word_of(r, name);
+    read_named(r, name, word, path, title);
     free(word);
 }
 

@@ -228,40 +228,53 @@ bool ctl_help_asked(const char *command, int argc, char **argv)
     return false;
 }
 
-int main(int argc, char **argv)
+/* Those in front of the command; where the command is. -1: it ends here, with *rc. */
+static int options_read(struct ctl *ctl, int argc, char **argv, int *rc)
 {
-    struct ctl ctl = {.socket = getenv("OMID_CONTROL")};
     int i = 1;
-    if (!ctl.socket)
-        ctl.socket = OMID_RUNDIR "/control.sock";
-    signal(SIGPIPE, SIG_IGN);
+    *rc = CTL_OK;
     for (; i < argc && argv[i][0] == '-'; i++) {
         if (strcmp(argv[i], "--json") == 0) {
-            ctl.json = true;
+            ctl->json = true;
         } else if (strcmp(argv[i], "--socket") == 0) {
             if (i + 1 == argc || !*argv[i + 1]) {
                 fputs("omictl: --socket: expected a path behind it\n", stderr);
-                return CTL_USAGE;
+                *rc = CTL_USAGE;
+                return -1;
             }
-            ctl.socket = argv[++i];
+            ctl->socket = argv[++i];
         } else if (strncmp(argv[i], "--socket=", 9) == 0 && argv[i][9]) {
-            ctl.socket = argv[i] + 9;
+            ctl->socket = argv[i] + 9;
         } else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             usage(stdout);
-            return CTL_OK;
+            return -1;
         } else if (strcmp(argv[i], "--version") == 0 || strcmp(argv[i], "-V") == 0) {
             puts("omictl " PACKAGE_VERSION);
-            return CTL_OK;
+            return -1;
         } else {
             fprintf(stderr, "omictl: unknown option %s\n", argv[i]);
             usage(stderr);
-            return CTL_USAGE;
+            *rc = CTL_USAGE;
+            return -1;
         }
     }
-    if (i == argc) {
-        usage(stderr);
-        return CTL_USAGE;
-    }
+    if (i < argc)
+        return i;
+    usage(stderr);
+    *rc = CTL_USAGE;
+    return -1;
+}
+
+int main(int argc, char **argv)
+{
+    struct ctl ctl = {.socket = getenv("OMID_CONTROL")};
+    int rc;
+    if (!ctl.socket)
+        ctl.socket = OMID_RUNDIR "/control.sock";
+    signal(SIGPIPE, SIG_IGN);
+    const int i = options_read(&ctl, argc, argv, &rc);
+    if (i < 0)
+        return rc;
     const struct ctl_command *c = command_find(argv[i]);
     if (!c) {
         fprintf(stderr, "omictl: unknown command %s\n", argv[i]);
@@ -284,7 +297,7 @@ int main(int argc, char **argv)
     snprintf(name, sizeof name, "omictl %s", c->name);
     argv[i] = name;
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    int rc = c->run(&ctl, n - i, argv + i);
+    rc = c->run(&ctl, n - i, argv + i);
     curl_global_cleanup();
     return rc;
 }

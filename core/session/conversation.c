@@ -306,24 +306,10 @@ static void conversation_store_create(struct conversation *c)
         free(a);
 }
 
-static void conversation_store_put(struct conversation *c)
+/* Those that the store has not; how many. Both arrays have room for all; what is in segment lives in c and speaker. */
+static size_t segments_fill(const struct conversation *c, struct store_segment *segment, char (*speaker)[16])
 {
     size_t n = 0;
-    struct store_segment *segment = calloc(c->segments.n + 1, sizeof *segment);
-    char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
-    const char **deleted = calloc(c->gone_store.n + 1, sizeof *deleted);
-    struct store_photo *photo = NULL;
-    struct store_naming *naming = NULL;
-    struct store_answer *a = store_answer_new(c);
-    struct store_update u = {.conversation_id = c->id,
-                             .segment = segment,
-                             .deleted = deleted,
-                             .n_deleted = c->gone_store.n,
-                             .started_ms = c->started_ms,
-                             .finished_ms = c->finished_ms,
-                             .timeout_ms = c->timeout_ms};
-    if (!segment || !speaker || !deleted || !a || !content_fill(&c->content, &u, &photo, &naming))
-        goto out;
     for (size_t i = 0; i < c->segments.n; i++) {
         const struct segment *s = c->segments.item[i];
         if (!(s->unseen & SEGMENT_STORE))
@@ -341,9 +327,29 @@ static void conversation_store_put(struct conversation *c)
                                             .end = s->end};
         n++;
     }
+    return n;
+}
+
+static void conversation_store_put(struct conversation *c)
+{
+    struct store_segment *segment = calloc(c->segments.n + 1, sizeof *segment);
+    char(*speaker)[16] = calloc(c->segments.n + 1, sizeof *speaker);
+    const char **deleted = calloc(c->gone_store.n + 1, sizeof *deleted);
+    struct store_photo *photo = NULL;
+    struct store_naming *naming = NULL;
+    struct store_answer *a = store_answer_new(c);
+    struct store_update u = {.conversation_id = c->id,
+                             .segment = segment,
+                             .deleted = deleted,
+                             .n_deleted = c->gone_store.n,
+                             .started_ms = c->started_ms,
+                             .finished_ms = c->finished_ms,
+                             .timeout_ms = c->timeout_ms};
+    if (!segment || !speaker || !deleted || !a || !content_fill(&c->content, &u, &photo, &naming))
+        goto out;
+    u.n_segments = segments_fill(c, segment, speaker);
     for (size_t i = 0; i < c->gone_store.n; i++)
         deleted[i] = c->gone_store.id[i];
-    u.n_segments = n;
     if (store_segments_put(c->ss->env.store, &u, c->ss->env.loop, on_put, a) == OMID_OK) {
         a = NULL;
         c->store_busy = true;

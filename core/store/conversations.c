@@ -1,4 +1,5 @@
 /* Conversations: opened for a session, moved through their states, read, found when due. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -130,6 +131,25 @@ int64_t store_status_change(struct store *s, struct store_call *call, const char
     return n;
 }
 
+/* A copy of id (NULL: there was no memory for it). false: no memory. */
+static bool stale_add(struct open_call *o, size_t *cap, const char *id)
+{
+    if (o->n_stale + 2 > *cap) { /* with the NULL at the end */
+        size_t more = *cap ? *cap * 2 : 8;
+        char **larger = realloc(o->out.stale, more * sizeof(*larger));
+        if (larger == NULL)
+            return false;
+        o->out.stale = larger;
+        *cap = more;
+    }
+    char *copy = id != NULL ? strdup(id) : NULL;
+    o->out.stale[o->n_stale] = copy;
+    if (copy == NULL)
+        return false;
+    o->out.stale[++o->n_stale] = NULL;
+    return true;
+}
+
 /* The uid's conversations in progress: the one to resume goes to chosen ("": none), the others to stale. The asked-for
  * one goes first, else the one touched last. */
 static bool sort_out(struct store *s, struct open_call *o, char chosen[37])
@@ -141,45 +161,21 @@ static bool sort_out(struct store *s, struct open_call *o, char chosen[37])
     chosen[0] = '\0';
     db_bind_str(st, 1, o->uid);
     while ((r = db_step(s->db, st)) > 0) {
-        char *id = db_col_dup(st, 0);
+        const char *id = db_col_str(st, 0);
         bool fresh = o->now_ms - sqlite3_column_int64(st, 1) < sqlite3_column_int64(st, 2);
-        if (o->n_stale + 2 >= cap) {
-            cap = cap ? cap * 2 : 8;
-            char **more = realloc(o->out.stale, cap * sizeof(*more));
-            if (more == NULL) {
-                free(id);
-                id = NULL;
-            } else {
-                o->out.stale = more;
-            }
-        }
-        if (id == NULL) {
+        bool wanted = fresh && o->resume_id != NULL && id != NULL && strcmp(id, o->resume_id) == 0;
+        bool choose = id != NULL && fresh && !asked && (wanted || chosen[0] == '\0');
+        /* One that is chosen takes the place of the former, if any. */
+        if ((!choose || chosen[0] != '\0') && !stale_add(o, &cap, choose ? chosen : id)) {
             sqlite3_reset(st);
             db_set_error(s->db, "no memory");
             return false;
         }
-        bool wanted = fresh && o->resume_id != NULL && strcmp(id, o->resume_id) == 0;
-        if (fresh && !asked && (wanted || chosen[0] == '\0')) {
-            if (chosen[0] != '\0') {
-                char *former = strdup(chosen);
-                if (former == NULL) {
-                    free(id);
-                    sqlite3_reset(st);
-                    db_set_error(s->db, "no memory");
-                    return false;
-                }
-                o->out.stale[o->n_stale++] = former;
-            }
-            strncpy(chosen, id, 36);
-            chosen[36] = '\0';
+        if (choose) {
+            snprintf(chosen, 37, "%s", id);
             asked = wanted;
-            free(id);
-        } else {
-            o->out.stale[o->n_stale++] = id;
         }
     }
-    if (o->out.stale != NULL)
-        o->out.stale[o->n_stale] = NULL;
     return r == 0;
 }
 

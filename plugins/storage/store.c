@@ -154,35 +154,46 @@ static void upload_encode(struct shared *sh, struct upload *u, const int16_t *pc
         store_in_directory(sh, u);
 }
 
-static void prepare_run(struct shared *sh, void *arg)
+/* The spooled file's samples and what it says of them, into u. The caller's to free; NULL: there is nothing to store,
+ * and u says why. */
+static int16_t *spooled_read(struct shared *sh, struct upload *u, size_t *bytes)
 {
-    struct upload *u = arg;
     char path[PATH_SIZE];
-    size_t len, n;
-    struct piece *there;
+    size_t len;
     spool_path(sh, path, u->name);
     char *data = read_file(path, 0, SPOOL_FILE_MAX, &len);
     if (data == NULL) {
         u->done = errno == ENOENT; /* stored before a crash, or deleted */
         snprintf(u->error, sizeof(u->error), "spool: %s", strerror(errno));
-        return;
+        return NULL;
     }
     if (!spool_parse(&u->s, data, len)) {
         set_aside(sh, u);
         free(data);
-        return;
+        return NULL;
     }
-    size_t bytes = (len - u->s.header) & ~(size_t)1;
-    int16_t *pcm = malloc(bytes + 2);
+    *bytes = (len - u->s.header) & ~(size_t)1;
+    int16_t *pcm = malloc(*bytes + 2);
     if (pcm != NULL)
-        memcpy(pcm, data + u->s.header, bytes);
-    free(data);
-    u->piece = (struct piece){.start_ms = u->s.start_ms, .rate = u->s.rate, .samples = bytes / 2};
-    memcpy(u->piece.session, u->s.session, sizeof(u->piece.session));
-    bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
-    if (pcm == NULL) {
+        memcpy(pcm, data + u->s.header, *bytes);
+    else
         snprintf(u->error, sizeof(u->error), "no memory");
-    } else if (bytes == 0 || (deleted && sh->bucket == NULL)) {
+    free(data);
+    u->piece = (struct piece){.start_ms = u->s.start_ms, .rate = u->s.rate, .samples = *bytes / 2};
+    memcpy(u->piece.session, u->s.session, sizeof(u->piece.session));
+    return pcm;
+}
+
+static void prepare_run(struct shared *sh, void *arg)
+{
+    struct upload *u = arg;
+    size_t bytes, n;
+    struct piece *there;
+    int16_t *pcm = spooled_read(sh, u, &bytes);
+    if (pcm == NULL)
+        return;
+    bool deleted = tombstone_there(sh, u->s.uid, u->s.conv);
+    if (bytes == 0 || (deleted && sh->bucket == NULL)) {
         u->done = spool_remove(sh, u->name);
         count_add(sh, COUNT_DELETED, deleted && u->done);
     } else if (!index_load(sh, u->s.uid, u->s.conv, &there, &n)) {

@@ -9,6 +9,7 @@
 #include "base/magic.h"
 #include "lane_rig.h"
 #include "unit.h"
+#include "ws_rig.h"
 
 static atomic_uint asked, answered;
 static atomic_bool answers, on_a_loop, known;
@@ -212,12 +213,74 @@ static void test_many_paths(void)
     peer_stop(&p);
 }
 
+static bool sock_closed(void *arg)
+{
+    return atomic_load(&((struct sock *)arg)->closed) == 1;
+}
+
+/* Handshakes hang in the same lookup: each is over in its time and gives back its slot and its stream; beside them
+ * others open, and requests are answered. */
+static void test_websockets(void)
+{
+    enum { MANY = 5, SLOTS = 8, SHARE = 4 };
+    static struct sock hung[MANY], other;
+    struct rig r;
+    struct peer p, q;
+    struct call c;
+    struct conf_lane conf = rig_conf();
+    char url[256];
+    unsigned before = atomic_load(&answered), asked_before = atomic_load(&asked);
+
+    watched = &r;
+    atomic_store(&answers, false);
+    atomic_store(&known, false);
+    conf.connect_timeout_ms = 1000;
+    conf.pool = conf.semaphore = SLOTS;
+    peer_start(&p, serve_echo);
+    peer_start(&q, serve);
+    rig_start(&r, &conf);
+    for (unsigned i = 0; i < MANY; i++) {
+        sock_init(&hung[i], &r, &p, "ws");
+        snprintf(hung[i].url, sizeof hung[i].url, "ws://one-name.invalid:%u/%u", p.port, i);
+        sock_connect(&hung[i]);
+        CU_ASSERT_EQUAL_FATAL(hung[i].rc, OMID_OK);
+    }
+    CU_ASSERT_TRUE(rig_until(has_counts, &(struct counts){SHARE, MANY - SHARE}));
+    CU_ASSERT_EQUAL(rig_metric("omid_lane_streams", NULL, NULL), MANY);
+    sock_init(&other, &r, &p, "ws");
+    sock_connect(&other);
+    CU_ASSERT_TRUE(rig_reaches(&other.opened, 1));
+    CU_ASSERT_EQUAL(call_once(&c, &r, peer_url(&q, "http", "/", url)), OMID_HTTP_OK);
+    call_free(&c);
+    for (unsigned i = 0; i < MANY; i++) {
+        CU_ASSERT_TRUE(rig_until(sock_closed, &hung[i]));
+        CU_ASSERT_EQUAL(hung[i].why.end, OMID_WS_CONNECT);
+        CU_ASSERT_EQUAL(atomic_load(&hung[i].opened), 0);
+    }
+    CU_ASSERT_TRUE(rig_reaches(&asked, asked_before + MANY)); /* from here on none looks at the rig */
+    CU_ASSERT_EQUAL(atomic_load(&answered), before);          /* nobody has waited for the resolver */
+    CU_ASSERT_TRUE(rig_until(has_counts, &(struct counts){0, 0}));
+    CU_ASSERT_EQUAL(rig_metric("omid_lane_streams", NULL, NULL), 1);
+    CU_ASSERT_EQUAL(atomic_load(&other.closed), 0);
+    for (unsigned i = 0; i < MANY; i++)
+        sock_release(&hung[i]);
+    sock_release(&other);
+    CU_ASSERT_TRUE(rig_until(lane_is_empty, NULL));
+    rig_stop(&r);
+    CU_ASSERT_FALSE(atomic_load(&on_a_loop));
+    atomic_store(&answers, true);
+    CU_ASSERT_TRUE(rig_until(all_answered, NULL));
+    peer_stop(&p);
+    peer_stop(&q);
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
         {"a resolver that hangs", test_hanging_resolver},
         {"a name that hangs holds one slot", test_one_slot},
         {"many paths of a name that hangs", test_many_paths},
+        {"WebSockets to a name that hangs", test_websockets},
         CU_TEST_INFO_NULL,
     };
     CU_SuiteInfo suites[] = {{"names", NULL, NULL, NULL, NULL, tests}, CU_SUITE_INFO_NULL};

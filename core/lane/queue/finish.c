@@ -183,6 +183,36 @@ static void count_end(struct queue *q, const struct queue_claim *c)
         atomic_fetch_add(&q->outcome[c->dead ? OMID_JOB_DEAD : c->outcome], 1);
 }
 
+/* It is done, or a dead letter: none of its target's jobs any more. */
+static void leave_target(struct queue *q, struct queue_target *t, const struct queue_claim *c)
+{
+    atomic_fetch_sub(&q->bytes, c->view.payload_len);
+    t->bytes -= c->view.payload_len;
+    if (c->dead) {
+        atomic_fetch_add(&q->dead_bytes, c->view.payload_len);
+        atomic_fetch_add(&q->dead, 1);
+        log_warning("queue", "job dead", LS("type", c->view.type), LU("id", c->view.id),
+                    LI("attempts", c->view.attempt), LS("error", end_error(c)));
+    } else if (c->view.name[0] != '\0' && q->c.name_keep_ms > 0) {
+        atomic_fetch_add(&q->names, 1);
+    }
+}
+
+/* It waits for its next attempt. same: the one that it had counts for none. */
+static void wait_again(struct queue *q, struct queue_target *t, struct queue_claim *c, bool same)
+{
+    if (c->ordered)
+        t->head_due = QUEUE_NEVER; /* it is the first again */
+    if (same)                      /* it was due, whatever the clock has been set to since */
+        c->next = queue_min(c->next, queue_wall(q));
+    queue_target_ready(t, c->ordered, c->next);
+    atomic_fetch_add(&q->waiting, 1);
+    if (c->delayed || !same)
+        atomic_fetch_add(&q->delayed, 1);
+    if (same && !c->released)
+        hold_target(q, t, c->retry_after_s);
+}
+
 static void finish_done(void *ctx, struct db_op *op, int result)
 {
     struct queue *q = ctx;
@@ -207,30 +237,10 @@ static void finish_done(void *ctx, struct db_op *op, int result)
         t->ordered_out = false;
         t->head_due = queue_wall(q); /* of the next one, as far as is known */
     }
-    if (gone || c->dead) {
-        atomic_fetch_sub(&q->bytes, c->view.payload_len);
-        t->bytes -= c->view.payload_len;
-        if (c->dead) {
-            atomic_fetch_add(&q->dead_bytes, c->view.payload_len);
-            atomic_fetch_add(&q->dead, 1);
-            log_warning("queue", "job dead", LS("type", c->view.type), LU("id", c->view.id),
-                        LI("attempts", c->view.attempt), LS("error", end_error(c)));
-        } else if (c->view.name[0] != '\0' && q->c.name_keep_ms > 0) {
-            atomic_fetch_add(&q->names, 1);
-        }
-    } else {
-        bool same = c->released || (!expired && c->outcome == OMID_JOB_WAIT);
-        if (c->ordered)
-            t->head_due = QUEUE_NEVER; /* it is the first again */
-        if (same)                      /* it was due, whatever the clock has been set to since */
-            c->next = queue_min(c->next, queue_wall(q));
-        queue_target_ready(t, c->ordered, c->next);
-        atomic_fetch_add(&q->waiting, 1);
-        if (c->delayed || !same)
-            atomic_fetch_add(&q->delayed, 1);
-        if (same && !c->released)
-            hold_target(q, t, c->retry_after_s);
-    }
+    if (gone || c->dead)
+        leave_target(q, t, c);
+    else
+        wait_again(q, t, c, c->released || (!expired && c->outcome == OMID_JOB_WAIT));
     if (gone)
         t->hold_until = 0; /* it answers */
     queue_target_update(q, t);
