@@ -110,7 +110,7 @@ struct conf {
         struct conf_list models; /* in the order of preference */
         uint32_t replay_ms;      /* audio kept for a reconnect */
         double catch_up;         /* replay at most this many times real time */
-        uint32_t stall_ms;       /* a stream that takes nothing for so long is lost */
+        uint32_t stall_ms;       /* a stream that falls so far behind is lost */
         char *gate;              /* "off", "shadow", "active" */
         double gate_threshold;   /* probability above which a chunk is speech */
         uint32_t gate_preroll_ms, gate_hangover_ms, gate_finalize_ms;

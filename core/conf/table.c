@@ -261,7 +261,8 @@
     R("stt", "catch_up", FLOAT, "4", 1, 100, NULL, RELOAD, stt.catch_up, \
       "How many times faster than real time kept audio is replayed.") \
     R("stt", "stall", DURATION, "10s", 100, 5 MIN, NULL, RELOAD, stt.stall_ms, \
-      "A provider that takes no audio for so long is lost: its stream is opened again, then the next one is asked.") \
+      "A provider that falls so far behind while audio waits for it is lost: its stream is opened again, then the next " \
+      "one is asked.") \
     R("stt", "gate", ENUM, "off", 0, 0, "off|shadow|active", RELOAD, stt.gate, \
       "Whether silence is kept from speech-to-text: off sends everything, shadow decides and counts and sends " \
       "everything, active withholds. Needs a plugin for voice activity, such as vad.") \

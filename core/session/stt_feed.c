@@ -19,7 +19,10 @@
 
 /* A provider is sent audio as soon as this much is there (the listen protocol, Audio). */
 #define CHUNK_MS 30
-/* A stream that breaks this often without having made any audio final in between is used up. */
+/* And not much more in one call: whether it keeps up is judged by what it takes. */
+#define PIECE_MS 500
+/* A stream that breaks this often without having made any audio final in between is used up. One that does not keep up
+ * is so when it has not come after everything in between; as long as there is another one to ask. */
 #define MAX_LOSSES 3
 #define REOPEN_BASE_MS 1000 /* the Deepgram protocol, connect attempts: the same pauses between streams */
 #define REOPEN_CAP_MS 32000
@@ -70,8 +73,10 @@ struct stt_feed {
     void *stream;               /* NULL: none */
     struct host_attachment att; /* while there is a stream: it ends with its plugin's instance */
     bool stream_full;           /* audio() answered EFULL; `stall` runs */
+    uint64_t behind_since_ms;   /* monotonic; audio has waited for the stream since; 0: none does */
+    uint64_t behind_from;       /* position that it had got to then */
     bool closing;               /* stt_feed_close() was called */
-    unsigned losses;            /* in a row, see MAX_LOSSES */
+    unsigned losses, slow;      /* in a row, see MAX_LOSSES */
     uint64_t live_since_ms;     /* monotonic; of this stream, LIVE */
 
     struct stt_gate gate;
@@ -89,7 +94,7 @@ struct stt_feed {
     bool refused;           /* stt_feed_audio() said no: room() is owed */
 
     ev_timer timer; /* WAITING: open again; LIVE: the catch-up's next piece */
-    ev_timer stall; /* the stream has taken nothing for too long */
+    ev_timer stall; /* the stream has fallen behind too far */
     ev_timer soon;  /* what must not happen within a call of our owner or of a plugin */
     bool reopen;    /* for `soon`: the stream has ended, see end */
     enum omid_stt_reason end;
@@ -131,14 +136,50 @@ static void feed_soon(struct stt_feed *f)
     }
 }
 
+/* By how much the stream has fallen behind real time while audio waited for it. What it takes faster makes up for what
+ * it has missed, and is no credit for later. A client that sends faster than real time is no fault of the provider. */
+static uint64_t feed_behind_ms(struct stt_feed *f)
+{
+    uint64_t now = clock_mono_ms(), took = (f->sent - f->behind_from) * 1000 / f->p.sample_rate;
+    if (f->behind_since_ms == 0 || now - f->behind_since_ms <= took) {
+        f->behind_since_ms = now;
+        f->behind_from = f->sent;
+        return 0;
+    }
+    return now - f->behind_since_ms - took;
+}
+
+static void feed_lose(struct stt_feed *f, const char *text)
+{
+    snprintf(f->end_text, sizeof f->end_text, "%s", text);
+    f->end = OMID_STT_LOST;
+    f->reopen = true;
+    feed_soon(f);
+}
+
+/* A provider that holds its connection and reads no more, or less than comes: for the client it is as gone as one that
+ * hangs up. */
+static void feed_stalled(struct stt_feed *f)
+{
+    if (f->reopen)
+        return;
+    f->slow++;
+    feed_lose(f, "the provider does not keep up with the audio");
+}
+
 static void feed_set_full(struct stt_feed *f, bool full)
 {
     f->stream_full = full;
     ev_timer_stop(loop_ev(f->p.loop), &f->stall);
-    if (full) {
-        ev_timer_set(&f->stall, f->p.conf->stt.stall_ms / 1000., 0.);
-        ev_timer_start(loop_ev(f->p.loop), &f->stall);
+    if (!full)
+        return;
+    uint64_t behind = feed_behind_ms(f), most = f->p.conf->stt.stall_ms;
+    if (behind >= most) { /* no timer: one that says without end that it is writable would stop it as often */
+        feed_stalled(f);
+        return;
     }
+    ev_timer_set(&f->stall, (double)(most - behind) / 1000., 0.);
+    ev_timer_start(loop_ev(f->p.loop), &f->stall);
 }
 
 static void feed_stream_release(struct stt_feed *f)
@@ -154,6 +195,7 @@ static void feed_stream_release(struct stt_feed *f)
     feed_role(f)->release(stream);
     host_leave(&call, OMID_OK);
     feed_set_full(f, false);
+    f->behind_since_ms = 0;
 }
 
 /* ------------------------------------------------------------ the list of providers */
@@ -259,7 +301,7 @@ static void feed_next_provider(struct stt_feed *f, enum omid_stt_reason why)
         return;
     }
     f->current++;
-    f->losses = 0;
+    f->losses = f->slow = 0;
     log_warning(MODULE, "next provider", LS("session", f->session_id), LS("from", from), LS("to", stt_feed_provider(f)),
                 LS("reason", reason_name(why)), LS("text", f->end_text));
     fallback_count(from, stt_feed_provider(f), why, "degraded");
@@ -335,7 +377,8 @@ static void feed_after_end(struct stt_feed *f)
     if (f->live_since_ms && clock_mono_ms() - f->live_since_ms >= STEADY_MS)
         f->losses = 0;
     f->live_since_ms = 0;
-    if (!again || ++f->losses >= MAX_LOSSES) {
+    bool too_slow = f->slow >= MAX_LOSSES && f->current + 1 < f->n_candidates;
+    if (!again || ++f->losses >= MAX_LOSSES || too_slow) {
         feed_next_provider(f, f->end);
         return;
     }
@@ -392,23 +435,13 @@ static void on_timer(struct ev_loop *ev, ev_timer *w, int revents)
         feed_pump(f);
 }
 
-static void feed_lose(struct stt_feed *f, const char *text)
-{
-    snprintf(f->end_text, sizeof f->end_text, "%s", text);
-    f->end = OMID_STT_LOST;
-    f->reopen = true;
-    feed_soon(f);
-}
-
-/* A provider that holds its connection and reads no more: for the client it is as gone as one that hangs up. */
 static void on_stall(struct ev_loop *ev, ev_timer *w, int revents)
 {
     (void)ev;
     (void)revents;
     struct stt_feed *f = w->data;
     CHECK_MAGIC(f, FEED_MAGIC);
-    if (!f->reopen)
-        feed_lose(f, "the provider takes no more audio");
+    feed_stalled(f);
 }
 
 /* The plugin is about to stop, before the sessions have: it must not be left with a stream. */
@@ -508,9 +541,10 @@ static bool feed_send(struct stt_feed *f, size_t allowed, size_t least)
     /* What is refused now is tried again as it is, however little of it is left. */
     if (f->sent + allowed > f->due)
         f->due = f->sent + allowed;
-    while (allowed > 0) { /* more than once where the ring's end lies within: the rest is not left for the next frame */
+    const size_t piece = (size_t)f->p.sample_rate * PIECE_MS / 1000;
+    while (allowed > 0) { /* what lies behind a piece or the ring's end is not left for the next frame */
         size_t n;
-        const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed, &n);
+        const int16_t *pcm = audio_ring_at(&f->ring, f->sent, allowed < piece ? allowed : piece, &n);
         struct host_call call;
         f->ring.pinned = true; /* results that come within the call trim it */
         host_enter(&call, feed_candidate(f)->inst, "stt.audio");
@@ -550,6 +584,8 @@ static void feed_pump(struct stt_feed *f)
         feed_send(f, allowed, !later && (f->closing || feed_quiet(f) || f->sent < f->due) ? 1 : chunk);
     if (f->reopen)
         return;
+    if (!f->stream_full)
+        f->behind_since_ms = 0;
     feed_trim(f);
     feed_room(f);
     if (later && !ev_is_active(&f->timer)) {
@@ -702,6 +738,8 @@ void session_stt_result(struct omid_stt *stt, const struct omid_stt_result *resu
     if (pos > f->final_pos) {
         f->final_pos = pos;
         f->losses = 0;
+        if ((f->ring.end - pos) * 1000 / f->p.sample_rate <= f->p.conf->stt.stall_ms)
+            f->slow = 0;
     }
     feed_trim(f);
 }

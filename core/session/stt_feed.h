@@ -3,9 +3,11 @@
  *
  * An ordered list of (provider, model) that serve the language. One stream at a time. A stream that breaks is
  * opened again with the audio not yet final replayed (at most 4 times real time), a provider that is used up
- * gives way to the next; when none is left the feed has failed. Between the session and the streams is a gate, which
- * may keep silence from them: positions are samples of what it lets through, the same for all streams, and results come
- * out in the session's time, so the transcript's clock is continuous whatever happens to streams. Reactor thread.
+ * gives way to the next; when none is left the feed has failed. A stream that keeps audio waiting and takes less than
+ * real time is broken, too, when it has fallen behind by stt.stall. Between the session and the streams is a gate,
+ * which may keep silence from them: positions are samples of what it lets through, the same for all streams, and
+ * results come out in the session's time, so the transcript's clock is continuous whatever happens to streams. Reactor
+ * thread.
  *
  *   IDLE -> OPENING -> LIVE -> CLOSING -> DONE
  *             |  ^------/  \-> WAITING (pause before opening again) -> OPENING

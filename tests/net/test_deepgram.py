@@ -295,22 +295,49 @@ def test_nothing_is_lost_nor_doubled(start_daemon, request, authority, phone, fa
 def test_deaf_provider(start_daemon, deepgram, phone):
     """It holds its connection and reads no more: no longer than stt.stall, and what it has not transcribed is said again."""
     deepgram.script(*[Mode(deaf_after=1.2)] * 3)
-    # The peer's buffers take more than 30 s, faster than real time as it is here.
-    daemon = start_daemon(merge(with_deepgram(deepgram), {"stt": {"stall": "1s", "catch_up": 100, "replay": "5min"}}))
+    deepgram.narrow()
+    # What is on its way is more than 15 s, faster than real time as it is here.
+    daemon = start_daemon(merge(with_deepgram(deepgram, send_buffer="64KiB"),
+                                {"stt": {"stall": "1s", "catch_up": 100, "replay": "5min"}}))
     p = phone(daemon, sample_rate=16000)
-    for i in range(120):
+    for i in range(80):
         p.speak(0.5, 1000 + i, speed=50)
 
     def values():
         said = sorted(p.segments.values(), key=lambda s: s["start"])
         return [int(v) for s in said for v in re.findall(r"v(\d+)", s["text"])]
 
-    until(lambda: len(values()) >= 120, 30, what=lambda: "all of it: %s\n%s" % (values(), daemon.log_tail(30)))
-    assert len(daemon.logged("the provider takes no more audio")) >= 3 and len(deepgram.attempts) >= 4
+    until(lambda: len(values()) >= 80, 30, what=lambda: "all of it: %s\n%s" % (values(), daemon.log_tail(30)))
+    assert len(daemon.logged("the provider does not keep up")) >= 3 and len(deepgram.attempts) >= 4
     keeps_connection(daemon, p)
     p.close()
     until(lambda: daemon.sessions() == 0, what="the session's end")
-    assert values() == [1000 + i for i in range(120)]
+    assert values() == [1000 + i for i in range(80)]
+
+
+def test_slow_provider(start_daemon, deepgram, phone):
+    """It reads all the time and answers, but less than comes: when three streams fell behind by stt.stall the next
+    provider is asked."""
+    deepgram.script(*[Mode(every=0.1, pace=0.4)] * 3)
+    deepgram.default = Mode(every=0.1)
+    deepgram.narrow()
+    daemon = start_daemon(merge(with_deepgram(deepgram, models=("dg-nova-3", "dg-nova-2"), send_buffer="64KiB"),
+                                {"stt": {"stall": "500ms", "catch_up": 100, "replay": "5min"}}))
+    p = phone(daemon, sample_rate=48000)
+    for i in range(40):
+        p.speak(0.5, 1000 + i, speed=20)
+
+    def values():
+        said = sorted(p.segments.values(), key=lambda s: s["start"])
+        return [int(v) for s in said for v in re.findall(r"v(\d+)", s["text"])]
+
+    until(lambda: len(values()) >= 200, what=lambda: "all of it: %s\n%s" % (values(), daemon.log_tail(30)))
+    daemon.metric_is("omi_fallback_total", 1, from_mode="dg-nova-3", to_mode="dg-nova-2", reason="lost")
+    assert values() == sorted(5 * [1000 + i for i in range(40)])
+    keeps_connection(daemon, p)
+    p.close()
+    until(lambda: daemon.sessions() == 0, what="the session's end")
+    assert daemon.metric("omid_stt_lost_audio_bytes_total") == 0
 
 
 def test_more_is_lost_than_is_kept(start_daemon, deepgram, phone):

@@ -255,21 +255,23 @@ int enqueue(const char *owner, const char *target, const char *name, const char 
     return a.result;
 }
 
-/* Many, with one fence for all. */
 void on_fence(void *arg, int result)
 {
     struct answer *a = arg;
     a->result = result;
     a->n++;
 }
-int enqueue_many(const char *owner, const char *target, int n)
+int enqueue_like(const struct omid_job *like, const char *owner, int from, int n)
 {
     struct answer a = {0};
     char payload[32];
-    for (int i = 0; i < n; i++) {
+    for (int i = from; i < from + n; i++) {
+        struct omid_job job = *like;
         snprintf(payload, sizeof(payload), "%d", i);
-        struct omid_job job = {
-            .size = sizeof(job), .type = "test", .target = target, .payload = payload, .payload_len = strlen(payload)};
+        job.size = sizeof(job);
+        job.type = "test";
+        job.payload = payload;
+        job.payload_len = strlen(payload);
         int r = queue_enqueue(q, owner, &job, NULL, NULL, NULL);
         if (r != OMID_OK)
             return r;
@@ -277,6 +279,11 @@ int enqueue_many(const char *owner, const char *target, int n)
     if (queue_fence(q, lp, on_fence, &a) != OMID_OK || !WAIT_FOR(a.n == 1))
         return -99;
     return a.result;
+}
+
+int enqueue_many(const char *owner, const char *target, int n)
+{
+    return enqueue_like(&(struct omid_job){.target = target}, owner, 0, n);
 }
 
 struct queue_counts counts(void)

@@ -93,7 +93,9 @@ void on_fence(void *arg, int result);
 /* One, waited for; -99: no answer came. id: NULL or where to. */
 int enqueue(const char *owner, const char *target, const char *name, const char *payload, int64_t not_before,
             uint64_t *id);
-/* Many, with one fence for all. */
+/* n jobs with the target, order and rate of `like`, with one fence for all; their payloads are numbers, from `from` on.
+ */
+int enqueue_like(const struct omid_job *like, const char *owner, int from, int n);
 int enqueue_many(const char *owner, const char *target, int n);
 
 struct queue_counts counts(void);

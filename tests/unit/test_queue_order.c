@@ -120,26 +120,9 @@ static void test_bad_batches(void)
 
 /* ---------------------------------------------------------------- order */
 
-static int enqueue_ordered(const char *target, int from, int n, bool ordered, uint32_t rate)
+static int enqueue_ordered(const char *target, int from, int n, bool ordered)
 {
-    struct answer a = {0};
-    char payload[32];
-    for (int i = from; i < from + n; i++) {
-        snprintf(payload, sizeof(payload), "%d", i);
-        struct omid_job job = {.size = sizeof(job),
-                               .type = "test",
-                               .target = target,
-                               .payload = payload,
-                               .payload_len = strlen(payload),
-                               .ordered = ordered,
-                               .rate_per_min = rate};
-        int r = queue_enqueue(q, "web", &job, NULL, NULL, NULL);
-        if (r != OMID_OK)
-            return r;
-    }
-    if (queue_fence(q, lp, on_fence, &a) != OMID_OK || !WAIT_FOR(a.n == 1))
-        return -99;
-    return a.result;
+    return enqueue_like(&(struct omid_job){.target = target, .ordered = ordered}, "web", from, n);
 }
 
 static void test_ordered(void)
@@ -148,8 +131,8 @@ static void test_ordered(void)
     driven();
     CU_ASSERT_FATAL(started());
     handler_set(true, 0, false);
-    CU_ASSERT_EQUAL(enqueue_ordered("t", 0, 5, true, 0), OMID_OK);
-    CU_ASSERT_EQUAL(enqueue_ordered("other", 100, 1, true, 0), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_ordered("t", 0, 5, true), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_ordered("other", 100, 1, true), OMID_OK);
     settle();
     /* One of each target. */
     CU_ASSERT_EQUAL_FATAL(seen_count(), 2);
@@ -170,7 +153,7 @@ static void test_ordered(void)
     CU_ASSERT_STRING_EQUAL(h.seen[2].payload, "0");
     CU_ASSERT_EQUAL(h.seen[2].attempt, 2);
     /* What is not ordered goes past. */
-    CU_ASSERT_EQUAL(enqueue_ordered("t", 50, 1, false, 0), OMID_OK);
+    CU_ASSERT_EQUAL(enqueue_ordered("t", 50, 1, false), OMID_OK);
     CU_ASSERT(WAIT_FOR(seen_count() == 4));
     CU_ASSERT_STRING_EQUAL(h.seen[3].payload, "50");
     finish_nth(3, OMID_JOB_DONE, 0, NULL);
@@ -204,7 +187,7 @@ static void test_ordered_many(void)
     for (int i = 0; i < EACH; i += 10) {
         for (int t = 0; t < TARGETS; t++) {
             snprintf(target, sizeof(target), "t%d", t);
-            CU_ASSERT_EQUAL(enqueue_ordered(target, i, 10, true, 0), OMID_OK);
+            CU_ASSERT_EQUAL(enqueue_ordered(target, i, 10, true), OMID_OK);
         }
     }
     CU_ASSERT(WAIT_FOR(counts().done == TARGETS * EACH));

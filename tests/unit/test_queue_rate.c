@@ -223,16 +223,7 @@ static size_t seen_until(int64_t ms, int64_t step)
 
 static int enqueue_rated(const char *target, int n, uint32_t rate)
 {
-    struct answer a = {0};
-    for (int i = 0; i < n; i++) {
-        struct omid_job job = {.size = sizeof(job), .type = "test", .target = target, .rate_per_min = rate};
-        int r = queue_enqueue(q, "web", &job, NULL, NULL, NULL);
-        if (r != OMID_OK)
-            return r;
-    }
-    if (queue_fence(q, lp, on_fence, &a) != OMID_OK || !WAIT_FOR(a.n == 1))
-        return -99;
-    return a.result;
+    return enqueue_like(&(struct omid_job){.target = target, .rate_per_min = rate}, "web", 0, n);
 }
 
 /* Smooth, whatever waited, also across restarts and when jobs come one by one; others are not held up. */

@@ -217,27 +217,148 @@ static void test_full_provider_and_full_buffer(void)
     released_once();
 }
 
-/* One that takes nothing more is as gone as one that hangs up; one that is slow has its time anew with each bit. */
+/* One that takes nothing more is as gone as one that hangs up, also when it says that it could. */
 static void test_stalled_provider(void)
 {
     bool served;
     providers_reset();
     provider[0].full_after = RATE;
     struct stt_feed *f = feed_make(2, "en", "", &served);
-    conf.stt.stall_ms = 1000;
+    conf.stt.stall_ms = 100;
     stt_feed_start(f);
     UNTIL(seen.ready == 1);
     CU_ASSERT_TRUE(speak(f, 2 * RATE));
     UNTIL(provider[0].full_told);
-    for (uint64_t end = clock_mono_ms() + 1300; clock_mono_ms() < end && provider[0].releases == 0; turns(1))
+    for (uint64_t end = clock_mono_ms() + FEED_DEADLINE_MS; clock_mono_ms() < end && provider[0].releases == 0;
+         turns(1))
         session_stt_writable(provider[0].live->stt);
-    CU_ASSERT_EQUAL(provider[0].releases, 0);
-    UNTIL(provider[0].releases == 1);
+    CU_ASSERT_EQUAL(provider[0].releases, 1);
     provider[0].full_after = 0;
     UNTIL(seen.ready == 2 && provider[0].live && provider[0].live->n == 2 * RATE);
     CU_ASSERT_TRUE(holds_from(provider[0].live, 0));
     stt_feed_free(&f);
     released_once();
+}
+
+/* As time goes by, seconds are spoken and the provider takes so many: never more than waits. Until its stream ends. */
+static void seconds_go_by(struct stt_feed *f, unsigned n, double takes)
+{
+    struct provider *p = &provider[0];
+    const unsigned releases = p->releases;
+    for (unsigned i = 0; i < n && p->releases == releases; i++) {
+        clock_skew_ms += 1000;
+        CU_ASSERT_TRUE(speak(f, RATE));
+        turns(1);
+        if (p->releases > releases)
+            break;
+        size_t all = p->live->n + (size_t)stt_feed_lag_ms(f) * RATE / 1000;
+        p->full_after += (size_t)(takes * RATE);
+        p->full_after = p->full_after < all ? p->full_after : all;
+        session_stt_writable(p->live->stt);
+        turns(2);
+    }
+}
+
+/* One that is slow is lost when it has fallen behind by the time of a stall, however it came to that; one that keeps up
+ * or comes after what it has missed is not. */
+static void test_slow_provider(void)
+{
+    static const struct {
+        unsigned seconds;
+        double takes;
+        unsigned silence; /* seconds in which nothing is said */
+        unsigned then;
+        double takes_then;
+        bool lost;
+    } cases[] = {
+        {60, 1.0, 0, 0, 0, false},    {25, 0.0, 0, 0, 0, false},   {35, 0.0, 0, 0, 0, true},
+        {50, 0.5, 0, 0, 0, false},    {70, 0.5, 0, 0, 0, true},    {20, 0.0, 0, 20, 2.0, false},
+        {20, 0.0, 0, 20, 0.2, true}, /* what it takes does not give it all of its time anew */
+        {40, 1.0, 0, 25, 0.0, false}, {25, 2.0, 0, 35, 0.0, true}, /* what it took ahead is not kept for it */
+        {5, 2.0, 99, 25, 0.0, false},                              /* with nothing to take nobody is slow */
+    };
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        bool served;
+        providers_reset();
+        provider[0].full_after = RATE;
+        struct stt_feed *f = feed_make(2, "en", "", &served);
+        conf.stt.stall_ms = 30000;
+        conf.stt.replay_ms = 300000;
+        conf.listen.audio_buffer = 100u << 20;
+        stt_feed_start(f);
+        UNTIL(seen.ready == 1);
+        CU_ASSERT_TRUE(speak(f, 3 * RATE)); /* some waits from the start: the client is ahead */
+        UNTIL(provider[0].full_told);
+        seconds_go_by(f, cases[i].seconds, cases[i].takes);
+        clock_skew_ms += (uint64_t)1000 * cases[i].silence;
+        seconds_go_by(f, cases[i].then, cases[i].takes_then);
+        turns(3);
+        CU_ASSERT_EQUAL(provider[0].releases, cases[i].lost);
+        if (provider[0].releases != cases[i].lost)
+            printf("case %u\n", i);
+        stt_feed_free(&f);
+        released_once();
+    }
+    clock_skew_ms = 0;
+}
+
+/* Three streams in a row that do not keep up, although each made some of the audio final: the next provider. When there
+ * is none, it is tried on. */
+static void test_always_slow(void)
+{
+    for (unsigned others = 0; others < 2; others++) {
+        bool served;
+        providers_reset();
+        struct stt_feed *f = feed_make(1 + others, "en", "", &served);
+        conf.stt.stall_ms = 30000;
+        stt_feed_start(f);
+        UNTIL(seen.ready == 1);
+        for (unsigned i = 1; i <= 4 && provider[1].opens == 0; i++) {
+            UNTIL(provider[0].live && provider[0].opens == i);
+            provider[0].full_told = false;
+            provider[0].full_after = RATE;
+            CU_ASSERT_TRUE(speak(f, 2 * RATE));
+            UNTIL(provider[0].full_told);
+            result(provider[0].live, "some", 0, 0.1, 0.1);
+            seconds_go_by(f, 70, 0.5);
+            UNTIL(provider[0].releases == i);
+        }
+        CU_ASSERT_EQUAL(provider[0].releases, others ? 3 : 4);
+        CU_ASSERT_EQUAL(seen.failed, 0);
+        if (others)
+            UNTIL(provider[1].live != NULL);
+        stt_feed_free(&f);
+        released_once();
+    }
+    clock_skew_ms = 0;
+}
+
+/* One that has come after everything in between is not held to what was before. */
+static void test_slow_now_and_then(void)
+{
+    bool served;
+    providers_reset();
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    conf.stt.stall_ms = 30000;
+    stt_feed_start(f);
+    for (unsigned i = 1; i <= 4; i++) {
+        if (!UNTIL(provider[0].live && seen.ready == i))
+            break;
+        provider[0].full_told = false;
+        provider[0].full_after = provider[0].live->n + RATE;
+        CU_ASSERT_TRUE(speak(f, 2 * RATE));
+        UNTIL(provider[0].full_told);
+        seconds_go_by(f, 35, 0.0);
+        provider[0].full_after = 0;
+        UNTIL(provider[0].opens == i + 1 && seen.ready == i + 1);
+        UNTIL(provider[0].live && stt_feed_lag_ms(f) == 0);
+        double all = (double)provider[0].live->n / RATE;
+        result(provider[0].live, "all", 0, all, all);
+    }
+    CU_ASSERT_EQUAL(provider[1].opens, 0);
+    stt_feed_free(&f);
+    released_once();
+    clock_skew_ms = 0;
 }
 
 /* The client leaves while the provider takes nothing: what waits is given up with the stream, in bounded time. */
@@ -565,6 +686,9 @@ int main(void)
         {"always lost: given up", test_always_lost},
         {"full provider, full buffer", test_full_provider_and_full_buffer},
         {"stalled provider", test_stalled_provider},
+        {"slow provider", test_slow_provider},
+        {"always slow: given up for the next", test_always_slow},
+        {"slow now and then", test_slow_now_and_then},
         {"left while stalled", test_left_while_stalled},
         {"freed while stalled", test_freed_while_stalled},
         {"the client leaves while opening", test_left_while_opening},

@@ -4,6 +4,7 @@ the value of the samples and the running number, so that a test can tell whose a
 """
 import asyncio
 import json
+import socket
 import ssl
 import struct
 import time
@@ -32,6 +33,7 @@ class Mode:
     silent: bool = False  # takes everything, says nothing, not even at CloseStream
     mute_after: Optional[float] = None  # seconds of audio, then it says nothing more
     deaf_after: Optional[float] = None  # seconds of audio, then it reads no more
+    pace: Optional[float] = None  # reads no faster than so many times real time
     swap: bool = False  # each pair of results comes in the wrong order
     keep: bool = False  # of the audio, every sample
     tail: Sequence[Tuple[str, int]] = ()  # words of a result that comes only after CloseStream
@@ -116,6 +118,10 @@ class Deepgram:
     def script(self, *modes):
         """The next attempts get these, one each; then the default."""
         self._script.extend(modes)
+
+    def narrow(self):
+        """Streams to come have little room for what is not read yet."""
+        self._server.sockets[0].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
 
     def live(self):
         return [s for s in self.streams if not s.closed]
@@ -218,6 +224,8 @@ class _Talk:
         if not data:
             s.empty_frames += 1
             return False
+        if m.pace:
+            await asyncio.sleep(len(data) / (2.0 * self.rate) / m.pace)
         s.audio += len(data)
         s.values.append(struct.unpack_from("<h", data)[0])
         self.block += data
