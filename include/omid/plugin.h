@@ -158,7 +158,8 @@ struct omid_plugin {
     /* No new work comes: finish, then call host->drained(). Bounded by the daemon's drain time. NULL: when its
      * requests, its work on executors, jobs, enqueues and fan-outs are over. */
     void (*drain)(void *state);
-    /* Last callback: free everything. Handles still open are cancelled by the host afterwards, and reported. */
+    /* Last callback: free everything. Handles still open are cancelled by the host afterwards, and reported; threads
+     * and descriptors of the plugin's own are not known to it. A thread that outlives unconfigure() loses its code. */
     void (*stop)(void *state);
 
     const struct omid_stt_role *stt; /* or NULL */
