@@ -168,11 +168,11 @@ def test_no_voice_activity(start_daemon, deepgram, phone):
 
 # What the attempts of a session meet in turn; the last ones are served well.
 LOSSES = {
-    "reset": [dict(drop_after=2.4)],
-    "1011": [dict(close_after=(2.4, 1011))],
+    "reset": [dict(mute_after=2.1, drop_after=2.4)],
+    "1011": [dict(mute_after=2.1, close_after=(2.4, 1011))],
     "close-behind-finalize": [dict(on_finalize="close")] * 2,
     "reset-behind-finalize": [dict(on_finalize="drop")] * 2,
-    "next-provider": [dict(drop_after=2.4), *[dict(status=500)] * 3],
+    "next-provider": [dict(mute_after=2.1, drop_after=2.4), *[dict(status=500)] * 3],
 }
 
 
