@@ -50,6 +50,7 @@ def test_tls_offers_http1_only(tls, authority):
     s.close()
 
 
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1")  # what is offered is old on purpose
 def test_old_tls_is_refused(tls, authority):
     for version in (ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1):
         with pytest.raises((ssl.SSLError, ConnectionError)):
