@@ -441,7 +441,10 @@ static void on_stall(struct ev_loop *ev, ev_timer *w, int revents)
     (void)revents;
     struct stt_feed *f = w->data;
     CHECK_MAGIC(f, FEED_MAGIC);
-    feed_stalled(f);
+    /* Plugins say that they take more when there is much room, which at a low rate can be long after they could: it is
+     * asked once more, and lost only when what it takes now does not make up for what it has missed. */
+    f->stream_full = false;
+    feed_pump(f);
 }
 
 /* The plugin is about to stop, before the sessions have: it must not be left with a stream. */

@@ -64,7 +64,8 @@ struct omid_stt_role {
     /* OMID_OK: *stream is set, and stt_ready() or stt_closed() will follow, not within open().
      * OMID_EFULL: no capacity. Others: failed. `stt` stays valid until release() returns. */
     int (*open)(void *state, const struct omid_stt_params *params, struct omid_stt *stt, void **stream);
-    /* Only after stt_ready(). OMID_OK: all samples taken (copied). OMID_EFULL: none; call stt_writable() later. */
+    /* Only after stt_ready(). OMID_OK: all samples taken (copied). OMID_EFULL: none; call stt_writable() later. The
+     * session may ask again before that. */
     int (*audio)(void *stream, const int16_t *pcm, size_t samples);
     /* Results of what was sent are wanted now; audio may go on. May be NULL. */
     void (*finalize)(void *stream);

@@ -466,19 +466,18 @@ static int stream_send_audio(struct stream *s, const char *bytes, size_t len)
 int dg_stream_audio(void *stream, const int16_t *pcm, size_t samples)
 {
     struct stream *s = stream_check(stream);
-    char *owned;
 
     if (s->state != OPEN)
         return OMID_ECLOSED;
     if (samples == 0) /* an empty frame would end the stream */
         return OMID_OK;
-    if (stream_waits(s)) {
-        s->refused = true;
-        return OMID_EFULL;
+    int rc = stream_flush(s); /* asked again there may be room, before the lane says so */
+    if (rc == OMID_OK) {
+        char *owned;
+        const char *bytes = pcm_bytes(pcm, samples, &owned);
+        rc = bytes ? stream_send_audio(s, bytes, samples * 2) : OMID_ERR;
+        free(owned);
     }
-    const char *bytes = pcm_bytes(pcm, samples, &owned);
-    int rc = bytes ? stream_send_audio(s, bytes, samples * 2) : OMID_ERR;
-    free(owned);
     if (rc == OMID_OK)
         s->samples += samples;
     else if (rc == OMID_EFULL)

@@ -288,6 +288,7 @@ struct loop *loop;
 struct conf conf;
 char *gate_mode = "off";
 enum listen_choice gate_asked;
+uint32_t feed_rate = RATE;
 static char *models[] = {"one", "two", "three", NULL};
 
 static void on_ready(void *arg, const char *name)
@@ -351,7 +352,7 @@ struct stt_feed *feed_make(unsigned providers, const char *language, const char 
                                 .session_id = "s",
                                 .language = language,
                                 .preferred = preferred,
-                                .sample_rate = RATE,
+                                .sample_rate = feed_rate,
                                 .vad_gate = gate_asked};
     return stt_feed_new(&p, &events, NULL, served);
 }
@@ -363,6 +364,7 @@ void providers_reset(void)
     memset(&vad, 0, sizeof vad);
     gate_mode = "off";
     gate_asked = CHOICE_NONE;
+    feed_rate = RATE;
 }
 
 void turns(unsigned n)

@@ -82,6 +82,7 @@ extern struct loop *loop; /* main() makes and frees it */
 extern struct conf conf;  /* of the feed made last */
 extern char *gate_mode;
 extern enum listen_choice gate_asked;
+extern uint32_t feed_rate; /* RATE, until a test sets it behind providers_reset() */
 
 void providers_reset(void);
 struct stt_feed *feed_make(unsigned providers, const char *language, const char *preferred, bool *served);

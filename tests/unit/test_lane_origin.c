@@ -405,6 +405,51 @@ static void test_turns(void)
         play(slots, QUEUE, turns);
 }
 
+/* Nor has it each turn while what the partner had by its answers, a while ago, is more than it may have now. */
+static void turns_without_answers(struct lane *l)
+{
+    struct partner backlog = {.lane = l, .base = "https://127.0.0.1:1/a", .paths = 1},
+                   others = {.lane = l, .base = "https://127.0.0.1:1/b", .paths = 3};
+
+    prove(&backlog, SLOTS);
+    atomic_fetch_add(&ahead_ms, l->conf.timeout_ms);
+    ask(&backlog, 100);
+    CU_ASSERT_EQUAL(backlog.running, FEW);
+    ask(&others, 3);
+    end(&backlog, 4, BREAKER_NEUTRAL);
+    CU_ASSERT_EQUAL(others.running, 3);
+    CU_ASSERT_EQUAL(backlog.running, FEW - 3);
+    finish(&backlog);
+    finish(&others);
+}
+
+static void test_turns_without_answers(void)
+{
+    play(SLOTS, QUEUE, turns_without_answers);
+}
+
+/* A lane that is left with one slot: those that had more by their answers have it in turn. */
+static void one_slot(struct lane *l)
+{
+    struct partner p = ill(l), other = well(l);
+
+    prove(&p, SLOTS);
+    prove(&other, SLOTS);
+    l->conf.semaphore = 1; /* as a reload does */
+    ask(&p, 1);
+    ask(&other, 1);
+    CU_ASSERT_EQUAL(p.running, 1);
+    CU_ASSERT_EQUAL(other.running, 0);
+    finish(&p);
+    CU_ASSERT_EQUAL(other.running, 1);
+    finish(&other);
+}
+
+static void test_one_slot(void)
+{
+    play(SLOTS, QUEUE, one_slot);
+}
+
 int main(void)
 {
     CU_TestInfo tests[] = {
@@ -413,7 +458,9 @@ int main(void)
         {"one that needs little, and hangs", test_needs_little},
         {"sick paths of one that answers", test_sick_paths},
         {"its paths take turns", test_turns},
+        {"and without answers", test_turns_without_answers},
         {"few slots: one is left", test_one_left},
+        {"a lane that is left with one slot", test_one_slot},
         {"the queue", test_queues},
         {"a name that can't be looked up", test_unresolved},
         CU_TEST_INFO_NULL,

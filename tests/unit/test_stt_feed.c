@@ -361,6 +361,87 @@ static void test_slow_now_and_then(void)
     clock_skew_ms = 0;
 }
 
+/* A plugin says that it takes more only when there is much room: before the stream is given up it is asked once more,
+ * and what it takes counts. */
+static void test_asked_before_lost(void)
+{
+    bool served;
+    providers_reset();
+    provider[0].full_after = RATE;
+    struct stt_feed *f = feed_make(2, "en", "", &served);
+    conf.stt.stall_ms = 20;
+    stt_feed_start(f);
+    UNTIL(seen.ready == 1);
+    CU_ASSERT_TRUE(speak(f, 60 * RATE));
+    UNTIL(provider[0].full_told);
+    for (unsigned i = 1; i <= 5 && provider[0].releases == 0; i++) {
+        provider[0].full_told = false;
+        provider[0].full_after += (size_t)10 * RATE;
+        UNTIL(provider[0].full_told || provider[0].releases > 0);
+        CU_ASSERT_TRUE(provider[0].live && provider[0].live->n == (10 * i + 1) * RATE);
+    }
+    CU_ASSERT_EQUAL(provider[0].releases, 0);
+    UNTIL(provider[0].releases == 1); /* now it takes nothing */
+    stt_feed_free(&f);
+    released_once();
+}
+
+/* A client that was away sends all at once what it has kept: a provider that takes it no slower than it was spoken is
+ * not lost, at whatever rate; one that is slower is, and one that takes nothing. */
+static void test_burst_after_a_pause(void)
+{
+    static const struct {
+        uint32_t rate;
+        double takes; /* times real time */
+        bool lost;
+    } cases[] = {
+        {8000, 1.0, false},  {8000, 2.0, false},  {8000, 0.5, true},  {8000, 0.0, true},
+        {16000, 1.0, false}, {16000, 2.0, false}, {16000, 0.5, true}, {48000, 2.0, false},
+    };
+    const size_t room = 131072; /* what the plugin keeps: samples; it says that there is room when half of it is */
+    for (unsigned i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const uint32_t rate = cases[i].rate;
+        const size_t burst = (size_t)180 * rate;
+        bool served;
+        providers_reset();
+        feed_rate = rate;
+        struct provider *p = &provider[0];
+        struct stt_feed *f = feed_make(2, "en", "", &served);
+        conf.stt.stall_ms = 10000;
+        conf.listen.audio_buffer = 100u << 20;
+        stt_feed_start(f);
+        UNTIL(seen.ready == 1);
+        CU_ASSERT_TRUE(speak(f, rate));
+        UNTIL(p->live->n == rate);
+        result(p->live, "before", 0, 1, 1);
+        clock_skew_ms += 3600 * 1000;
+        p->full_after = rate + room;
+        CU_ASSERT_TRUE(speak(f, burst));
+        double heard = rate;
+        for (unsigned ms = 0; ms < 400 * 1000 && p->releases == 0 && stt_feed_lag_ms(f) > 0; ms += 500) {
+            clock_skew_ms += 500;
+            heard += cases[i].takes * rate / 2;
+            heard = heard < (double)p->live->n ? heard : (double)p->live->n;
+            result(p->live, NULL, 0, 0, heard / rate);
+            if ((double)p->live->n - heard > room / 2. && cases[i].takes > 0)
+                continue;
+            p->full_after = (size_t)heard + room;
+            session_stt_writable(p->live->stt);
+            turns(3);
+        }
+        CU_ASSERT_EQUAL(p->releases, cases[i].lost);
+        if (!cases[i].lost) {
+            CU_ASSERT_EQUAL(p->live->n, rate + burst);
+            CU_ASSERT_TRUE(holds_from(p->live, 0));
+        }
+        if (p->releases != cases[i].lost)
+            printf("case %u\n", i);
+        stt_feed_free(&f);
+        released_once();
+    }
+    clock_skew_ms = 0;
+}
+
 /* The client leaves while the provider takes nothing: what waits is given up with the stream, in bounded time. */
 static void test_left_while_stalled(void)
 {
@@ -689,6 +770,8 @@ int main(void)
         {"slow provider", test_slow_provider},
         {"always slow: given up for the next", test_always_slow},
         {"slow now and then", test_slow_now_and_then},
+        {"asked once more before it is lost", test_asked_before_lost},
+        {"a burst after a pause", test_burst_after_a_pause},
         {"left while stalled", test_left_while_stalled},
         {"freed while stalled", test_freed_while_stalled},
         {"the client leaves while opening", test_left_while_opening},

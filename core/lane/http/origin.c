@@ -38,12 +38,13 @@ static unsigned origin_base(const struct lane *l, const struct origin *o)
 static unsigned origin_width(const struct lane *l, const struct origin *o)
 {
     unsigned all = l->conf.semaphore, base = origin_base(l, o);
+    unsigned width = at_most(o->width, all); /* the semaphore may have shrunk, even to a single slot */
 
-    /* The clock is read for those alone that use more. */
-    if (o->width <= base || (o->inflight >= base && !origin_answers(l, o)))
+    /* Exact whatever it uses: more of its targets in the ring than may start would lose their turns to the first. */
+    if (width <= base || !origin_answers(l, o))
         return base;
     /* Where there are others, one that hangs from now on must not have all. */
-    return at_most(o->width, map_count(l->origins) > 1 ? all - at_least(all / 8, 1) : all);
+    return at_most(width, map_count(l->origins) > 1 ? all - at_least(all / 8, 1) : all);
 }
 
 unsigned origin_room(const struct lane *l, const struct origin *o)
